@@ -1,0 +1,118 @@
+# Berth: build, test, install. Everything lands under $(B); V=1 shows the commands.
+#
+#   make deps        install every Debian package that the build and the tests use
+#   make             berthd, berth, libberth.so, libberth.a
+#   make serve       packages, build, a pool if there is none, a server on loopback
+#   make check       all tests that this machine can run   (T=pattern: only matching ones)
+#   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
+#   make bench       figures beside their floor
+#   make install     PREFIX=/usr/local DESTDIR=
+
+B       ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+T       ?=
+CC      ?= gcc
+
+# The one list of packages. DEPS builds the product, DEPS_TEST runs its tests.
+DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libinih-dev libisal-dev \
+             libsodium-dev libsystemd-dev libjansson-dev uthash-dev rpcsvc-proto
+DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-14-dev \
+             procps iproute2 python3-minimal attr
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(patsubst $(B)/%,%,$@)')
+
+PKGS     := libfabric libpmem2 libtirpc libsodium jansson libsystemd
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes \
+            -Wpointer-arith -Wundef -Wwrite-strings -Wvla $(if $(WERROR),-Werror)
+OPT      ?= -O2 -g
+SAN      ?=
+sanflags := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+CPPFLAGS += -D_GNU_SOURCE -I. -I$(B)/gen $(subst -I,-isystem ,$(shell pkg-config --cflags $(PKGS) 2>/dev/null))
+CFLAGS   += -std=c11 -fPIC -fvisibility=hidden $(OPT) $(WARN) $(sanflags) -pthread
+LDFLAGS  += $(sanflags) -pthread -Wl,-O1
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lev -linih -lisal -lm
+
+src      = $(wildcard $(1)/*.c)
+obj      = $(patsubst %.c,$(B)/obj/%.o,$(1))
+PROTO    := $(basename $(notdir $(wildcard proto/*.x)))
+gen_h    := $(PROTO:%=$(B)/gen/proto/%.h)
+gen_obj  := $(PROTO:%=$(B)/obj/gen/%_xdr.o)
+
+lib_pmemio    := $(B)/libpmemio.a
+lib_transport := $(B)/libtransport.a
+lib_proto     := $(B)/libproto.a
+lib_client    := $(B)/libberth.a
+cli_src       := $(wildcard client/cmd/*.c)
+
+all: $(B)/berthd $(B)/berth $(B)/libberth.so $(B)/libberth.a
+
+# --- generated XDR -----------------------------------------------------------
+$(B)/gen/proto/%.h: proto/%.x
+	$(call say,RPC)
+	$(Q)mkdir -p $(@D) && rm -f $@ && rpcgen -N -h -o $@ $<
+$(B)/gen/proto/%_xdr.c: proto/%.x
+	$(call say,RPC)
+	$(Q)mkdir -p $(@D) && rm -f $@ && rpcgen -N -c -o $@ $<
+$(B)/obj/gen/%_xdr.o: $(B)/gen/proto/%_xdr.c $(gen_h)
+	$(call say,CC)
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+.SECONDARY:
+
+# --- objects, libraries, programs ---------------------------------------------
+$(B)/obj/%.o: %.c | $(gen_h)
+	$(call say,CC)
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+ar = $(Q)mkdir -p $(@D) && rm -f $@ && ar rcs $@ $^
+$(lib_pmemio): $(call obj,$(call src,pmemio))
+	$(call say,AR)
+	$(ar)
+$(lib_transport): $(call obj,$(call src,transport))
+	$(call say,AR)
+	$(ar)
+$(lib_proto): $(gen_obj) $(call obj,$(call src,proto))
+	$(call say,AR)
+	$(ar)
+# libberth is complete in itself: the client, its transport and its protocols.
+$(lib_client): $(call obj,$(call src,client)) $(call obj,$(call src,transport)) $(gen_obj) $(call obj,$(call src,proto))
+	$(call say,AR)
+	$(ar)
+$(B)/libberth.so: $(lib_client)
+	$(call say,LD)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,-soname,libberth.so.0 -o $@ -Wl,--whole-archive $< -Wl,--no-whole-archive $(LDLIBS)
+$(B)/berthd: $(call obj,$(call src,server)) $(lib_transport) $(lib_pmemio) $(lib_proto)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(B)/berth: $(call obj,$(cli_src)) $(lib_client) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# --- tests: test/MODULE/*.c is one Criterion program each, linked with what MODULE may use ----
+test_src := $(wildcard test/pmemio/*.c test/transport/*.c test/server/*.c test/client/*.c test/integration/*.c)
+test_bin := $(patsubst %.c,$(B)/%,$(test_src))
+test_lib := $(call obj,$(wildcard test/lib/*.c))
+srv_obj  := $(filter-out %/main.o,$(call obj,$(call src,server)))
+$(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+$(B)/test/transport/%: $(B)/obj/test/transport/%.o $(test_lib) $(lib_transport) $(lib_proto)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+$(B)/test/server/%: $(B)/obj/test/server/%.o $(test_lib) $(srv_obj) $(lib_client) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+$(B)/test/client/%: $(B)/obj/test/client/%.o $(test_lib) $(lib_client) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+$(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
+
+tests: $(test_bin)
+.PHONY: all tests deps serve check check-run check-asan check-tsan bench install clean
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+
+clean:
+	rm -rf $(B)

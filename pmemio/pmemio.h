@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * pmemio.h - a pool of persistent memory that holds a file system made for being the target of RMA
+ *
+ * A pool is one file or device-DAX node, mapped whole. Names, attributes and extents are changed by
+ * journal transactions; file data is never read or written by this library on the way in or out: the
+ * caller asks for the place (pm_map_*), moves bytes there by whatever means it has, and publishes them.
+ *
+ *     pm_map_write --> caller places the payload --> pm_commit --> pm_unpin
+ *     pm_map_read  --> caller pushes the payload ----------------> pm_unpin
+ *
+ * Between map and unpin the segments are pinned: no block under them is freed or reused, whatever
+ * truncate, remove or rename do meanwhile (invariant I2).
+ *
+ * Threads: every function may be called from any thread unless it says otherwise; one mutex in the
+ * store orders them. None blocks for I/O except open, close, mkfs and check: on media whose flush
+ * is slow (method msync) a flusher thread does the waiting, and the caller learns the end of it through
+ * a struct pm_wait.
+ *
+ * Errors: functions return 0 or a negative errno and then leave their outputs alone. Common causes, not
+ * repeated below: -ESTALE (that inode, or that generation of it, is gone), -EIO (a structure failed
+ * its checksum, or a flush failed: the store's log callback has the details).
+ */
+#ifndef PMEMIO_PMEMIO_H
+#define PMEMIO_PMEMIO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#define PM_BLOCK     4096u /* bytes; the unit of allocation */
+#define PM_NAME_MAX  255u
+#define PM_LINK_PATH 4095u /* longest symbolic link target */
+#define PM_LINK_MAX  65000u
+#define PM_FILE_MAX  (1ull << 47) /* largest file, bytes */
+#define PM_ROOT_INO  1ull         /* its generation is 1 for ever */
+
+struct pm_store; /* an open pool */
+struct pm_pin;   /* what keeps mapped segments in place */
+
+/* --- persistence (persist.c) ------------------------------------------------------------------ */
+
+/* How a range becomes durable. design: method table in providers.md; layouts add two more. */
+enum pm_method {
+	PM_AUTO,     /* choose from the mapping's granularity */
+	PM_FENCE,    /* store fence (eADR: the caches are in the persistence domain) */
+	PM_CLWB,     /* cache line write back, one drain per batch */
+	PM_MSYNC,    /* page cache: msync on the flusher thread */
+	PM_VOLATILE, /* nothing promised; only if configured */
+};
+const char *pm_method_name(enum pm_method m);
+
+/* A human-readable reason for a failed open, mkfs or check: names the thing and the cure. */
+struct pm_error {
+	char text[512];
+};
+
+/* --- making, opening, closing (super.c, store.c) ---------------------------------------------------- */
+
+struct pm_mkfs_opts {
+	uint64_t size;     /* bytes; 0: the size of the existing file or device */
+	char label[64];    /* NUL-terminated, may be empty */
+	uint8_t uuid[16];  /* all zero: random */
+	unsigned lanes;    /* journal lanes; 0: 8 */
+	bool force;        /* overwrite something that already is a pool, or any non-empty file */
+	uint32_t root_uid, root_gid, root_mode; /* owner and mode (0: 0755) of the root directory */
+};
+
+/**
+ * pm_mkfs - write an empty pool
+ * @path: file (created 0600 and sized, sparse, if absent) or device-DAX node
+ * Return: 0; -EEXIST holds a pool or other data and !force; -EBUSY open elsewhere; -EINVAL too small
+ * (16 MiB at least) or an impossible option; -ENOSPC; errors of open(2). @why tells which, always.
+ */
+int pm_mkfs(const char *path, const struct pm_mkfs_opts *opts, struct pm_error *why);
+
+struct pm_open_opts {
+	enum pm_method method;  /* PM_AUTO unless the administrator insists; a claim stronger than the
+				 * mapping allows is refused with -EPERM */
+	bool read_only;         /* for inspection; no recovery is written, journal replayed in memory only */
+	void (*log)(void *arg, int priority, const char *text); /* syslog priorities; may be NULL */
+	void *log_arg;
+};
+
+/**
+ * pm_open - map a pool, recover it, make it ready for use
+ *
+ * Replays the journal and rebuilds free space after a crash; loads the stored free space after a clean
+ * close. Takes an exclusive lock (flock and OFD lock) for as long as it is open.
+ *
+ * Return: 0; -EBUSY another process has it; -EINVAL not a pool; -EPROTONOSUPPORT version or an unknown
+ * incompatible feature, named in @why; -EUCLEAN damaged, @why names the structure and the cure.
+ */
+int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store **out,
+	    struct pm_error *why);
+
+/* Make everything durable, store the free space, mark clean, unmap. All pins must be gone. */
+int pm_close(struct pm_store *st);
+
+struct pm_info {
+	uint8_t uuid[16];
+	char label[64];
+	uint64_t size;         /* bytes of the pool */
+	uint32_t version;      /* of the format */
+	uint64_t boot;         /* increments at every read-write open */
+	enum pm_method method; /* in force */
+	const char *reason;    /* why that one; static text */
+	bool was_clean;        /* the last close was clean */
+	uint64_t replayed;     /* transactions replayed at open */
+	uint64_t open_usec;    /* time pm_open took */
+};
+void pm_get_info(struct pm_store *st, struct pm_info *out);
+
+/* The two memory regions that segments point into: the pool, and read-only zeros for holes. A
+ * transport registers both, for local access. Constant while the store is open. */
+struct pm_region {
+	void *base;
+	size_t len;
+};
+void pm_get_regions(struct pm_store *st, struct pm_region *pool, struct pm_region *zero);
+
+/* 16 secret random bytes made at mkfs: the key for file handle MACs. */
+const uint8_t *pm_secret(struct pm_store *st);
+
+/**
+ * pm_write_verf - 8 bytes that change if and only if unstable data may have been lost (I5)
+ *
+ * New after a crash with unstable data outstanding, after a failed flush, and at every open with
+ * PM_VOLATILE. The same after a clean restart.
+ */
+void pm_write_verf(struct pm_store *st, uint8_t verf[8]);
+
+struct pm_stats { /* since open; read without tearing, not as one snapshot */
+	uint64_t transactions, journal_bytes, flushes, flushed_bytes, drains, msyncs, checkpoints;
+	uint64_t pins, fresh_blocks, dirty_inodes; /* now */
+	uint64_t flush_errors, checksum_errors;
+};
+void pm_get_stats(struct pm_store *st, struct pm_stats *out);
+
+struct pm_space {
+	uint64_t blocks, free_blocks; /* of PM_BLOCK bytes; free excludes what is reserved for metadata */
+	uint64_t inodes, free_inodes; /* inodes: used now; free: how many more free space could hold */
+};
+void pm_get_space(struct pm_store *st, struct pm_space *out);
+
+/* --- waiting -------------------------------------------------------------------------------------- */
+
+/* Embedded in the request that waits. done() is called exactly once for every call that returned
+ * -EINPROGRESS, on any thread (the flusher, or a thread that released what was waited for), with no
+ * lock held; it must not block. */
+struct pm_wait {
+	void (*done)(struct pm_wait *w, int err);
+	struct pm_wait *next; /* the library's while waiting */
+	uint64_t arg;         /* likewise */
+};
+
+/* The place of a transaction in the journal; 0 is always durable. */
+typedef uint64_t pm_lsn;
+
+/* 0: durable now. -EINPROGRESS: w->done will tell. -EIO: the flush failed. With PM_FENCE and PM_CLWB a
+ * transaction is durable when the call that made it returns; PM_VOLATILE counts as durable. */
+int pm_durable(struct pm_store *st, pm_lsn lsn, struct pm_wait *w);
+
+/* --- objects ---------------------------------------------------------------------------------------- */
+
+struct pm_id { /* what a file handle carries; never reused */
+	uint64_t ino, gen;
+};
+
+enum pm_type { PM_REG = 1, PM_DIR, PM_BLK, PM_CHR, PM_LNK, PM_SOCK, PM_FIFO }; /* as ftype3 */
+
+struct pm_attr {
+	struct pm_id id;
+	enum pm_type type;
+	uint32_t mode; /* permission bits, 07777 */
+	uint32_t nlink, uid, gid;
+	uint32_t rdev_major, rdev_minor;
+	uint64_t size, used; /* bytes */
+	struct timespec atime, mtime, ctime;
+};
+
+/* What a change did, taken in the same instant as the change (weak cache consistency data). */
+struct pm_change {
+	pm_lsn lsn;                      /* reply once durable */
+	struct pm_attr obj;              /* the object made, changed, linked or removed, afterwards */
+	struct pm_attr dir_before, dir;  /* the directory named first */
+	struct pm_attr dir2_before, dir2; /* rename: the target directory */
+	struct pm_attr obj_before;       /* setattr */
+};
+
+int pm_getattr(struct pm_store *st, struct pm_id id, struct pm_attr *out);
+
+enum { PM_SET_MODE = 1, PM_SET_UID = 2, PM_SET_GID = 4, PM_SET_SIZE = 8, PM_SET_ATIME = 16,
+       PM_SET_MTIME = 32 };
+struct pm_setattr {
+	unsigned set; /* PM_SET_* */
+	uint32_t mode, uid, gid;
+	uint64_t size;
+	struct timespec atime, mtime;        /* tv_nsec UTIME_NOW: the store's clock */
+	const struct timespec *ctime_guard; /* not NULL: -EKEYEXPIRED if ctime differs (NFS3ERR_NOT_SYNC) */
+};
+/* Atomic as a whole. -EKEYEXPIRED guard; -EISDIR, -EINVAL size of a non-file; -EFBIG; -ENOSPC. */
+int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
+	       struct pm_change *ch);
+
+/* Names: bytes other than '/' and NUL, 1 to PM_NAME_MAX of them, not "." or "..": -EINVAL or
+ * -ENAMETOOLONG otherwise. -ENOTDIR if dir is none. pm_lookup alone also resolves "." and "..". */
+int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_attr *out);
+
+struct pm_new {
+	enum pm_type type;
+	uint32_t mode, uid, gid;
+	uint32_t rdev_major, rdev_minor;
+	const char *target; /* PM_LNK */
+	size_t target_len;  /* -ENAMETOOLONG over PM_LINK_PATH, -EINVAL 0 or with a NUL */
+	unsigned set;       /* PM_SET_SIZE, PM_SET_ATIME, PM_SET_MTIME: initial values below */
+	uint64_t size;
+	struct timespec atime, mtime;
+	bool exclusive;     /* NFSv3 EXCLUSIVE: keep verf, and an existing file with the same verf is
+			     * returned as if just made */
+	uint8_t verf[8];
+};
+/* -EEXIST (ch->obj is then the existing object's attributes), -ENOSPC, -EMLINK (mkdir). */
+int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+	      const struct pm_new *nw, struct pm_change *ch);
+
+/* remove: not directories (-EISDIR); rmdir: only empty ones (-ENOTDIR, -ENOTEMPTY). */
+int pm_remove(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+	      struct pm_change *ch);
+int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+	     struct pm_change *ch);
+
+/* -EINVAL into its own subtree; -EEXIST or -ENOTEMPTY, -EISDIR, -ENOTDIR as RFC 1813 section 3.3.14. */
+int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,
+	      struct pm_id to, const char *tname, size_t tlen, struct pm_change *ch);
+
+/* -EISDIR for a directory, -EMLINK, -EEXIST. */
+int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
+	    struct pm_change *ch);
+
+/* Copies at most @size bytes; *len is the full length. -EINVAL: not a symbolic link. */
+int pm_readlink(struct pm_store *st, struct pm_id id, char *buf, size_t size, size_t *len);
+
+struct pm_dirent {
+	const char *name; /* not NUL-terminated; valid during the callback */
+	size_t len;
+	uint64_t cookie;            /* pass it to go on behind this entry; stable for the entry's life */
+	const struct pm_attr *attr; /* NULL unless asked for, or if the inode is damaged */
+	struct pm_id id;
+};
+/**
+ * pm_readdir - visit entries behind @cookie (0: from the start), "." and ".." first
+ * @fn: returns false to stop before the entry counts as visited; called under the store's lock: it
+ *      must not call back into the store
+ * @eof: set true when no entry is left behind the last visited one
+ * Every entry present throughout a whole scan is seen exactly once, whatever else comes and goes.
+ */
+int pm_readdir(struct pm_store *st, struct pm_id dir, uint64_t cookie, bool want_attr,
+	       bool (*fn)(void *arg, const struct pm_dirent *de), void *arg, bool *eof);
+
+/* --- map, commit, unpin (file.c) --------------------------------------------------------------------- */
+
+enum pm_stable { PM_UNSTABLE, PM_DATA_SYNC, PM_FILE_SYNC }; /* as stable_how */
+
+#define PM_MAP_INLINE 8
+struct pm_map {
+	struct iovec *seg; /* where the bytes are or go, in order; valid until pm_unpin */
+	unsigned nseg;
+	uint64_t len;        /* bytes mapped: for reading at most up to the end of file */
+	bool eof;            /* reading: the range reaches the end of file */
+	struct pm_attr attr; /* at map time */
+	struct pm_pin *pin;
+	struct iovec few[PM_MAP_INLINE]; /* seg points here when they suffice */
+};
+
+/**
+ * pm_map_read - pin a range for reading
+ * Holes, unwritten blocks and blocks whose first write has not committed come as zeros (I1).
+ * Return: 0, also with len 0 at or behind the end of file; -EISDIR, -EINVAL not a regular file.
+ */
+int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m);
+
+/**
+ * pm_map_write - pin a range for writing, allocating blocks where the file has none
+ * @w: used when the range touches a new block that another write is still filling
+ *
+ * Blocks allocated here belong to the file only once pm_commit() has published them; until then, and
+ * after a crash, they are free space. Blocks only partly covered are zeroed first.
+ *
+ * Return: 0; -EINPROGRESS: call again from w->done; -ENOSPC: not one block is held back; -EFBIG;
+ * -EISDIR, -EINVAL not a regular file.
+ */
+int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m,
+		 struct pm_wait *w);
+
+struct pm_committed {
+	enum pm_stable stable; /* what was really reached; at least what was asked, or an error */
+	struct pm_attr before, attr;
+	uint8_t verf[8];
+};
+/**
+ * pm_commit - publish what was placed into @m (from pm_map_write)
+ * @prefix: bytes placed, from the start; the rest of the range is given back unpublished
+ * @stable: PM_UNSTABLE may return before anything is durable; others flush data, then commit size, times
+ *          and extents in one transaction. @out->stable says what was reached: methods with a cheap flush
+ *          reach PM_FILE_SYNC always unless @honor
+ * @honor: do not do more than was asked for
+ *
+ * Return: 0; -EINPROGRESS: w->done brings the result, @out is filled by then (@m, @out and @w stay valid
+ * until it is called); -EIO the flush failed, the verifier is new; -ENOSPC no room for the extent tree.
+ * Call once per map. A write to a file removed or cut meanwhile counts as having come before that.
+ */
+int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
+	      struct pm_committed *out, struct pm_wait *w);
+
+/* Release a map of either kind. A write map that was never committed is undone: its new blocks go back
+ * to free space. Never while pm_commit is in progress. */
+void pm_unpin(struct pm_map *m);
+
+/* Make all unstable writes of a file durable (NFS COMMIT). As pm_commit. */
+int pm_sync_file(struct pm_store *st, struct pm_id id, struct pm_committed *out, struct pm_wait *w);
+
+/* Reserve unwritten blocks for a range, durably; they read as zeros and do not move the size. -ENOSPC. */
+int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len, struct pm_change *ch);
+
+/* Extents of a file as FIEMAP would show them; for check, tests and layouts. */
+enum pm_ext_state { PM_EXT_HOLE, PM_EXT_UNWRITTEN, PM_EXT_VALID };
+struct pm_extent {
+	uint64_t off, len; /* bytes */
+	uint64_t at;       /* bytes from the start of the pool; 0 for a hole */
+	enum pm_ext_state state;
+};
+int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_extent *ext, unsigned max,
+	       unsigned *n);
+
+/* Copy into the pool with non-temporal stores (for payload that arrived inline in a message). */
+void pm_copy_in(void *dst, const void *src, size_t len);
+
+/* --- check (check.c) ------------------------------------------------------------------------------------ */
+
+struct pm_check_report {
+	uint64_t files, dirs, others, blocks_used, blocks_total, extents;
+	uint64_t problems; /* 0: every invariant of FORMAT.md holds */
+};
+/**
+ * pm_check - verify every invariant of the format, offline and without changing anything
+ * @problem: called for each finding with the structure ("inode 17", "directory 3 leaf 0x2f") and what
+ *           is wrong with it
+ * @progress: called now and then with 0..1000; may be NULL
+ * Return: 0, look at out->problems; -EBUSY; or what pm_open says of a pool too damaged to walk.
+ */
+int pm_check(const char *path, void (*problem)(void *arg, const char *where, const char *what),
+	     void (*progress)(void *arg, unsigned permille), void *arg, struct pm_check_report *out,
+	     struct pm_error *why);
+
+#endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * store.h - what the parts of pmemio share; private to this directory
+ *
+ *   media.c    mapping, flush, fence, sync behind struct pm_media_ops (tests put a recorder there)
+ *   super.c    superblocks, mkfs                       journal.c  lanes, replay, checkpoint, flusher
+ *   tx.c       transactions over shadow copies         alloc.c    free space in memory
+ *   inode.c    the inode table                         store.c    open, close, recovery, statistics
+ *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
+ *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
+ *   check.c    every invariant, offline
+ *
+ * Metadata is read through the view and changed through transactions only:
+ *
+ *   tx_begin                                    store mutex held
+ *     p = tx_edit(tx, view pointer, len, kind)  a shadow in DRAM to write to; reads of that object
+ *                                               within the transaction go to the shadow (tx_look)
+ *   tx_commit                                   shadow and view are compared, what differs goes into one
+ *                                               journal record; then it is applied
+ *
+ * view == media for PM_FENCE, PM_CLWB, PM_VOLATILE: commit writes the record, drains, applies in place,
+ * flushes without waiting. With PM_MSYNC the kernel may write back any page at any time, so nothing may be
+ * stored in place before its record is durable: the view is then a second, private mapping (MAP_PRIVATE)
+ * that gets the change at once; the flusher thread makes the record durable, applies it to the shared
+ * mapping, and a checkpoint drops the private pages again. File data is always in the shared mapping.
+ *
+ * A block freed by transaction s may be used again for new contents only when no record up to s can be replayed
+ * over it. Data blocks never are the target of a record, so they are free once s is durable; metadata blocks
+ * wait for the checkpoint to pass s (alloc.c keeps both queues; running out of space forces a checkpoint).
+ */
+#ifndef PMEMIO_STORE_H
+#define PMEMIO_STORE_H
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "pmemio/format.h"
+#include "pmemio/pmemio.h"
+
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+/* --- media.c ------------------------------------------------------------------------------------------ */
+
+struct pm_media;
+struct pm_media_ops {
+	/* every store to the media goes through one of the first two */
+	void (*store)(struct pm_media *m, void *dst, const void *src, size_t len);    /* cached */
+	void (*store_nt)(struct pm_media *m, void *dst, const void *src, size_t len); /* may bypass caches */
+	void (*zero)(struct pm_media *m, void *dst, size_t len);
+	void (*flush)(struct pm_media *m, const void *at, size_t len); /* starts write back */
+	void (*drain)(struct pm_media *m);                             /* all flushes so far are durable */
+	int (*sync)(struct pm_media *m, const void *at, size_t len);   /* PM_MSYNC: blocks */
+	void (*close)(struct pm_media *m);
+};
+struct pm_media {
+	const struct pm_media_ops *ops;
+	uint8_t *base; /* shared mapping: what clients' bytes go to */
+	uint8_t *view; /* where metadata is read; == base unless PM_MSYNC */
+	size_t len;
+	enum pm_method method;
+	const char *reason;
+	int fd;
+	void *priv;
+};
+/* Map @path with libpmem2, lock it, choose the method. */
+int media_open(const char *path, const struct pm_open_opts *o, struct pm_media *m, struct pm_error *why);
+/* As pm_open, on media that the caller made (crash tests). Takes over @m on success. */
+int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
+		     struct pm_error *why);
+/* Write an empty pool to media. */
+int mkfs_media(struct pm_media *m, const struct pm_mkfs_opts *o, struct pm_error *why);
+
+uint32_t pm_crc(const void *p, size_t len, size_t crc_at); /* the 4 bytes at crc_at count as zero */
+void why_set(struct pm_error *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* --- the store ------------------------------------------------------------------------------------------ */
+
+struct pm_lane;    /* journal.c */
+struct pm_space_map; /* alloc.c */
+struct pm_table;   /* inode.c */
+struct pm_files;   /* file.c: what is pinned, fresh or dirty now */
+
+struct pm_store {
+	struct pm_media media;
+	pthread_mutex_t lock; /* orders everything below; never held over I/O or a callback but readdir's */
+	struct pm_super super; /* the current one */
+	bool read_only;
+	struct pm_open_opts opts;
+	struct pm_lane *lanes;
+	struct pm_journal *journal;
+	struct pm_space_map *space;
+	struct pm_table *table;
+	struct pm_files *files;
+	struct pm_tx *tx; /* the transaction object, reused; one at a time under the lock */
+	struct pm_region zero;
+	struct pm_stats stats;
+	struct pm_info info;
+};
+void store_log(struct pm_store *st, int priority, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+struct pm_time store_now(void);
+
+static inline void *blk_ptr(struct pm_store *st, uint64_t blk) /* metadata */
+{
+	return st->media.view + blk * PM_BLOCK;
+}
+static inline void *data_ptr(struct pm_store *st, uint64_t blk) /* file data */
+{
+	return st->media.base + blk * PM_BLOCK;
+}
+
+/* --- tx.c: all with the lock held ------------------------------------------------------------------------- */
+
+enum tx_kind { TX_RAW, TX_INODE, TX_NODE }; /* who gets a CRC at commit */
+struct pm_tx;
+struct pm_tx *tx_begin(struct pm_store *st);
+/* A shadow of the @len (<= 4096) bytes at view pointer @at; the same one for the same @at. Memory is kept in the
+ * transaction; running out of it is remembered and fails the commit with -ENOMEM (the shadow is then scratch). */
+void *tx_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind);
+/* The shadow of @at if there is one, else @at. */
+const void *tx_look(struct pm_tx *tx, const void *at);
+/* Shadow of a block that this transaction allocated: starts zeroed; written to the media before the record. */
+void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind);
+/* File data was flushed and must be durable before this transaction's record. */
+void tx_after_data(struct pm_tx *tx);
+/* Commit: CRCs, record, apply, hand freed blocks to alloc.c. An empty transaction gets *lsn 0. On error
+ * everything is as before tx_begin. */
+int tx_commit(struct pm_tx *tx, pm_lsn *lsn);
+void tx_abort(struct pm_tx *tx); /* allocations of the transaction go back */
+
+/* --- alloc.c --------------------------------------------------------------------------------------------------- */
+
+struct blk_run {
+	uint64_t start, len; /* blocks */
+};
+enum { BLK_ALIGN_2M = 1, /* prefer a start congruent to @phase modulo 512 */
+       BLK_META = 2,     /* may use the reserve that keeps operations which free space from failing */
+       BLK_WHOLE = 4 };  /* all of @want or -ENOSPC; else any shorter run will do */
+/* Take a free run, near @goal (0: anywhere) if that is free; -ENOSPC. Not tied to a transaction. */
+int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, unsigned flags,
+	     struct blk_run *out);
+void blk_give(struct pm_store *st, uint64_t start, uint64_t len); /* free at once: was never on media */
+/* Within a transaction: taken now, given back by tx_abort. */
+int tx_take(struct pm_tx *tx, uint64_t goal, uint64_t want, unsigned flags, struct blk_run *out);
+/* Freed when the transaction commits; reusable as the rule above says. */
+void tx_give(struct pm_tx *tx, uint64_t start, uint64_t len, bool meta);
+/* The blocks stay in use although the transaction drops them: file.c gives them back with blk_give_after when the
+ * last pin is gone. */
+void blk_give_after(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len);
+void blk_mark(struct pm_store *st, uint64_t start, uint64_t len); /* recovery: in use */
+bool blk_marked(struct pm_store *st, uint64_t blk);
+
+/* --- inode.c -------------------------------------------------------------------------------------------------------- */
+
+/* The view of a live inode; NULL and *err: -ESTALE, -EIO. */
+const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err);
+const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino); /* any slot, live or not; NULL: no such slot */
+struct pm_inode *ino_edit(struct pm_tx *tx, const struct pm_inode *in); /* tx_edit with the right kind */
+const struct pm_inode *ino_look(struct pm_tx *tx, const struct pm_inode *in);
+/* A free slot: shadow with ino, gen (one more than before), type, times set and nlink 0, the rest zero. -ENOSPC. */
+int ino_new(struct pm_tx *tx, enum pm_type type, struct pm_inode **shadow);
+/* Mark the slot free (keeps gen). Its blocks must have been given already. */
+void ino_free(struct pm_tx *tx, struct pm_inode *shadow);
+uint64_t ino_count(struct pm_store *st); /* slots that exist */
+void ino_attr(const struct pm_inode *in, struct pm_attr *out); /* media's attributes only: see file_attr */
+
+/* --- btree.c ---------------------------------------------------------------------------------------------------------
+ * The tree hangs from u.tree of the owner's inode; @in is the owner's view pointer, edits go through @tx (NULL for
+ * the reading calls: outside a transaction). Node blocks come from tx_take and are counted in inode.blocks. */
+struct bt_cursor {
+	uint64_t key;
+	const void *val;
+	uint16_t len;
+	uint64_t leaf; /* block */
+	unsigned slot;
+};
+/* First entry with key >= @key: 0, -ENOENT. A damaged node: -EIO. */
+int bt_seek(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, struct bt_cursor *c);
+/* Last entry with key <= @key: 0, -ENOENT. */
+int bt_seek_le(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, struct bt_cursor *c);
+/* -EEXIST, -ENOSPC, -EIO. On error the transaction must be aborted. */
+int bt_insert(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, const void *val,
+	      uint16_t len);
+int bt_delete(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key);
+int bt_replace(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, const void *val,
+	       uint16_t len); /* same length as before */
+/* Visit every node block (recovery, check, drop). @leaves false: leaf nodes are named but not read. */
+int bt_walk(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, bool leaves,
+	    int (*fn)(void *arg, uint64_t blk, const struct pm_bnode *node), void *arg);
+/* Give all node blocks and clear the root. */
+int bt_drop(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in);
+
+/* --- extent.c ------------------------------------------------------------------------------------------------------------ */
+
+struct ext { /* unpacked */
+	uint64_t lblk, pblk, len;
+	bool unwritten;
+};
+/* The extent that holds @lblk (0), or the hole there: -ENOENT and e->lblk, e->len say where the hole is up to the next
+ * extent (len UINT64_MAX - lblk behind the last). */
+int ext_find(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t lblk, struct ext *e);
+/* Put @e there, over a hole or over (part of) what is there, merging with neighbours; blocks that it replaces are not
+ * given. inode.blocks is kept. */
+int ext_put(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, const struct ext *e);
+/* Take out [lblk, lblk + len); @fn sees every piece taken. */
+int ext_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t lblk, uint64_t len,
+	    void (*fn)(void *arg, const struct ext *e), void *arg);
+
+/* --- file.c, for dir.c, store.c ---------------------------------------------------------------------------------------------- */
+
+/* Attributes as clients see them: the media's with what unstable writes changed. */
+void file_attr(struct pm_store *st, const struct pm_inode *in, struct pm_attr *out);
+/* The last name is gone (shadow->nlink == 0): free extents and inode now, or leave an orphan for the last unpin. */
+int file_unlinked(struct pm_tx *tx, const struct pm_inode *in);
+/* New symbolic link longer than PM_INLINE_LINK, or reading one. */
+int file_link_put(struct pm_tx *tx, const struct pm_inode *in, const char *target, size_t len);
+int file_link_get(struct pm_store *st, const struct pm_inode *in, char *buf, size_t size, size_t *len);
+int files_init(struct pm_store *st);
+int files_settle(struct pm_store *st); /* close: commit all unstable writes, may block */
+void files_fini(struct pm_store *st);
+/* Recovery: free an orphan found at open. */
+int file_reap(struct pm_store *st, uint64_t ino);
+
+/* --- journal.c, store.c internals that file.c uses ----------------------------------------------------------------------------- */
+
+/* Run @fn on the flusher thread (PM_MSYNC): all jobs queued together share one round: first the data ranges of all jobs are
+ * synced, then each fn runs (takes the lock, commits transactions, says which lsn), then one journal sync, then
+ * each done. With other methods file.c does not come here. */
+struct pm_job {
+	struct iovec *data; /* ranges to sync first */
+	unsigned ndata;
+	pm_lsn (*fn)(struct pm_job *job, int data_err); /* no lock held; returns what must be durable */
+	void (*done)(struct pm_job *job, int err);      /* no lock held */
+	STAILQ_ENTRY(pm_job) link;
+	pm_lsn lsn;
+	int err;
+};
+void flusher_add(struct pm_store *st, struct pm_job *job);
+/* An unstable write was accepted: set PM_STATE_UNSTABLE durably, once per open. May sync: call without the lock, on a
+ * thread that may block, or with a method whose flush does not. */
+int super_note_unstable(struct pm_store *st);
+void super_new_verf(struct pm_store *st); /* after a failed flush */
+
+#endif
