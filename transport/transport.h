@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * transport.h - ONC RPC (RFC 5531) over sockets and libfabric fabrics, with the payload placed, not copied
+ *
+ * Server side. A transport hands a *call* to a *program* and asks it for the place of the payload:
+ *
+ *   socket:  record marking, readv/writev         fabric: RPC-over-RDMA v1 (RFC 8166), fi_read/fi_write
+ *
+ *   proc->run(call)      arguments decoded from call->args. If the procedure has a payload argument
+ *                        (WRITE's data), args end before it and call->payload_len says its length:
+ *                        the program maps that many bytes and calls
+ *     tp_place()         the transport moves the payload there, then calls back
+ *   tp_reply_begin()     gives the XDR stream for the results; then one of
+ *     tp_reply_end()             results only
+ *     tp_reply_end_payload()     results, then an opaque whose bytes are pushed from the given segments
+ *     tp_reply_error(), tp_reply_auth_error(), tp_drop()
+ *
+ * Every call gets exactly one of these endings, also when its connection is long gone (the transport then
+ * throws the reply away). After the ending the call belongs to the transport again.
+ *
+ * Threads: a service's listeners, connections and calls live on the thread of the event loop they were made
+ * with; every function on a call or listener is called on that thread. Nothing here blocks.
+ *
+ * Errors: 0 or negative errno; listeners and clients explain themselves in struct tp_error.
+ * The transport knows nothing of NFS or of pools.
+ */
+#ifndef TRANSPORT_TRANSPORT_H
+#define TRANSPORT_TRANSPORT_H
+
+#include <rpc/rpc.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#if defined(__GNUC__)
+#define TP_API __attribute__((visibility("default")))
+#endif
+
+struct ev_loop;
+struct tp_service;
+struct tp_listener;
+struct tp_conn;
+
+struct tp_error {
+	char text[512]; /* names the thing and the cure */
+};
+
+/* --- programs ----------------------------------------------------------------------------------------- */
+
+struct tp_cred { /* RFC 5531 section 8.2, appendix A */
+	uint32_t flavor; /* AUTH_NONE, AUTH_SYS; others are refused by the transport (AUTH_BADCRED...) */
+	uint32_t uid, gid;
+	uint32_t ngids;
+	uint32_t gids[16];
+};
+
+enum tp_kind { TP_TCP, TP_FABRIC_MSG, TP_FABRIC_RDM, TP_KINDS };
+
+struct tp_call {
+	uint32_t xid, prog, vers, proc;
+	struct tp_cred cred;
+	XDR args;             /* decodes the arguments; valid until run() returns */
+	uint32_t payload_len; /* of the payload argument, already bounded by the service's max_payload */
+	enum tp_kind kind;
+	void *ctx;            /* program->ctx_size bytes, zeroed, for the program's own state */
+	void *worker;         /* tp_service_opts.worker of the service */
+	struct tp_conn *conn;
+};
+
+struct tp_proc {
+	const char *name;
+	void (*run)(struct tp_call *call);
+	/* For a procedure whose last argument is an opaque<> payload: given the first @have bytes of the
+	 * arguments, return how many bytes of arguments there are up to and with the payload's length
+	 * word, as far as can be told from them: a number > @have means "look again when there are that
+	 * many"; 0: malformed. NULL: no payload argument. */
+	size_t (*payload_at)(const uint8_t *args, size_t have);
+};
+
+struct tp_program {
+	uint32_t prog, vers;
+	const struct tp_proc *procs;
+	uint32_t nprocs;   /* procs[i].run == NULL: PROC_UNAVAIL */
+	size_t ctx_size;
+	bool auth_none_ok; /* false: all but procedure 0 need AUTH_SYS, else AUTH_TOOWEAK */
+};
+
+/* --- statistics: one struct per service, written by its thread, read by any ----------------------------------- */
+
+#define TP_HIST 40 /* latency buckets: [2^i, 2^(i+1)) ns */
+struct tp_proc_stats {
+	uint64_t calls, errors; /* errors: not a SUCCESS accept_stat */
+	uint64_t nsec;
+	uint64_t hist[TP_HIST]; /* from header decoded to reply handed over */
+};
+struct tp_stats {
+	struct tp_proc_stats *proc[TP_KINDS]; /* indexed by the order of programs, then procedure:
+					       * tp_stats_index() */
+	uint64_t conns, conns_total, credits, calls_now;
+	uint64_t payload_placed_bytes; /* by readv, writev, fi_read, fi_write: directly */
+	uint64_t payload_inline_bytes; /* at most the inline threshold: stored once out of the message */
+	uint64_t payload_staged_bytes; /* through a staging buffer because memory could not be registered */
+	uint64_t payload_copied_bytes; /* above the inline threshold and yet copied by the CPU: stays 0 */
+	uint64_t bad_records, bad_headers, bad_chunks, bad_versions, auth_errors, timeouts, resets,
+		provider_errors, provider_resets;
+};
+
+/* --- service: what all listeners of one loop share -------------------------------------------------------------- */
+
+struct tp_region {
+	void *base;
+	size_t len;
+};
+
+struct tp_service_opts {
+	const struct tp_program *const *programs; /* NULL-terminated; must outlive the service */
+	const struct tp_region *regions;          /* memory that payload segments point into */
+	unsigned nregions;
+	void (*copy_in)(void *dst, const void *src, size_t len); /* for inline payload; NULL: memcpy */
+	uint32_t max_payload;     /* bytes of one payload; 0: 1 MiB. Longer ones: GARBAGE_ARGS */
+	uint32_t max_call;        /* bytes of a call without its payload; 0: 32 KiB */
+	uint32_t max_reply;       /* results of one reply without payload; 0: 1 MiB */
+	unsigned max_conns;       /* 0: 4096 */
+	unsigned idle_timeout;    /* seconds a connection may hold a half-sent call or not take its reply; 0: 60 */
+	void (*log)(void *arg, int priority, const char *text);
+	void *log_arg;
+	void *worker;
+};
+int tp_service_new(struct ev_loop *loop, const struct tp_service_opts *opts, struct tp_service **out);
+/* Listeners first. Connections are closed; calls still with the program are forgotten by the transport when
+ * they end. Free only when tp_service_calls() is 0. */
+void tp_service_stop(struct tp_service *svc); /* accept and read nothing more; calls in progress go on */
+unsigned tp_service_calls(const struct tp_service *svc); /* calls that the program has not ended yet, replies unsent */
+void tp_service_free(struct tp_service *svc);
+const struct tp_stats *tp_service_stats(const struct tp_service *svc);
+/* Position of a procedure in tp_stats.proc[kind]; total number with prog == 0. */
+unsigned tp_stats_index(const struct tp_service *svc, uint32_t prog, uint32_t vers, uint32_t proc);
+
+/* --- listeners ------------------------------------------------------------------------------------------------------- */
+
+/* Accept TCP on @fd (bound, listening, non-blocking; the listener owns it). Several workers may each have one
+ * on the same port with SO_REUSEPORT. */
+int tp_listen_socket(struct tp_service *svc, int fd, struct tp_listener **out);
+/* Open such sockets for host (NULL: any, IPv4 and IPv6) and port; fills at most @max fds. */
+int tp_socket_bind(const char *host, const char *port, bool reuseport, int *fds, unsigned max, unsigned *n,
+		   struct tp_error *why);
+
+struct tp_fabric_opts { /* named as in struct fi_info; NULL where left open */
+	const char *name;     /* of the configuration section, for messages */
+	const char *provider; /* exact: "tcp", "verbs", "shm", ... */
+	const char *fabric, *domain;
+	const char *node, *service; /* node NULL: loopback for tcp; service: port, or the name of an shm endpoint (default "berth") */
+	const char *ep_type;  /* "FI_EP_MSG", "FI_EP_RDM"; NULL: what the provider is best at */
+	unsigned credits;     /* most per connection; 0: 32 */
+	uint32_t inline_size; /* of one message; 0: 4096 */
+};
+int tp_listen_fabric(struct tp_service *svc, const struct tp_fabric_opts *opts, struct tp_listener **out,
+		     struct tp_error *why);
+/* What was chosen: "tcp FI_EP_MSG fabric 127.0.0.0/8 domain lo at 127.0.0.1:20049, placement direct ..." */
+void tp_listener_describe(const struct tp_listener *l, char *buf, size_t len);
+void tp_listener_close(struct tp_listener *l);
+
+/* --- calls -------------------------------------------------------------------------------------------------------------- */
+
+/* The peer's address; AF_UNSPEC for one on this machine without an address (shm: same user, uid in *uid). */
+void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss);
+bool tp_call_alive(const struct tp_call *call); /* the connection still stands */
+
+/* Move the payload argument into @iov (sum of lengths == call->payload_len). @placed: err 0, or negative
+ * when the peer died; always called exactly once, maybe before tp_place returns. iov is copied. */
+void tp_place(struct tp_call *call, const struct iovec *iov, unsigned n, void (*placed)(struct tp_call *call, int err));
+
+/* Largest results (bytes of XDR, payload not counted) this client can take for this call. */
+size_t tp_reply_room(const struct tp_call *call);
+/* Begin the results, at most @max bytes (<= tp_reply_room). NULL: no memory, the call is already dropped. A payload
+ * not placed is skipped. */
+XDR *tp_reply_begin(struct tp_call *call, size_t max);
+void tp_reply_end(struct tp_call *call);
+/* The results so far, an opaque length word of @len (encoded by this function), then @len bytes from @iov. @sent(arg, err)
+ * is called exactly once when the segments are no longer in use; call is gone by then. */
+void tp_reply_end_payload(struct tp_call *call, const struct iovec *iov, unsigned n, uint32_t len,
+			  void (*sent)(void *arg, int err), void *arg);
+/* Most payload bytes that a reply to this call can carry (write or reply chunk the client gave; max_payload on sockets). */
+uint32_t tp_reply_payload_room(const struct tp_call *call);
+void tp_reply_error(struct tp_call *call, enum accept_stat stat); /* GARBAGE_ARGS, SYSTEM_ERR, PROC_UNAVAIL */
+void tp_reply_auth_error(struct tp_call *call, enum auth_stat stat);
+void tp_drop(struct tp_call *call); /* no reply at all */
+
+/* --- client over a fabric ---------------------------------------------------------------------------------------------------- *
+ *
+ * One connection, any number of requests within the credits granted; more are queued. All functions of a client
+ * are called on one thread at a time. Progress is made by tp_client_progress(): call it when tp_client_fd() is readable
+ * and tp_client_before_poll() before every poll: while a call is out, the server's RMA may need it.
+ */
+struct tp_client;
+struct tp_mr; /* a registered range */
+
+enum { TP_CLIENT_CONNECTING, TP_CLIENT_UP, TP_CLIENT_DOWN };
+
+/* Starts connecting (address resolution may block briefly). The state tells how it went. */
+TP_API int tp_client_open(const struct tp_fabric_opts *opts, struct tp_client **out, struct tp_error *why);
+TP_API void tp_client_close(struct tp_client *c); /* requests still out complete with -ECANCELED */
+TP_API int tp_client_state(const struct tp_client *c, struct tp_error *why);
+TP_API int tp_client_fd(const struct tp_client *c);
+/* 0: may sleep in poll for at most *timeout_ms (-1: for ever) on the fd; -EAGAIN: call progress now. */
+TP_API int tp_client_before_poll(struct tp_client *c, int *timeout_ms);
+TP_API int tp_client_progress(struct tp_client *c); /* completions handled, or -errno with state DOWN */
+/* All of it: poll and progress until something happened or the time is over. */
+TP_API int tp_client_wait(struct tp_client *c, int timeout_ms);
+
+/* Register memory that payloads come from or go to. Without it tp_client_send registers ranges by itself and keeps
+ * them in a cache (64 ranges, least recently used leaves first). */
+TP_API int tp_client_register(struct tp_client *c, void *base, size_t len, struct tp_mr **out);
+TP_API void tp_client_unregister(struct tp_client *c, struct tp_mr *mr);
+
+struct tp_req {
+	uint32_t xid;                /* set by tp_req_begin, or kept if set_xid (a retry after reconnecting) */
+	bool set_xid;
+	const struct iovec *out;     /* payload argument (the last one), NULL without; its length word is
+				      * encoded by the transport */
+	unsigned nout;
+	const struct iovec *in;      /* place of the payload result (the last one) */
+	unsigned nin;
+	size_t max_results;          /* largest results expected without payload: a reply chunk is offered if
+				      * they might not fit inline */
+	void (*done)(struct tp_req *req, int err); /* err: 0, or -ECONNRESET, -ECANCELED, -EPROTO, ... */
+	/* for done(): */
+	XDR results;                 /* decodes the results, payload left out; its length word included; valid in done() */
+	struct accepted_reply reply; /* ar_stat; with err -EACCES: auth_why */
+	enum auth_stat auth_why;
+	uint32_t in_len;             /* payload bytes that arrived */
+	void *priv;                  /* the transport's */
+};
+/* The stream for the arguments (payload left out): at most @max bytes. Cred: AUTH_SYS with these, or NULL: AUTH_NONE. */
+TP_API XDR *tp_req_begin(struct tp_client *c, struct tp_req *req, uint32_t prog, uint32_t vers, uint32_t proc,
+		  const struct tp_cred *cred, size_t max);
+/* Send, or queue until there is credit. done() may be called before this returns only if it fails later;
+ * a negative return means done() is not called. */
+TP_API int tp_req_send(struct tp_client *c, struct tp_req *req);
+TP_API void tp_req_abandon(struct tp_client *c, struct tp_req *req); /* begun, not to be sent */
+
+/* A libtirpc CLIENT over a fabric (RFC 8166): an rpcgen client runs over it unchanged. @timeout for connecting.
+ * NULL: rpc_createerr and @why tell. Destroy with clnt_destroy(). Not for several threads at once. */
+TP_API CLIENT *clnt_fabric_create(const struct tp_fabric_opts *opts, rpcprog_t prog, rpcvers_t vers, struct timeval timeout,
+			   struct tp_error *why);
+
+#endif
