@@ -92,8 +92,11 @@ $(B)/berth: $(call obj,$(cli_src)) $(lib_client) $(lib_pmemio)
 # --- tests: test/MODULE/*.c is one Criterion program each, linked with what MODULE may use ----
 test_src := $(wildcard test/pmemio/*.c test/transport/*.c test/server/*.c test/client/*.c test/integration/*.c)
 test_bin := $(patsubst %.c,$(B)/%,$(test_src))
-test_lib := $(call obj,$(wildcard test/lib/*.c))
+test_lib := $(B)/libtest.a
 srv_obj  := $(filter-out %/main.o,$(call obj,$(call src,server)))
+$(test_lib): $(call obj,$(wildcard test/lib/*.c))
+	$(call say,AR)
+	$(ar)
 $(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
