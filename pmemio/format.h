@@ -6,7 +6,7 @@
  * initial value ~0 and a final inversion) of its own bytes with the crc field taken as zero.
  *
  *   block 0, 1      superblocks; the valid one with the larger seq counts
- *   lane_start ...  journal lanes, lane_blocks each: one header block, then the ring of records
+ *   lane_start ...  journal lanes, lane_blocks each: one header block, then records
  *   data_start ...  everything else: data, B+tree nodes, inode chunks. The first PM_CHUNK_BLOCKS blocks are
  *                   inode chunk 0. Free space is what no inode leads to; it is not stored, except by
  *                   a clean close.
@@ -73,14 +73,13 @@ static_assert(sizeof(struct pm_super) == 512, "one sector");
 struct pm_lane_head {
 	uint32_t crc, reserved;
 	uint64_t ckpt_seq; /* every transaction up to here, of every lane, is applied and durable */
-	uint64_t tail;     /* byte in the ring where the first record behind ckpt_seq may start */
-	uint8_t pad[40];
+	uint8_t pad[48];
 };
 static_assert(sizeof(struct pm_lane_head) == 64, "one cache line");
 /* Two copies, at bytes 0 and 64 of the lane's header block, written in turn; the larger ckpt_seq counts. */
 
 #define PM_REC_MAGIC 0x4a42u /* "BJ" */
-enum { PM_REC_TX = 1, PM_REC_WRAP = 2 }; /* WRAP: go on at the start of the ring */
+enum { PM_REC_TX = 1 };
 struct pm_rec {
 	uint32_t crc; /* over the whole record */
 	uint16_t magic, type;

@@ -61,6 +61,8 @@ struct pm_media {
 	enum pm_method method;
 	const char *reason;
 	int fd;
+	bool fixed;  /* read-only and without a private copy: nothing can be replayed */
+	bool zeroed; /* mkfs: every byte is known to be zero */
 	void *priv;
 };
 /* Map @path with libpmem2, lock it, choose the method. */
@@ -96,6 +98,7 @@ struct pm_store {
 	struct pm_region zero;
 	struct pm_stats stats;
 	struct pm_info info;
+	pthread_mutex_t super_lock; /* inside lock: orders the writers of the superblocks */
 };
 void store_log(struct pm_store *st, int priority, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -115,6 +118,7 @@ static inline void *data_ptr(struct pm_store *st, uint64_t blk) /* file data */
 enum tx_kind { TX_RAW, TX_INODE, TX_NODE }; /* who gets a CRC at commit */
 struct pm_tx;
 struct pm_tx *tx_begin(struct pm_store *st);
+struct pm_store *tx_store(const struct pm_tx *tx);
 /* A shadow of the @len (<= 4096) bytes at view pointer @at; the same one for the same @at. Memory is kept in the
  * transaction; running out of it is remembered and fails the commit with -ENOMEM (the shadow is then scratch). */
 void *tx_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind);

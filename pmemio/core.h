@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * core.h - what opening, committing and closing share among media, super, tx, journal, alloc, inode, store
+ *
+ * Other parts of pmemio need store.h only. Lock held unless a line says otherwise.
+ */
+#ifndef PMEMIO_CORE_H
+#define PMEMIO_CORE_H
+
+#include "pmemio/store.h"
+
+#define STAT_ADD(st, field, n) __atomic_fetch_add(&(st)->stats.field, (uint64_t)(n), __ATOMIC_RELAXED)
+
+/* --- persist.c ------------------------------------------------------------------------------------- */
+
+enum persist_gran { GRAN_BYTE, GRAN_CACHE_LINE, GRAN_PAGE };
+/* The one place where a method is chosen. -EPERM: @want claims more than the mapping gives. */
+int persist_choose(enum persist_gran gran, enum pm_method want, enum pm_method *out,
+		   const char **reason);
+
+/* --- media.c: the calls that count --------------------------------------------------------------------- */
+
+static inline bool media_slow(const struct pm_store *st)
+{
+	return st->media.method == PM_MSYNC;
+}
+void med_store(struct pm_store *st, uint64_t at, const void *src, size_t len);
+void med_flush(struct pm_store *st, uint64_t at, size_t len);
+void med_drain(struct pm_store *st);
+int med_sync(struct pm_store *st, uint64_t at, size_t len);
+/* What the write left, durable when this returns, whatever the method. May block with PM_MSYNC. */
+int med_settle(struct pm_store *st, uint64_t at, size_t len);
+/* Map for mkfs: created and sized if need be. */
+int media_create(const char *path, const struct pm_mkfs_opts *o, struct pm_media *m,
+		 struct pm_error *why);
+
+/* --- super.c --------------------------------------------------------------------------------------------- */
+
+/* Choose and judge the superblock; @out is left alone on error. */
+int super_read(const struct pm_media *m, bool read_only, struct pm_super *out, struct pm_error *why);
+/* Write st->super durably as the next in turn. No lock needed; may block with PM_MSYNC. */
+int super_write(struct pm_store *st);
+/* The first write of a read-write open: next boot, not clean, the verifier by rule I5. */
+int super_begin(struct pm_store *st);
+
+/* --- journal.c ------------------------------------------------------------------------------------------- */
+
+/* Replay; on a read-write store end with a checkpoint that leaves every lane empty. */
+int journal_open(struct pm_store *st, struct pm_error *why);
+int journal_start(struct pm_store *st); /* the flusher thread, if the method needs one */
+/* No lock. Flush what is pending, checkpoint, end the thread. -EIO: not everything is durable. */
+int journal_stop(struct pm_store *st);
+void journal_free(struct pm_store *st);
+size_t journal_max_rec(const struct pm_store *st);
+/* 0, or why no transaction may commit. */
+int journal_error(struct pm_store *st);
+/* Everything that can fail: room for a record of @len bytes. */
+int journal_reserve(struct pm_store *st, size_t len);
+/* Give @rec its seq and CRC and make it durable (at once, or by the flusher). After journal_reserve. */
+pm_lsn journal_append(struct pm_store *st, struct pm_rec *rec);
+/* PM_MSYNC: the range was stored to the shared mapping and must be durable before any record that follows. */
+int journal_sync_first(struct pm_store *st, uint64_t at, size_t len);
+/* Release what waits for a checkpoint. True if that was done now; PM_MSYNC: asks the flusher, false. */
+bool journal_checkpoint(struct pm_store *st);
+pm_lsn journal_last(const struct pm_store *st);
+pm_lsn journal_durable(const struct pm_store *st);
+pm_lsn journal_ckpt(const struct pm_store *st);
+
+/* --- tx.c -------------------------------------------------------------------------------------------------- */
+
+struct pm_tx *tx_alloc(struct pm_store *st);
+void tx_destroy(struct pm_tx *tx);
+/* Zero free blocks that the transaction will make metadata, past the record. */
+int tx_zero_run(struct pm_tx *tx, uint64_t start, uint64_t len);
+/* Inode slots the transaction took or set free: made true in memory by commit, undone by abort. */
+int tx_note_slot(struct pm_tx *tx, uint64_t ino, bool freed);
+void tx_note_chunk(struct pm_tx *tx);
+
+/* --- alloc.c ------------------------------------------------------------------------------------------------- */
+
+int alloc_open(struct pm_store *st); /* all of [data_start, blocks) free */
+void alloc_close(struct pm_store *st);
+/* Room in the queues, so that @n following blk_give_queue calls cannot fail. */
+int alloc_reserve(struct pm_store *st, size_t n);
+void alloc_give(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len, bool meta);
+void alloc_release(struct pm_store *st); /* durable or checkpointed lsn went up */
+void alloc_count(struct pm_store *st, struct pm_space *out);
+bool alloc_low(struct pm_store *st); /* space waits for a checkpoint and little else is left */
+size_t alloc_save_size(struct pm_store *st);
+size_t alloc_save(struct pm_store *st, uint8_t *buf);
+int alloc_load(struct pm_store *st, const uint8_t *buf, size_t len, size_t *used);
+
+/* --- inode.c ------------------------------------------------------------------------------------------------- */
+
+int table_open(struct pm_store *st, struct pm_error *why); /* the chunks; slots are all in use yet */
+void table_close(struct pm_store *st);
+void table_slot(struct pm_store *st, uint64_t ino, bool is_free);
+void table_pop_chunk(struct pm_store *st);
+/* 0 live, -ENOENT free, -EIO damaged. */
+int ino_verify(const struct pm_inode *in, uint64_t ino);
+void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree);
+size_t table_save_size(struct pm_store *st);
+size_t table_save(struct pm_store *st, uint8_t *buf);
+int table_load(struct pm_store *st, const uint8_t *buf, size_t len);
+
+/* --- store.c -------------------------------------------------------------------------------------------------- */
+
+/* Let go of a store without writing anything, as a kill would. */
+void store_drop(struct pm_store *st);
+
+#endif
