@@ -38,7 +38,7 @@ void log_msg(int priority, const char *fmt, ...) __attribute__((format(printf, 2
 /* --- exports.c ---------------------------------------------------------------------------------------------------- */
 
 struct export_opts { /* what one client may do in one export */
-	bool rw, root_squash, all_squash, secure, layouts;
+	bool rw, root_squash, all_squash, secure;
 	uint32_t anonuid, anongid;
 };
 struct exports; /* an immutable table; replaced whole on SIGHUP */
@@ -75,8 +75,7 @@ struct config {
 	unsigned port, mount_port;
 	bool rpcbind_auto;
 	enum stability stability;
-	unsigned max_conns, idle_timeout, credits;
-	uint32_t inline_size;
+	unsigned max_conns, idle_timeout;
 	char *exports_file;
 	STAILQ_HEAD(, fabric_conf) fabrics;
 };
