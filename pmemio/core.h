@@ -50,6 +50,7 @@ int journal_open(struct pm_store *st, struct pm_error *why);
 int journal_start(struct pm_store *st); /* the flusher thread, if the method needs one */
 /* No lock. Flush what is pending, checkpoint, end the thread. -EIO: not everything is durable. */
 int journal_stop(struct pm_store *st);
+void journal_drop(struct pm_store *st); /* no lock; end the thread, write nothing more than it was about to */
 void journal_free(struct pm_store *st);
 size_t journal_max_rec(const struct pm_store *st);
 /* 0, or why no transaction may commit. */

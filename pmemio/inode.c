@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * inode.c - the inode table: slots of 256 bytes in chunks of 16 blocks that belong to inode 0
+ *
+ * In memory: where each chunk lies, and one bit per slot that may be handed out. A slot whose inode is damaged is
+ * never free here, so that nothing is written over what a repair may still want.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pmemio/core.h"
+
+#define WORDS (PM_CHUNK_INODES / 64)
+
+struct chunk {
+	uint64_t start;		   /* block */
+	uint64_t free_slot[WORDS]; /* bit set: free */
+	uint32_t nfree;
+};
+struct pm_table {
+	struct chunk *chunk;
+	uint64_t n, cap;
+	uint64_t rotor; /* no chunk before it has a free slot */
+	uint64_t nfree, bad;
+};
+
+/* --- reading ------------------------------------------------------------------------------------------- */
+
+const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino)
+{
+	const struct pm_table *t = st->table;
+	uint64_t c = ino / PM_CHUNK_INODES;
+
+	if (c >= t->n)
+		return NULL;
+	return (const struct pm_inode *)blk_ptr(st, t->chunk[c].start) + ino % PM_CHUNK_INODES;
+}
+
+int ino_verify(const struct pm_inode *in, uint64_t ino)
+{
+	static const struct pm_inode never; /* a slot as its chunk was zeroed */
+
+	if (in->crc == pm_crc(in, sizeof(*in), offsetof(struct pm_inode, crc)) && in->ino == ino)
+		return in->type ? 0 : -ENOENT;
+	return in->type == 0 && !memcmp(in, &never, sizeof(never)) ? -ENOENT : -EIO;
+}
+
+const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err)
+{
+	const struct pm_inode *in = id.ino ? ino_at(st, id.ino) : NULL;
+	int rc = in ? ino_verify(in, id.ino) : -ESTALE;
+
+	if (rc == -EIO) {
+		STAT_ADD(st, checksum_errors, 1);
+		store_log(st, 3, "inode %llu is damaged", (unsigned long long)id.ino);
+	}
+	if (rc == -ENOENT || (!rc && in->gen != id.gen))
+		rc = -ESTALE;
+	if (rc) {
+		*err = rc;
+		return NULL;
+	}
+	return in;
+}
+
+const struct pm_inode *ino_look(struct pm_tx *tx, const struct pm_inode *in)
+{
+	return tx_look(tx, in);
+}
+
+static struct timespec unpack_time(const struct pm_time *t)
+{
+	return (struct timespec){ .tv_sec = t->sec, .tv_nsec = t->nsec };
+}
+
+void ino_attr(const struct pm_inode *in, struct pm_attr *out)
+{
+	*out = (struct pm_attr){
+		.id = { in->ino, in->gen },
+		.type = in->type,
+		.mode = in->mode,
+		.nlink = in->nlink,
+		.uid = in->uid,
+		.gid = in->gid,
+		.rdev_major = in->rdev_major,
+		.rdev_minor = in->rdev_minor,
+		.size = in->type == PM_DIR ? PM_BLOCK * (in->blocks ? in->blocks : 1) : in->size,
+		.used = in->blocks * PM_BLOCK,
+		.atime = unpack_time(&in->atime),
+		.mtime = unpack_time(&in->mtime),
+		.ctime = unpack_time(&in->ctime),
+	};
+}
+
+uint64_t ino_count(struct pm_store *st)
+{
+	return st->table->n * PM_CHUNK_INODES;
+}
+
+void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree)
+{
+	*nfree = st->table->nfree;
+	*used = ino_count(st) - st->table->nfree;
+}
+
+/* --- slots ------------------------------------------------------------------------------------------------ */
+
+void table_slot(struct pm_store *st, uint64_t ino, bool is_free)
+{
+	struct pm_table *t = st->table;
+	uint64_t c = ino / PM_CHUNK_INODES, i = ino % PM_CHUNK_INODES;
+	uint64_t *w = &t->chunk[c].free_slot[i / 64], bit = 1ull << (i % 64);
+
+	if (!!(*w & bit) == is_free)
+		return;
+	*w ^= bit;
+	if (is_free) {
+		t->chunk[c].nfree++;
+		t->nfree++;
+		if (c < t->rotor)
+			t->rotor = c;
+	} else {
+		t->chunk[c].nfree--;
+		t->nfree--;
+	}
+}
+
+static int add_chunk(struct pm_store *st, uint64_t start)
+{
+	struct pm_table *t = st->table;
+
+	if (t->n == t->cap) {
+		uint64_t cap = t->cap ? t->cap * 2 : 64;
+		struct chunk *c = realloc(t->chunk, cap * sizeof(*c));
+
+		if (!c)
+			return -ENOMEM;
+		t->chunk = c;
+		t->cap = cap;
+	}
+	t->chunk[t->n++] = (struct chunk){ .start = start };
+	return 0;
+}
+
+void table_pop_chunk(struct pm_store *st)
+{
+	struct pm_table *t = st->table;
+
+	t->nfree -= t->chunk[--t->n].nfree;
+	if (t->rotor > t->n)
+		t->rotor = t->n;
+}
+
+static void free_all_slots(struct pm_store *st, uint64_t c)
+{
+	for (uint64_t i = 0; i < PM_CHUNK_INODES; i++)
+		table_slot(st, c * PM_CHUNK_INODES + i, true);
+}
+
+/* One more chunk, within the transaction: zeroed first, then named by inode 0. */
+static int grow(struct pm_tx *tx, struct pm_store *st)
+{
+	struct pm_table *t = st->table;
+	const struct pm_inode *in0 = ino_at(st, 0);
+	struct pm_inode *shadow;
+	struct blk_run run;
+	struct ext e;
+	int err = tx_take(tx, t->chunk[t->n - 1].start + PM_CHUNK_BLOCKS, PM_CHUNK_BLOCKS, BLK_WHOLE,
+			  &run);
+
+	if (err)
+		return err;
+	err = tx_zero_run(tx, run.start, run.len);
+	if (err)
+		return err;
+	e = (struct ext){ .lblk = t->n * PM_CHUNK_BLOCKS, .pblk = run.start, .len = run.len };
+	err = ext_put(st, tx, in0, &e);
+	if (!err)
+		err = add_chunk(st, run.start);
+	if (err)
+		return err;
+	tx_note_chunk(tx);
+	shadow = ino_edit(tx, in0);
+	shadow->size = t->n * PM_CHUNK_BLOCKS * PM_BLOCK;
+	free_all_slots(st, t->n - 1);
+	return 0;
+}
+
+static bool next_slot(struct pm_store *st, uint64_t *ino)
+{
+	struct pm_table *t = st->table;
+
+	for (; t->rotor < t->n; t->rotor++) {
+		const struct chunk *c = &t->chunk[t->rotor];
+
+		for (unsigned w = 0; c->nfree && w < WORDS; w++) {
+			if (!c->free_slot[w])
+				continue;
+			*ino = t->rotor * PM_CHUNK_INODES + w * 64 +
+			       (unsigned)__builtin_ctzll(c->free_slot[w]);
+			return true;
+		}
+	}
+	return false;
+}
+
+struct pm_inode *ino_edit(struct pm_tx *tx, const struct pm_inode *in)
+{
+	return tx_edit(tx, in, sizeof(*in), TX_INODE);
+}
+
+int ino_new(struct pm_tx *tx, enum pm_type type, struct pm_inode **shadow)
+{
+	struct pm_store *st = tx_store(tx);
+	const struct pm_inode *in;
+	struct pm_inode *s;
+	uint64_t ino, gen;
+	int err;
+
+	for (;;) {
+		if (!next_slot(st, &ino)) {
+			err = grow(tx, st);
+			if (err)
+				return err;
+			continue;
+		}
+		table_slot(st, ino, false);
+		in = ino_at(st, ino);
+		err = ino_verify(ino_look(tx, in), ino);
+		if (err == -ENOENT)
+			break;
+		STAT_ADD(st, checksum_errors, 1);
+		store_log(st, 3, "free inode slot %llu is damaged and left alone",
+			  (unsigned long long)ino);
+	}
+	err = tx_note_slot(tx, ino, false);
+	if (err) {
+		table_slot(st, ino, true);
+		return err;
+	}
+	s = ino_edit(tx, in);
+	gen = s->gen + 1;
+	*s = (struct pm_inode){ .type = (uint16_t)type, .ino = ino, .gen = gen };
+	s->atime = s->mtime = s->ctime = store_now();
+	*shadow = s;
+	return 0;
+}
+
+void ino_free(struct pm_tx *tx, struct pm_inode *shadow)
+{
+	uint64_t ino = shadow->ino, gen = shadow->gen;
+
+	*shadow = (struct pm_inode){ .ino = ino, .gen = gen };
+	tx_note_slot(tx, ino, true);
+}
+
+/* --- opening --------------------------------------------------------------------------------------------------- */
+
+int table_open(struct pm_store *st, struct pm_error *why)
+{
+	struct pm_table *t = calloc(1, sizeof(*t));
+	const struct pm_inode *in0;
+	uint64_t chunks;
+	int err;
+
+	if (!t)
+		return -ENOMEM;
+	st->table = t;
+	err = add_chunk(st, st->super.data_start);
+	if (err)
+		goto fail;
+	in0 = ino_at(st, 0);
+	chunks = in0->size / (PM_CHUNK_BLOCKS * PM_BLOCK);
+	if (ino_verify(in0, 0) || in0->type != PM_REG || chunks == 0 ||
+	    chunks > st->super.blocks / PM_CHUNK_BLOCKS) {
+		err = -EUCLEAN;
+		why_set(why, "the inode of the inode table (inode 0) is damaged; restore from a copy");
+		goto fail;
+	}
+	for (uint64_t c = 1; c < chunks && !err; c++) {
+		struct ext e;
+		uint64_t lblk = c * PM_CHUNK_BLOCKS;
+
+		err = ext_find(st, NULL, in0, lblk, &e);
+		if (!err && (e.lblk + e.len < lblk + PM_CHUNK_BLOCKS ||
+			     e.pblk + e.len > st->super.blocks || e.pblk < st->super.data_start))
+			err = -EIO;
+		if (!err)
+			err = add_chunk(st, e.pblk + (lblk - e.lblk));
+		if (err && err != -ENOMEM) {
+			err = -EUCLEAN;
+			why_set(why, "inode chunk %llu is missing from the inode table; restore from a copy",
+				(unsigned long long)c);
+		}
+	}
+	if (!err)
+		return 0;
+fail:
+	table_close(st);
+	return err;
+}
+
+void table_close(struct pm_store *st)
+{
+	if (!st->table)
+		return;
+	free(st->table->chunk);
+	free(st->table);
+	st->table = NULL;
+}
+
+/* --- stored free slots: 32 bytes per chunk ------------------------------------------------------------------------ */
+
+size_t table_save_size(struct pm_store *st)
+{
+	return st->table->n * sizeof(uint64_t) * WORDS;
+}
+
+size_t table_save(struct pm_store *st, uint8_t *buf)
+{
+	for (uint64_t c = 0; c < st->table->n; c++)
+		memcpy(buf + c * sizeof(uint64_t) * WORDS, st->table->chunk[c].free_slot,
+		       sizeof(uint64_t) * WORDS);
+	return table_save_size(st);
+}
+
+int table_load(struct pm_store *st, const uint8_t *buf, size_t len)
+{
+	struct pm_table *t = st->table;
+
+	if (len != table_save_size(st))
+		return -EUCLEAN;
+	for (uint64_t c = 0; c < t->n; c++) {
+		struct chunk *ch = &t->chunk[c];
+
+		memcpy(ch->free_slot, buf + c * sizeof(uint64_t) * WORDS, sizeof(uint64_t) * WORDS);
+		if (c == 0)
+			ch->free_slot[0] &= ~3ull; /* inode 0 and the root */
+		ch->nfree = 0;
+		for (unsigned w = 0; w < WORDS; w++)
+			ch->nfree += (uint32_t)__builtin_popcountll(ch->free_slot[w]);
+		t->nfree += ch->nfree;
+	}
+	return 0;
+}

@@ -1,0 +1,733 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * journal.c - lanes of redo records, replay, checkpoints, and the flusher thread of PM_MSYNC
+ *
+ * Records go to one lane until it is full; then a checkpoint makes everything in place durable, says so in that
+ * lane's header, and the next lane is filled from its start. So a lane never wraps, the wear spreads, and what a
+ * lane holds behind its newest record is older than the checkpoint and is told apart by its seq.
+ *
+ *   seq = boot << 40 | counter. Each read-write open ends recovery with a checkpoint of boot << 40: the next record
+ *   is that plus one, and no record of an earlier boot can ever follow it without a gap.
+ *
+ * J1  A record is durable before any byte it describes changes in place.
+ * J2  What a checkpoint names is durable in place before the lane header says so.
+ * J3  A lane is reused from its start only after a checkpoint behind its records is durable.
+ *
+ * PM_MSYNC: the kernel may write any page of the shared mapping at any time, so records wait in DRAM and the flusher
+ * alone touches lanes and metadata:
+ *
+ *   jobs' data synced -> jobs' fn commit -> ranges to sync first -> records to the lane, synced -> durable; applied in place
+ */
+#include <errno.h>
+#include <isa-l/crc.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "pmemio/core.h"
+
+struct pending { /* a record on its way to the lane */
+	STAILQ_ENTRY(pending) link;
+	struct pm_rec rec; /* ranges follow */
+};
+STAILQ_HEAD(pendings, pending);
+STAILQ_HEAD(jobs, pm_job);
+
+struct first { /* ranges to sync before the next records */
+	uint64_t at;
+	size_t len;
+};
+
+struct pm_journal {
+	unsigned lane;	   /* being filled */
+	size_t head;	   /* byte in its record area */
+	size_t area;	   /* bytes of a record area */
+	pm_lsn last, durable, ckpt;
+	uint8_t copy[PM_MAX_LANES]; /* header copy to write next */
+	int err;
+
+	/* PM_MSYNC, under the store's lock */
+	pthread_t thread;
+	bool running, stop, want_ckpt;
+	pthread_cond_t work;
+	struct pendings pending;
+	struct pending *reserved;
+	struct jobs jobs;
+	struct pm_wait *waiters;
+	struct first *first;
+	size_t nfirst, cap_first;
+	bool view_dirty; /* the view has private pages */
+};
+
+static uint64_t lane_at(const struct pm_store *st, unsigned lane)
+{
+	return (st->super.lane_start + (uint64_t)lane * st->super.lane_blocks) * PM_BLOCK;
+}
+
+static size_t lane_area(const struct pm_store *st)
+{
+	return (size_t)(st->super.lane_blocks - 1) * PM_BLOCK;
+}
+
+size_t journal_max_rec(const struct pm_store *st)
+{
+	return lane_area(st) / 4;
+}
+
+pm_lsn journal_last(const struct pm_store *st)
+{
+	return st->journal->last;
+}
+
+pm_lsn journal_durable(const struct pm_store *st)
+{
+	return st->journal->durable;
+}
+
+pm_lsn journal_ckpt(const struct pm_store *st)
+{
+	return st->journal->ckpt;
+}
+
+int journal_error(struct pm_store *st)
+{
+	return st->journal->err;
+}
+
+/* --- checkpoint ------------------------------------------------------------------------------------------ */
+
+/* Everything up to @seq is durable in place. May block with PM_MSYNC. */
+static int write_head(struct pm_store *st, unsigned lane, uint64_t seq)
+{
+	struct pm_lane_head h = { .ckpt_seq = seq };
+	uint64_t at = lane_at(st, lane) + st->journal->copy[lane] * sizeof(h);
+
+	h.crc = pm_crc(&h, sizeof(h), offsetof(struct pm_lane_head, crc));
+	st->journal->copy[lane] ^= 1;
+	med_store(st, at, &h, sizeof(h));
+	STAT_ADD(st, checkpoints, 1);
+	return med_settle(st, at, sizeof(h));
+}
+
+static void next_lane(struct pm_store *st)
+{
+	st->journal->lane = (st->journal->lane + 1) % st->super.lanes;
+	st->journal->head = 0;
+}
+
+/* With a cheap flush: everything applied was flushed, one drain makes it durable. */
+static void checkpoint_now(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+
+	med_drain(st);
+	write_head(st, j->lane, j->last);
+	next_lane(st);
+	j->ckpt = j->last;
+	alloc_release(st);
+}
+
+bool journal_checkpoint(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+
+	if (st->read_only || j->err)
+		return false;
+	if (!media_slow(st)) {
+		checkpoint_now(st);
+		return true;
+	}
+	j->want_ckpt = true;
+	pthread_cond_signal(&j->work);
+	return false;
+}
+
+/* --- appending -------------------------------------------------------------------------------------------- */
+
+static void seal(struct pm_rec *rec, uint64_t seq)
+{
+	rec->seq = seq;
+	rec->crc = pm_crc(rec, rec->len, offsetof(struct pm_rec, crc));
+}
+
+static uint64_t put_record(struct pm_store *st, const struct pm_rec *rec)
+{
+	struct pm_journal *j = st->journal;
+	uint64_t at = lane_at(st, j->lane) + PM_BLOCK + j->head;
+
+	med_store(st, at, rec, rec->len);
+	j->head += rec->len;
+	return at;
+}
+
+/* A record for the flusher is made here, filled by journal_append. */
+int journal_reserve(struct pm_store *st, size_t len)
+{
+	struct pm_journal *j = st->journal;
+	struct pending *p;
+
+	if (!media_slow(st)) {
+		if (j->head + len > j->area)
+			checkpoint_now(st);
+		return 0;
+	}
+	p = malloc(offsetof(struct pending, rec) + len);
+	if (!p)
+		return -ENOMEM;
+	free(j->reserved);
+	j->reserved = p;
+	return 0;
+}
+
+pm_lsn journal_append(struct pm_store *st, struct pm_rec *rec)
+{
+	struct pm_journal *j = st->journal;
+	struct pending *p;
+
+	seal(rec, ++j->last);
+	if (!media_slow(st)) {
+		uint64_t at = put_record(st, rec);
+
+		med_flush(st, at, rec->len);
+		med_drain(st);
+		j->durable = rec->seq;
+		return rec->seq;
+	}
+	p = j->reserved;
+	j->reserved = NULL;
+	memcpy(&p->rec, rec, rec->len);
+	STAILQ_INSERT_TAIL(&j->pending, p, link);
+	j->view_dirty = true;
+	pthread_cond_signal(&j->work);
+	return rec->seq;
+}
+
+int journal_sync_first(struct pm_store *st, uint64_t at, size_t len)
+{
+	struct pm_journal *j = st->journal;
+
+	if (j->nfirst == j->cap_first) {
+		size_t cap = j->cap_first ? j->cap_first * 2 : 16;
+		struct first *f = realloc(j->first, cap * sizeof(*f));
+
+		if (!f)
+			return -ENOMEM;
+		j->first = f;
+		j->cap_first = cap;
+	}
+	j->first[j->nfirst++] = (struct first){ at, len };
+	/* no record is on its way to these blocks: let the view show the zeros */
+	madvise(st->media.view + at, len, MADV_DONTNEED);
+	return 0;
+}
+
+/* --- replay -------------------------------------------------------------------------------------------------- */
+
+struct found {
+	uint64_t seq;
+	const struct pm_rec *rec;
+};
+struct founds {
+	struct found *at;
+	size_t n, cap;
+};
+
+/* The header of a lane; false: neither copy is whole. */
+static bool read_head(struct pm_store *st, unsigned lane, uint64_t *seq)
+{
+	bool ok = false;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct pm_lane_head h;
+
+		memcpy(&h, st->media.view + lane_at(st, lane) + i * sizeof(h), sizeof(h));
+		if (h.crc != pm_crc(&h, sizeof(h), offsetof(struct pm_lane_head, crc)))
+			continue;
+		if (!ok || h.ckpt_seq > *seq) {
+			*seq = h.ckpt_seq;
+			st->journal->copy[lane] = (uint8_t)!i;
+		}
+		ok = true;
+	}
+	return ok;
+}
+
+/* A whole record at @p, @left bytes from the end of the area. Its ranges are inside it and inside what the journal
+ * may change. */
+static bool record_ok(const struct pm_store *st, const uint8_t *p, size_t left)
+{
+	const struct pm_rec *r = (const void *)p;
+	size_t at = sizeof(*r);
+
+	if (left < sizeof(*r) || r->magic != PM_REC_MAGIC || r->type != PM_REC_TX ||
+	    r->len < sizeof(*r) || r->len > left || r->len % 8 || r->len > journal_max_rec(st) ||
+	    r->crc != pm_crc(r, r->len, offsetof(struct pm_rec, crc)))
+		return false;
+	for (uint32_t i = 0; i < r->nranges; i++) {
+		struct pm_rec_range rr;
+
+		if (r->len - at < sizeof(rr))
+			return false;
+		memcpy(&rr, p + at, sizeof(rr));
+		at += sizeof(rr);
+		if (rr.len == 0 || rr.len % 8 || rr.len > r->len - at ||
+		    rr.at < st->super.data_start * PM_BLOCK ||
+		    rr.at + rr.len > st->super.blocks * PM_BLOCK)
+			return false;
+		at += rr.len;
+	}
+	return at == r->len;
+}
+
+static int collect(struct pm_store *st, unsigned lane, uint64_t ckpt, struct founds *f)
+{
+	const uint8_t *p = st->media.view + lane_at(st, lane) + PM_BLOCK;
+	const uint8_t *end = p + lane_area(st);
+	uint64_t prev = ckpt;
+
+	while (record_ok(st, p, (size_t)(end - p))) {
+		const struct pm_rec *r = (const void *)p;
+
+		if (r->seq <= prev)
+			break;
+		if (f->n == f->cap) {
+			size_t cap = f->cap ? f->cap * 2 : 256;
+			struct found *at = realloc(f->at, cap * sizeof(*at));
+
+			if (!at)
+				return -ENOMEM;
+			f->at = at;
+			f->cap = cap;
+		}
+		f->at[f->n++] = (struct found){ r->seq, r };
+		prev = r->seq;
+		p += r->len;
+	}
+	return 0;
+}
+
+static int by_seq(const void *a, const void *b)
+{
+	uint64_t x = ((const struct found *)a)->seq, y = ((const struct found *)b)->seq;
+
+	return x < y ? -1 : x > y;
+}
+
+static void apply(struct pm_store *st, const struct pm_rec *rec)
+{
+	const uint8_t *p = (const uint8_t *)(rec + 1);
+
+	for (uint32_t i = 0; i < rec->nranges; i++) {
+		struct pm_rec_range rr;
+
+		memcpy(&rr, p, sizeof(rr));
+		p += sizeof(rr);
+		med_store(st, rr.at, p, rr.len);
+		med_flush(st, rr.at, rr.len);
+		p += rr.len;
+	}
+}
+
+/* Apply the unbroken run behind @ckpt; what lies behind a gap was never acknowledged. */
+static int replay(struct pm_store *st, uint64_t ckpt, struct pm_error *why)
+{
+	struct founds f = { 0 };
+	int err = 0;
+
+	for (unsigned i = 0; i < st->super.lanes && !err; i++)
+		err = collect(st, i, ckpt, &f);
+	if (err) {
+		free(f.at);
+		return err;
+	}
+	if (f.n)
+		qsort(f.at, f.n, sizeof(*f.at), by_seq);
+	for (size_t i = 0; i < f.n && f.at[i].seq == ckpt + 1 + i; i++) {
+		if (st->media.fixed) {
+			why_set(why, "has a journal to replay; open it read-write once");
+			err = -EROFS;
+			break;
+		}
+		apply(st, f.at[i].rec);
+		st->info.replayed++;
+	}
+	if (!err && f.n > st->info.replayed)
+		store_log(st, 6, "%llu records behind a gap in the journal were not acknowledged: dropped",
+			  (unsigned long long)(f.n - st->info.replayed));
+	free(f.at);
+	return err;
+}
+
+static int recover(struct pm_store *st, struct pm_error *why)
+{
+	struct pm_journal *j = st->journal;
+	uint64_t ckpt = 0, seq;
+	int err;
+
+	for (unsigned i = 0; i < st->super.lanes; i++) {
+		if (!read_head(st, i, &seq)) {
+			why_set(why,
+				"journal lane %u has a bad header; restore from a copy, or `berth check --repair`",
+				i);
+			STAT_ADD(st, checksum_errors, 1);
+			return -EUCLEAN;
+		}
+		if (seq > ckpt)
+			ckpt = seq;
+	}
+	err = replay(st, ckpt, why);
+	if (err || st->read_only)
+		return err;
+	j->ckpt = j->durable = j->last = st->super.boot << 40;
+	if (media_slow(st) && st->info.replayed)
+		err = med_sync(st, 0, st->media.len);
+	else if (!media_slow(st))
+		med_drain(st);
+	if (!err)
+		err = write_head(st, 0, j->ckpt);
+	if (err)
+		why_set(why, "recovery could not be made durable: %s", strerror(-err));
+	return err;
+}
+
+int journal_open(struct pm_store *st, struct pm_error *why)
+{
+	struct pm_journal *j = calloc(1, sizeof(*j));
+	int err;
+
+	if (!j)
+		return -ENOMEM;
+	j->area = lane_area(st);
+	STAILQ_INIT(&j->pending);
+	STAILQ_INIT(&j->jobs);
+	pthread_cond_init(&j->work, NULL);
+	st->journal = j;
+	err = recover(st, why);
+	if (err)
+		journal_free(st);
+	return err;
+}
+
+/* --- the flusher --------------------------------------------------------------------------------------------- */
+
+/* Flusher, no lock: in place is durable up to what was written so far. */
+static int flusher_checkpoint(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+	pm_lsn upto = j->durable; /* only this thread moves it */
+	int err = med_sync(st, 0, st->media.len);
+
+	if (!err)
+		err = write_head(st, j->lane, upto);
+	if (err)
+		return err;
+	next_lane(st);
+	pthread_mutex_lock(&st->lock);
+	j->ckpt = upto;
+	j->want_ckpt = false;
+	alloc_release(st);
+	if (j->view_dirty && STAILQ_EMPTY(&j->pending) && j->last == j->durable) {
+		madvise(st->media.view, st->media.len, MADV_DONTNEED);
+		j->view_dirty = false;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return 0;
+}
+
+/* Flusher, no lock: as many of @batch as the lane holds, synced and applied. */
+static int flush_some(struct pm_store *st, struct pendings *batch)
+{
+	struct pm_journal *j = st->journal;
+	struct pending *p, *stop = NULL;
+	uint64_t from = lane_at(st, j->lane) + PM_BLOCK + j->head;
+	uint64_t to = from, seq = j->durable;
+	int err;
+
+	STAILQ_FOREACH (p, batch, link) {
+		if (j->head + p->rec.len > j->area) {
+			stop = p;
+			break;
+		}
+		to = put_record(st, &p->rec) + p->rec.len;
+		seq = p->rec.seq;
+	}
+	if (to == from)
+		return flusher_checkpoint(st); /* full: go on in the next lane */
+	err = med_sync(st, from, to - from);
+	if (err)
+		return err;
+	while ((p = STAILQ_FIRST(batch)) != stop) {
+		apply(st, &p->rec);
+		STAILQ_REMOVE_HEAD(batch, link);
+		free(p);
+	}
+	pthread_mutex_lock(&st->lock);
+	j->durable = seq;
+	alloc_release(st);
+	pthread_mutex_unlock(&st->lock);
+	return 0;
+}
+
+static int flush_batch(struct pm_store *st, struct pendings *batch, const struct first *first,
+		       size_t nfirst)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < nfirst && !err; i++)
+		err = med_sync(st, first[i].at, first[i].len);
+	while (!err && !STAILQ_EMPTY(batch))
+		err = flush_some(st, batch);
+	return err;
+}
+
+static void drop_all(struct pendings *batch)
+{
+	struct pending *p;
+
+	while ((p = STAILQ_FIRST(batch))) {
+		STAILQ_REMOVE_HEAD(batch, link);
+		free(p);
+	}
+}
+
+/* No record can follow one that was lost: the store refuses changes from here on. */
+static void fail(struct pm_store *st, int err)
+{
+	pthread_mutex_lock(&st->lock);
+	if (!st->journal->err)
+		st->journal->err = -EIO;
+	st->journal->want_ckpt = false;
+	drop_all(&st->journal->pending);
+	pthread_mutex_unlock(&st->lock);
+	super_new_verf(st);
+	store_log(st, 2, "the journal could not be flushed (%s): no more changes until the pool is opened again",
+		  strerror(-err));
+}
+
+static void sync_data(struct pm_store *st, struct pm_job *job)
+{
+	job->err = st->journal->err;
+	for (unsigned i = 0; i < job->ndata && !job->err; i++) {
+		uint64_t at = (uint64_t)((uint8_t *)job->data[i].iov_base - st->media.base);
+
+		if (med_sync(st, at, job->data[i].iov_len))
+			job->err = -EIO;
+	}
+	if (job->err)
+		super_new_verf(st);
+}
+
+static void run_jobs(struct pm_store *st, struct jobs *jobs)
+{
+	struct pm_job *job;
+
+	STAILQ_FOREACH (job, jobs, link)
+		sync_data(st, job);
+	STAILQ_FOREACH (job, jobs, link)
+		job->lsn = job->fn(job, job->err);
+}
+
+/* Waiters whose fate is known, oldest first is not promised. */
+static struct pm_wait *ripe(struct pm_journal *j)
+{
+	struct pm_wait **pw = &j->waiters, *out = NULL;
+
+	while (*pw) {
+		struct pm_wait *w = *pw;
+
+		if (w->arg > j->durable && !j->err) {
+			pw = &w->next;
+			continue;
+		}
+		*pw = w->next;
+		w->next = out;
+		out = w;
+	}
+	return out;
+}
+
+static void wake(struct pm_store *st, struct jobs *jobs)
+{
+	struct pm_journal *j = st->journal;
+	struct pm_wait *w;
+	struct pm_job *job;
+	pm_lsn durable;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	w = ripe(j);
+	durable = j->durable;
+	err = j->err;
+	pthread_mutex_unlock(&st->lock);
+	while (w) {
+		struct pm_wait *next = w->next;
+
+		w->done(w, w->arg <= durable ? 0 : err);
+		w = next;
+	}
+	while ((job = STAILQ_FIRST(jobs))) {
+		STAILQ_REMOVE_HEAD(jobs, link); /* done may free it */
+		if (!job->err && job->lsn > durable)
+			job->err = err ? err : -EIO;
+		job->done(job, job->err);
+	}
+}
+
+static bool checkpoint_due(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+	bool due;
+
+	pthread_mutex_lock(&st->lock);
+	due = !j->err && (j->want_ckpt || j->head > j->area / 2 || alloc_low(st));
+	pthread_mutex_unlock(&st->lock);
+	return due;
+}
+
+/* One round: everything queued when it starts. False: stopped, and nothing was left. */
+static bool flusher_round(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+	struct jobs jobs = STAILQ_HEAD_INITIALIZER(jobs);
+	struct pendings batch = STAILQ_HEAD_INITIALIZER(batch);
+	struct first *first;
+	size_t nfirst;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	while (STAILQ_EMPTY(&j->pending) && STAILQ_EMPTY(&j->jobs) && !j->stop && !j->want_ckpt)
+		pthread_cond_wait(&j->work, &st->lock);
+	if (j->stop && STAILQ_EMPTY(&j->pending) && STAILQ_EMPTY(&j->jobs)) {
+		pthread_mutex_unlock(&st->lock);
+		return false;
+	}
+	STAILQ_CONCAT(&jobs, &j->jobs);
+	pthread_mutex_unlock(&st->lock);
+
+	run_jobs(st, &jobs);
+
+	pthread_mutex_lock(&st->lock);
+	STAILQ_CONCAT(&batch, &j->pending);
+	first = j->first;
+	nfirst = j->nfirst;
+	j->first = NULL;
+	j->nfirst = j->cap_first = 0;
+	pthread_mutex_unlock(&st->lock);
+
+	err = j->err ? 0 : flush_batch(st, &batch, first, nfirst);
+	free(first);
+	drop_all(&batch);
+	/* before the waiters hear: what their calls freed is free then */
+	if (!err && checkpoint_due(st))
+		err = flusher_checkpoint(st);
+	if (err)
+		fail(st, err);
+	wake(st, &jobs);
+	return true;
+}
+
+static void *flusher_main(void *arg)
+{
+	struct pm_store *st = arg;
+
+	while (flusher_round(st))
+		;
+	return NULL;
+}
+
+void flusher_add(struct pm_store *st, struct pm_job *job)
+{
+	pthread_mutex_lock(&st->lock);
+	STAILQ_INSERT_TAIL(&st->journal->jobs, job, link);
+	pthread_cond_signal(&st->journal->work);
+	pthread_mutex_unlock(&st->lock);
+}
+
+int pm_durable(struct pm_store *st, pm_lsn lsn, struct pm_wait *w)
+{
+	struct pm_journal *j = st->journal;
+	int err = 0;
+
+	pthread_mutex_lock(&st->lock);
+	if (lsn > j->durable) {
+		err = j->err;
+		if (!err) {
+			w->arg = lsn;
+			w->next = j->waiters;
+			j->waiters = w;
+			err = -EINPROGRESS;
+		}
+	}
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+int journal_start(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+	int err;
+
+	if (!media_slow(st) || st->read_only)
+		return 0;
+	err = pthread_create(&j->thread, NULL, flusher_main, st);
+	j->running = !err;
+	return -err;
+}
+
+static void end_thread(struct pm_store *st, bool drop)
+{
+	struct pm_journal *j = st->journal;
+
+	if (!j->running)
+		return;
+	pthread_mutex_lock(&st->lock);
+	if (drop)
+		drop_all(&j->pending);
+	j->stop = true;
+	pthread_cond_signal(&j->work);
+	pthread_mutex_unlock(&st->lock);
+	pthread_join(j->thread, NULL);
+	j->running = false;
+}
+
+void journal_drop(struct pm_store *st)
+{
+	end_thread(st, true);
+}
+
+int journal_stop(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+	int err;
+
+	if (st->read_only)
+		return 0;
+	end_thread(st, false);
+	if (j->err)
+		return j->err;
+	if (media_slow(st)) {
+		err = flusher_checkpoint(st);
+		if (err) {
+			j->err = -EIO;
+			return -EIO;
+		}
+		return 0;
+	}
+	pthread_mutex_lock(&st->lock);
+	checkpoint_now(st);
+	pthread_mutex_unlock(&st->lock);
+	return 0;
+}
+
+void journal_free(struct pm_store *st)
+{
+	struct pm_journal *j = st->journal;
+
+	if (!j)
+		return;
+	drop_all(&j->pending);
+	free(j->reserved);
+	pthread_cond_destroy(&j->work);
+	free(j->first);
+	free(j);
+	st->journal = NULL;
+}

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * store.c - open, recover, close
+ *
+ * Open:  superblock -> next boot, not clean (the first write) -> replay, empty journal -> inode table ->
+ *        free space, loaded after a clean close and else gathered from the inodes -> orphans freed
+ * Close: unstable writes committed -> checkpoint -> free space stored in free blocks -> clean
+ *
+ * Every step of an open may be cut off and done again: what it leaves on the media is either the old state or one
+ * that the same steps lead on from.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <sodium.h>
+
+#include "pmemio/core.h"
+
+#define ZERO_LEN (1u << 20)
+
+void store_log(struct pm_store *st, int priority, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (!st->opts.log)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	st->opts.log(st->opts.log_arg, priority, text);
+}
+
+static uint64_t now_usec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* --- free space gathered from the inodes ------------------------------------------------------------------ */
+
+struct gather {
+	struct pm_store *st;
+	uint64_t ino; /* being walked */
+	uint64_t *orphan;
+	size_t norphan, cap;
+	uint64_t bad;
+};
+
+static void complain(struct gather *g, const char *what, uint64_t blk)
+{
+	if (g->bad++ < 16)
+		store_log(g->st, 3, "inode %llu: %s (block 0x%llx); run `berth check`",
+			  (unsigned long long)g->ino, what, (unsigned long long)blk);
+	STAT_ADD(g->st, checksum_errors, 1);
+}
+
+static bool mark(struct gather *g, uint64_t start, uint64_t len)
+{
+	const struct pm_super *s = &g->st->super;
+
+	if (start < s->data_start || len > s->blocks || start > s->blocks - len) {
+		complain(g, "names blocks outside the pool", start);
+		return false;
+	}
+	for (uint64_t b = start; b < start + len; b++) {
+		if (blk_marked(g->st, b)) {
+			complain(g, "shares a block", b);
+			break;
+		}
+	}
+	blk_mark(g->st, start, len);
+	return true;
+}
+
+static int mark_node(void *arg, uint64_t blk, const struct pm_bnode *node)
+{
+	(void)node;
+	return mark(arg, blk, 1) ? 0 : -EIO;
+}
+
+static void mark_extents(struct gather *g, const struct pm_inode *in)
+{
+	uint64_t lblk = 0;
+	struct ext e;
+
+	for (;;) {
+		int err = ext_find(g->st, NULL, in, lblk, &e);
+
+		if (err && err != -ENOENT) {
+			complain(g, "its extents are damaged", 0);
+			return;
+		}
+		if (e.len == 0 || e.len >= UINT64_MAX - lblk)
+			return;
+		if (!err)
+			mark(g, e.pblk, e.len);
+		lblk = e.lblk + e.len;
+	}
+}
+
+static bool has_extents(const struct pm_inode *in)
+{
+	return in->type == PM_REG || (in->type == PM_LNK && in->size > PM_INLINE_LINK);
+}
+
+static int gather_inode(struct gather *g, const struct pm_inode *in)
+{
+	if ((in->flags & PM_IF_TREE) && in->u.tree.root &&
+	    bt_walk(g->st, NULL, in, false, mark_node, g))
+		complain(g, "its tree is damaged", in->u.tree.root);
+	if (has_extents(in))
+		mark_extents(g, in);
+	if (in->nlink || in->ino <= PM_ROOT_INO)
+		return 0;
+	if (g->norphan == g->cap) {
+		size_t cap = g->cap ? g->cap * 2 : 64;
+		uint64_t *o = realloc(g->orphan, cap * sizeof(*o));
+
+		if (!o)
+			return -ENOMEM;
+		g->orphan = o;
+		g->cap = cap;
+	}
+	g->orphan[g->norphan++] = in->ino;
+	return 0;
+}
+
+static int gather_all(struct gather *g)
+{
+	struct pm_store *st = g->st;
+	uint64_t n = ino_count(st);
+	int err = 0;
+
+	for (uint64_t ino = 0; ino < n && !err; ino++) {
+		const struct pm_inode *in = ino_at(st, ino);
+
+		g->ino = ino;
+		switch (ino_verify(in, ino)) {
+		case 0:
+			err = gather_inode(g, in);
+			break;
+		case -ENOENT:
+			if (ino > PM_ROOT_INO)
+				table_slot(st, ino, true);
+			break;
+		default:
+			complain(g, "is damaged", st->super.data_start);
+		}
+	}
+	return err;
+}
+
+/* Orphans lose their blocks only now: their freeing needs transactions, and those the whole of free space. */
+static void reap_orphans(struct gather *g)
+{
+	for (size_t i = 0; i < g->norphan; i++) {
+		int err = file_reap(g->st, g->orphan[i]);
+
+		if (err)
+			store_log(g->st, 4, "orphan inode %llu could not be freed: %s",
+				  (unsigned long long)g->orphan[i], strerror(-err));
+	}
+}
+
+/* --- stored free space ---------------------------------------------------------------------------------------- */
+
+static bool load_space(struct pm_store *st, const struct pm_super *old)
+{
+	const uint8_t *run = st->media.view + old->saved_start * PM_BLOCK;
+	size_t used;
+
+	if (!(old->state & PM_STATE_CLEAN) || !old->saved_bytes)
+		return false;
+	if (pm_crc(run, old->saved_bytes, 0) != old->saved_crc ||
+	    alloc_load(st, run + 8, old->saved_bytes - 8, &used) ||
+	    table_load(st, run + 8 + used, old->saved_bytes - 8 - used)) {
+		store_log(st, 4, "the stored free space is damaged; gathering it from the inodes");
+		return false;
+	}
+	return true;
+}
+
+/* The run is free space itself: it need not outlive the next open. Failing costs the next open a walk, no more. */
+static void save_space(struct pm_store *st)
+{
+	struct pm_super *s = &st->super;
+	size_t most = 16 + alloc_save_size(st) + 2 * PM_BLOCK * 8 + table_save_size(st), n = 8;
+	uint64_t want = (most + PM_BLOCK - 1) / PM_BLOCK;
+	struct blk_run run;
+	uint8_t *buf;
+	uint32_t crc;
+
+	s->saved_start = s->saved_blocks = s->saved_bytes = 0;
+	if (blk_take(st, 0, want, 0, BLK_META | BLK_WHOLE, &run))
+		return;
+	blk_give(st, run.start, run.len);
+	buf = calloc(1, most + 8);
+	if (!buf)
+		return;
+	n += alloc_save(st, buf + n);
+	n += table_save(st, buf + n);
+	n = (n + 7) & ~(size_t)7;
+	crc = pm_crc(buf, n, 0);
+	med_store(st, run.start * PM_BLOCK, buf, n);
+	free(buf);
+	if (med_settle(st, run.start * PM_BLOCK, n))
+		return;
+	s->saved_start = run.start;
+	s->saved_blocks = run.len;
+	s->saved_bytes = n;
+	s->saved_crc = crc;
+}
+
+/* --- opening ----------------------------------------------------------------------------------------------------- */
+
+static int reset_space(struct pm_store *st, struct pm_error *why)
+{
+	int err;
+
+	alloc_close(st);
+	table_close(st);
+	err = alloc_open(st);
+	return err ? err : table_open(st, why);
+}
+
+static int find_space(struct pm_store *st, const struct pm_super *old, struct gather *g,
+		      struct pm_error *why)
+{
+	int err = reset_space(st, why);
+
+	if (err || load_space(st, old))
+		return err;
+	err = reset_space(st, why);
+	if (!err)
+		err = gather_all(g);
+	if (g->bad > 16)
+		store_log(st, 3, "%llu more damaged structures", (unsigned long long)(g->bad - 16));
+	return err;
+}
+
+static int fill_info(struct pm_store *st, bool was_clean)
+{
+	struct pm_info *i = &st->info;
+
+	memcpy(i->uuid, st->super.uuid, sizeof(i->uuid));
+	memcpy(i->label, st->super.label, sizeof(i->label));
+	i->label[sizeof(i->label) - 1] = '\0';
+	i->size = st->super.blocks * PM_BLOCK;
+	i->version = st->super.version;
+	i->boot = st->super.boot;
+	i->method = st->media.method;
+	i->reason = st->media.reason;
+	i->was_clean = was_clean;
+	return 0;
+}
+
+/* All memory that the store holds, in any state of being built. */
+static void store_free(struct pm_store *st)
+{
+	tx_destroy(st->tx);
+	table_close(st);
+	alloc_close(st);
+	journal_free(st);
+	if (st->zero.base)
+		munmap(st->zero.base, st->zero.len);
+	pthread_mutex_destroy(&st->lock);
+	pthread_mutex_destroy(&st->super_lock);
+	free(st);
+}
+
+static int recover(struct pm_store *st, struct pm_error *why)
+{
+	struct gather g = { .st = st };
+	struct pm_super old;
+	int err = super_read(&st->media, st->read_only, &st->super, why);
+
+	if (err)
+		return err;
+	old = st->super;
+	if (!st->read_only)
+		err = super_begin(st);
+	if (err) {
+		why_set(why, "superblock cannot be written: %s", strerror(-err));
+		return err;
+	}
+	fill_info(st, old.state & PM_STATE_CLEAN);
+	err = journal_open(st, why);
+	if (err)
+		return err;
+	st->tx = tx_alloc(st);
+	err = st->tx ? find_space(st, &old, &g, why) : -ENOMEM;
+	if (!err)
+		err = files_init(st);
+	if (!err)
+		err = journal_start(st);
+	if (!err && !st->read_only)
+		reap_orphans(&g);
+	else if (err && st->files)
+		files_fini(st);
+	free(g.orphan);
+	return err;
+}
+
+static int make_zero(struct pm_store *st)
+{
+	void *p = mmap(NULL, ZERO_LEN, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return -ENOMEM;
+	st->zero = (struct pm_region){ p, ZERO_LEN };
+	return 0;
+}
+
+int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
+		     struct pm_error *why)
+{
+	uint64_t t0 = now_usec();
+	struct pm_store *st = calloc(1, sizeof(*st));
+	int err;
+
+	if (!st)
+		return -ENOMEM;
+	st->media = *m;
+	st->opts = *o;
+	st->read_only = o->read_only;
+	pthread_mutex_init(&st->lock, NULL);
+	pthread_mutex_init(&st->super_lock, NULL);
+	err = sodium_init() < 0 ? -EIO : make_zero(st);
+	if (!err)
+		err = recover(st, why);
+	if (err) {
+		if (why && !why->text[0])
+			why_set(why, "cannot be opened: %s", strerror(-err));
+		store_free(st);
+		return err;
+	}
+	st->info.open_usec = now_usec() - t0;
+	*out = st;
+	return 0;
+}
+
+int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store **out,
+	    struct pm_error *why)
+{
+	struct pm_error plain = { .text = "" };
+	struct pm_media m;
+	int err = media_open(path, opts, &m, &plain);
+
+	if (!err) {
+		err = store_open_media(&m, opts, out, &plain);
+		if (err)
+			m.ops->close(&m);
+	}
+	if (err && why) {
+		if (!plain.text[0])
+			why_set(&plain, "%s", strerror(-err));
+		snprintf(why->text, sizeof(why->text), "pool %.180s: %.300s", path, plain.text);
+	}
+	return err;
+}
+
+/* --- closing ------------------------------------------------------------------------------------------------------ */
+
+static int close_clean(struct pm_store *st)
+{
+	int err = files_settle(st), rc = journal_stop(st);
+
+	if (err || rc)
+		return err ? err : rc;
+	pthread_mutex_lock(&st->lock);
+	save_space(st);
+	pthread_mutex_unlock(&st->lock);
+	st->super.state = PM_STATE_CLEAN;
+	return super_write(st);
+}
+
+int pm_close(struct pm_store *st)
+{
+	struct pm_media m = st->media;
+	int err;
+
+	if (st->stats.pins)
+		return -EBUSY;
+	err = st->read_only ? 0 : close_clean(st);
+	if (err)
+		store_log(st, 3, "closed, but not clean: %s", strerror(-err));
+	files_fini(st);
+	store_free(st);
+	m.ops->close(&m);
+	return err;
+}
+
+void store_drop(struct pm_store *st)
+{
+	struct pm_media m = st->media;
+
+	journal_drop(st);
+	files_fini(st);
+	store_free(st);
+	m.ops->close(&m);
+}
+
+/* --- questions ------------------------------------------------------------------------------------------------------ */
+
+void pm_get_info(struct pm_store *st, struct pm_info *out)
+{
+	*out = st->info;
+}
+
+void pm_get_regions(struct pm_store *st, struct pm_region *pool, struct pm_region *zero)
+{
+	*pool = (struct pm_region){ st->media.base, st->media.len };
+	*zero = st->zero;
+}
+
+void pm_get_stats(struct pm_store *st, struct pm_stats *out)
+{
+	pthread_mutex_lock(&st->lock);
+	*out = st->stats;
+	pthread_mutex_unlock(&st->lock);
+}
+
+void pm_get_space(struct pm_store *st, struct pm_space *out)
+{
+	uint64_t used, nfree;
+
+	pthread_mutex_lock(&st->lock);
+	alloc_count(st, out);
+	table_count(st, &used, &nfree);
+	pthread_mutex_unlock(&st->lock);
+	out->inodes = used;
+	out->free_inodes = nfree + out->free_blocks / PM_CHUNK_BLOCKS * PM_CHUNK_INODES;
+}

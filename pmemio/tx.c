@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * tx.c - transactions: edit shadows in DRAM, journal what differs, then change the media
+ *
+ * Commit, on media with a cheap flush:
+ *
+ *   new blocks stored and flushed  -- drain -->  record flushed  -- drain -->  changes in place, flushed
+ *   (they and the caller's data)                 (journal_append)              (the next drain covers them)
+ *
+ * so at most two drains, and one where nothing is new. Before the record is durable no byte that anything durable
+ * leads to has changed; after it recovery makes the rest of the changes. With PM_MSYNC new blocks travel in the
+ * record too, the changes go to the private view, and the flusher does the rest.
+ *
+ * Memory of a transaction (shadows, lists) is kept from one to the next.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pmemio/core.h"
+
+#define CHUNK (256u << 10) /* of shadow memory */
+#define KEEP 4u		   /* chunks kept between transactions */
+
+struct edit {
+	const uint8_t *at; /* view */
+	uint8_t *shadow;
+	uint32_t len;
+	uint8_t kind;
+	bool is_new, dead;
+};
+struct given {
+	struct blk_run run;
+	bool meta;
+};
+struct slot {
+	uint64_t ino;
+	bool freed;
+};
+struct chunk {
+	struct chunk *next;
+	size_t used;
+	uint8_t mem[] __attribute__((aligned(64)));
+};
+
+struct pm_tx {
+	struct pm_store *st;
+	bool open, after_data, grew;
+	int err;
+	struct edit *edit;
+	size_t nedit, cap_edit;
+	uint32_t *hash; /* index + 1 of an edit, by address; emptied through the edits */
+	size_t nhash;
+	struct blk_run *take;
+	size_t ntake, cap_take;
+	struct given *give;
+	size_t ngive, cap_give;
+	struct slot *slot;
+	size_t nslot, cap_slot;
+	struct chunk *chunks;
+	uint8_t *rec; /* journal_max_rec bytes, touched as far as records go */
+	size_t rec_len;
+	bool rec_full;
+	uint8_t scratch[PM_BLOCK]; /* what edits get when memory ran out */
+};
+
+/* --- memory -------------------------------------------------------------------------------------------- */
+
+static int room(void **at, size_t *cap, size_t n, size_t size)
+{
+	size_t want = *cap ? *cap * 2 : 32;
+	void *p;
+
+	if (n < *cap)
+		return 0;
+	p = realloc(*at, want * size);
+	if (!p)
+		return -ENOMEM;
+	*at = p;
+	*cap = want;
+	return 0;
+}
+#define ROOM(tx, list, n, cap) room((void **)&(tx)->list, &(tx)->cap, (tx)->n, sizeof(*(tx)->list))
+
+static uint8_t *shadow_mem(struct pm_tx *tx, size_t len)
+{
+	struct chunk *c = tx->chunks;
+
+	len = (len + 63) & ~(size_t)63;
+	if (!c || c->used + len > CHUNK) {
+		c = malloc(sizeof(*c) + CHUNK);
+		if (!c)
+			return NULL;
+		c->next = tx->chunks;
+		c->used = 0;
+		tx->chunks = c;
+	}
+	c->used += len;
+	return c->mem + c->used - len;
+}
+
+static size_t hash_of(const struct pm_tx *tx, const void *at)
+{
+	uint64_t h = (uint64_t)(uintptr_t)at * 0x9e3779b97f4a7c15ull;
+
+	return (size_t)(h >> 32) & (tx->nhash - 1);
+}
+
+static struct edit *find(const struct pm_tx *tx, const void *at)
+{
+	if (tx->nedit == 0)
+		return NULL;
+	for (size_t i = hash_of(tx, at); tx->hash[i]; i = (i + 1) & (tx->nhash - 1))
+		if (tx->edit[tx->hash[i] - 1].at == at)
+			return &tx->edit[tx->hash[i] - 1];
+	return NULL;
+}
+
+static void hash_put(struct pm_tx *tx, size_t e)
+{
+	size_t i = hash_of(tx, tx->edit[e].at);
+
+	while (tx->hash[i])
+		i = (i + 1) & (tx->nhash - 1);
+	tx->hash[i] = (uint32_t)e + 1;
+}
+
+static int hash_room(struct pm_tx *tx)
+{
+	size_t n = tx->nhash ? tx->nhash * 2 : 64;
+	uint32_t *h;
+
+	if (tx->nhash >= 2 * (tx->nedit + 1))
+		return 0;
+	h = calloc(n, sizeof(*h));
+	if (!h)
+		return -ENOMEM;
+	free(tx->hash);
+	tx->hash = h;
+	tx->nhash = n;
+	for (size_t e = 0; e < tx->nedit; e++)
+		hash_put(tx, e);
+	return 0;
+}
+
+/* Back to empty. A large table is cheaper to clear through its few entries. */
+static void reset(struct pm_tx *tx)
+{
+	unsigned kept = 0;
+	struct chunk **pc = &tx->chunks;
+
+	if (tx->nedit * 16 > tx->nhash) {
+		memset(tx->hash, 0, tx->nhash * sizeof(*tx->hash));
+	} else {
+		for (size_t e = 0; e < tx->nedit; e++) {
+			size_t i = hash_of(tx, tx->edit[e].at);
+
+			while (tx->hash[i] != e + 1)
+				i = (i + 1) & (tx->nhash - 1);
+			tx->hash[i] = UINT32_MAX; /* keeps the probe paths of the others */
+		}
+		for (size_t e = 0; e < tx->nedit; e++) {
+			size_t i = hash_of(tx, tx->edit[e].at);
+
+			for (; tx->hash[i]; i = (i + 1) & (tx->nhash - 1))
+				tx->hash[i] = 0;
+		}
+	}
+	while (*pc) {
+		struct chunk *c = *pc;
+
+		c->used = 0;
+		if (++kept <= KEEP) {
+			pc = &c->next;
+		} else {
+			*pc = c->next;
+			free(c);
+		}
+	}
+	tx->nedit = tx->ntake = tx->ngive = tx->nslot = 0;
+	tx->err = 0;
+	tx->open = tx->after_data = tx->grew = tx->rec_full = false;
+}
+
+struct pm_tx *tx_alloc(struct pm_store *st)
+{
+	struct pm_tx *tx = calloc(1, sizeof(*tx));
+
+	if (!tx)
+		return NULL;
+	tx->st = st;
+	tx->rec = malloc(journal_max_rec(st));
+	if (!tx->rec || hash_room(tx)) {
+		free(tx->rec);
+		free(tx);
+		return NULL;
+	}
+	return tx;
+}
+
+void tx_destroy(struct pm_tx *tx)
+{
+	if (!tx)
+		return;
+	while (tx->chunks) {
+		struct chunk *c = tx->chunks;
+
+		tx->chunks = c->next;
+		free(c);
+	}
+	free(tx->edit);
+	free(tx->hash);
+	free(tx->take);
+	free(tx->give);
+	free(tx->slot);
+	free(tx->rec);
+	free(tx);
+}
+
+struct pm_store *tx_store(const struct pm_tx *tx)
+{
+	return tx->st;
+}
+
+/* --- building a transaction -------------------------------------------------------------------------------- */
+
+struct pm_tx *tx_begin(struct pm_store *st)
+{
+	assert(!st->tx->open);
+	st->tx->open = true;
+	return st->tx;
+}
+
+static struct edit *add_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind)
+{
+	struct edit *e;
+	uint8_t *shadow;
+
+	assert(tx->open && len && len <= PM_BLOCK && len % 8 == 0 && (uintptr_t)at % 8 == 0);
+	assert((const uint8_t *)at >= tx->st->media.view &&
+	       (const uint8_t *)at + len <= tx->st->media.view + tx->st->media.len);
+	shadow = shadow_mem(tx, len);
+	if (!shadow || hash_room(tx) || ROOM(tx, edit, nedit, cap_edit)) {
+		tx->err = -ENOMEM;
+		return NULL;
+	}
+	e = &tx->edit[tx->nedit];
+	*e = (struct edit){ .at = at, .shadow = shadow, .len = (uint32_t)len, .kind = (uint8_t)kind };
+	hash_put(tx, tx->nedit++);
+	return e;
+}
+
+void *tx_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind)
+{
+	struct edit *e = find(tx, at);
+
+	if (e) {
+		assert(e->len == len);
+		return e->shadow;
+	}
+	e = add_edit(tx, at, len, kind);
+	if (!e) {
+		memcpy(tx->scratch, at, len);
+		return tx->scratch;
+	}
+	memcpy(e->shadow, at, len);
+	return e->shadow;
+}
+
+const void *tx_look(struct pm_tx *tx, const void *at)
+{
+	const struct edit *e = tx ? find(tx, at) : NULL;
+
+	return e ? e->shadow : at;
+}
+
+void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind)
+{
+	const void *at = blk_ptr(tx->st, blk);
+	struct edit *e = find(tx, at);
+
+	if (!e)
+		e = add_edit(tx, at, PM_BLOCK, kind);
+	if (!e)
+		return memset(tx->scratch, 0, PM_BLOCK);
+	e->is_new = true;
+	return memset(e->shadow, 0, PM_BLOCK);
+}
+
+void tx_after_data(struct pm_tx *tx)
+{
+	tx->after_data = true;
+}
+
+int tx_take(struct pm_tx *tx, uint64_t goal, uint64_t want, unsigned flags, struct blk_run *out)
+{
+	int err = ROOM(tx, take, ntake, cap_take);
+
+	if (!err)
+		err = blk_take(tx->st, goal, want, 0, flags, &tx->take[tx->ntake]);
+	if (!err)
+		*out = tx->take[tx->ntake++];
+	return err;
+}
+
+/* What happened to a metadata block that is given up no longer matters, so its changes are not journaled. */
+void tx_give(struct pm_tx *tx, uint64_t start, uint64_t len, bool meta)
+{
+	if (len == 0)
+		return;
+	if (ROOM(tx, give, ngive, cap_give)) {
+		tx->err = -ENOMEM;
+		return;
+	}
+	tx->give[tx->ngive++] = (struct given){ { start, len }, meta };
+	for (uint64_t b = start; meta && b < start + len; b++) {
+		struct edit *e = find(tx, blk_ptr(tx->st, b));
+
+		if (e)
+			e->dead = true;
+	}
+}
+
+int tx_zero_run(struct pm_tx *tx, uint64_t start, uint64_t len)
+{
+	struct pm_store *st = tx->st;
+	uint64_t at = start * PM_BLOCK;
+	size_t n = len * PM_BLOCK;
+
+	st->media.ops->zero(&st->media, st->media.base + at, n);
+	if (media_slow(st))
+		return journal_sync_first(st, at, n);
+	med_flush(st, at, n);
+	tx->after_data = true;
+	return 0;
+}
+
+int tx_note_slot(struct pm_tx *tx, uint64_t ino, bool freed)
+{
+	if (ROOM(tx, slot, nslot, cap_slot)) {
+		tx->err = -ENOMEM;
+		return -ENOMEM;
+	}
+	tx->slot[tx->nslot++] = (struct slot){ ino, freed };
+	return 0;
+}
+
+void tx_note_chunk(struct pm_tx *tx)
+{
+	tx->grew = true;
+}
+
+/* --- commit ---------------------------------------------------------------------------------------------------- */
+
+static void put_crc(struct edit *e)
+{
+	if (e->kind == TX_RAW || e->dead)
+		return;
+	uint32_t crc = pm_crc(e->shadow, e->len, 0);
+
+	memcpy(e->shadow, &crc, sizeof(crc));
+}
+
+static void add_range(struct pm_tx *tx, const struct edit *e, uint32_t from, uint32_t to)
+{
+	struct pm_rec *rec = (struct pm_rec *)(void *)tx->rec;
+	uint64_t at = (uint64_t)(e->at + from - tx->st->media.view);
+	uint32_t len = to - from;
+	struct pm_rec_range rr = { .len = (uint16_t)len };
+
+	if (tx->rec_len + sizeof(rr) + len > journal_max_rec(tx->st)) {
+		tx->rec_full = true;
+		return;
+	}
+	rr.at = at & ((1ull << 48) - 1);
+	memcpy(tx->rec + tx->rec_len, &rr, sizeof(rr));
+	memcpy(tx->rec + tx->rec_len + sizeof(rr), e->shadow + from, len);
+	tx->rec_len += sizeof(rr) + len;
+	rec->nranges++;
+}
+
+/* The words that differ; ranges closer than a range header costs are one. */
+static void add_diff(struct pm_tx *tx, const struct edit *e)
+{
+	uint32_t n = e->len / 8, i = 0;
+
+	while (i < n) {
+		uint32_t from, to;
+
+		if (!memcmp(e->at + i * 8, e->shadow + i * 8, 8)) {
+			i++;
+			continue;
+		}
+		from = i;
+		to = ++i;
+		for (; i < n && i - to <= 1; i++)
+			if (memcmp(e->at + i * 8, e->shadow + i * 8, 8))
+				to = i + 1;
+		add_range(tx, e, from * 8, to * 8);
+		i = to;
+	}
+}
+
+/* Returns how many new blocks go past the record. */
+static size_t build_record(struct pm_tx *tx)
+{
+	struct pm_rec *rec = (struct pm_rec *)(void *)tx->rec;
+	bool slow = media_slow(tx->st);
+	size_t fresh = 0;
+
+	*rec = (struct pm_rec){ .magic = PM_REC_MAGIC, .type = PM_REC_TX };
+	tx->rec_len = sizeof(*rec);
+	for (size_t i = 0; i < tx->nedit; i++) {
+		struct edit *e = &tx->edit[i];
+
+		if (e->dead)
+			continue;
+		put_crc(e);
+		if (!e->is_new)
+			add_diff(tx, e);
+		else if (slow)
+			add_range(tx, e, 0, e->len);
+		else
+			fresh++;
+	}
+	rec->len = (uint32_t)tx->rec_len;
+	return fresh;
+}
+
+static void write_new_blocks(struct pm_tx *tx)
+{
+	struct pm_store *st = tx->st;
+
+	for (size_t i = 0; i < tx->nedit; i++) {
+		const struct edit *e = &tx->edit[i];
+		uint64_t at = (uint64_t)(e->at - st->media.view);
+
+		if (!e->is_new || e->dead)
+			continue;
+		st->media.ops->store_nt(&st->media, st->media.base + at, e->shadow, e->len);
+		med_flush(st, at, e->len);
+	}
+}
+
+static void apply(struct pm_tx *tx)
+{
+	const struct pm_rec *rec = (const struct pm_rec *)(const void *)tx->rec;
+	struct pm_store *st = tx->st;
+	const uint8_t *p = tx->rec + sizeof(*rec);
+
+	for (uint32_t i = 0; i < rec->nranges; i++) {
+		struct pm_rec_range rr;
+
+		memcpy(&rr, p, sizeof(rr));
+		p += sizeof(rr);
+		if (media_slow(st)) {
+			memcpy(st->media.view + rr.at, p, rr.len);
+		} else {
+			med_store(st, rr.at, p, rr.len);
+			med_flush(st, rr.at, rr.len);
+		}
+		p += rr.len;
+	}
+}
+
+static void settle(struct pm_tx *tx, pm_lsn lsn)
+{
+	struct pm_store *st = tx->st;
+
+	for (size_t i = 0; i < tx->ngive; i++) {
+		const struct given *g = &tx->give[i];
+
+		/* without a record of its own the giving hangs from the last one */
+		alloc_give(st, lsn ? lsn : journal_last(st), g->run.start, g->run.len, g->meta);
+	}
+	for (size_t i = 0; i < tx->nslot; i++)
+		if (tx->slot[i].freed)
+			table_slot(st, tx->slot[i].ino, true);
+	reset(tx);
+}
+
+/* Everything that may fail comes first. */
+static int prepare(struct pm_tx *tx, size_t *fresh)
+{
+	struct pm_store *st = tx->st;
+	int err = tx->err;
+
+	if (!err)
+		err = st->read_only ? -EROFS : journal_error(st);
+	if (err)
+		return err;
+	*fresh = build_record(tx);
+	if (tx->rec_full)
+		return -E2BIG;
+	err = alloc_reserve(st, tx->ngive);
+	if (!err && tx->rec_len > sizeof(struct pm_rec))
+		err = journal_reserve(st, tx->rec_len);
+	return err;
+}
+
+int tx_commit(struct pm_tx *tx, pm_lsn *lsn)
+{
+	struct pm_store *st = tx->st;
+	struct pm_rec *rec = (struct pm_rec *)(void *)tx->rec;
+	size_t fresh = 0;
+	pm_lsn at = 0;
+	int err;
+
+	if (!tx->err && !tx->nedit && !tx->ngive && !tx->ntake) {
+		reset(tx);
+		if (lsn)
+			*lsn = 0;
+		return 0;
+	}
+	err = prepare(tx, &fresh);
+	if (err) {
+		tx_abort(tx);
+		return err;
+	}
+	if (fresh)
+		write_new_blocks(tx);
+	if ((fresh || tx->after_data) && !media_slow(st))
+		med_drain(st);
+	if (rec->nranges) {
+		at = journal_append(st, rec);
+		apply(tx);
+		STAT_ADD(st, transactions, 1);
+		STAT_ADD(st, journal_bytes, rec->len);
+	}
+	settle(tx, at);
+	if (lsn)
+		*lsn = at;
+	return 0;
+}
+
+void tx_abort(struct pm_tx *tx)
+{
+	for (size_t i = 0; i < tx->ntake; i++)
+		blk_give(tx->st, tx->take[i].start, tx->take[i].len);
+	for (size_t i = 0; i < tx->nslot; i++)
+		if (!tx->slot[i].freed)
+			table_slot(tx->st, tx->slot[i].ino, true);
+	if (tx->grew)
+		table_pop_chunk(tx->st);
+	reset(tx);
+}
