@@ -119,3 +119,44 @@ tests: $(test_bin)
 
 clean:
 	rm -rf $(B)
+
+# --- tasks ----------------------------------------------------------------------------------------
+# As root or through sudo; otherwise say what somebody who may should type.
+deps:
+	@missing=""; for p in $(DEPS) $(DEPS_TEST); do \
+		dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
+		echo "These packages are needed; as root, type:"; \
+		echo "  apt-get install -y --no-install-recommends$$missing"; exit 1; fi; \
+	echo "installing$$missing"; \
+	{ $$sudo apt-get update -qq && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null
+
+# pkg-config is one of the packages: what the build asks it is only known once they are there.
+serve: deps
+	$(Q)$(MAKE) --no-print-directory all
+	@exec etc/serve $(B)
+
+check: deps
+	$(Q)$(MAKE) --no-print-directory check-run
+check-run: all tests
+	@test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
+check-asan: deps
+	$(Q)$(MAKE) --no-print-directory check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
+check-tsan: deps
+	$(Q)$(MAKE) --no-print-directory check-run B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
+
+install: all
+	install -D -m755 $(B)/berthd $(DESTDIR)$(PREFIX)/bin/berthd
+	install -D -m755 $(B)/berth $(DESTDIR)$(PREFIX)/bin/berth
+	install -D -m755 $(B)/libberth.so $(DESTDIR)$(PREFIX)/lib/libberth.so.0
+	ln -sf libberth.so.0 $(DESTDIR)$(PREFIX)/lib/libberth.so
+	install -D -m644 $(B)/libberth.a $(DESTDIR)$(PREFIX)/lib/libberth.a
+	install -D -m644 client/berth.h $(DESTDIR)$(PREFIX)/include/berth.h
+	for s in 1 3 5 8; do for m in doc/*.$$s; do [ -e $$m ] && \
+		install -D -m644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m#doc/}; done; done; true
+	[ -e $(DESTDIR)/etc/berth/berth.conf ] || install -D -m644 etc/berth.conf $(DESTDIR)/etc/berth/berth.conf
+	[ -e $(DESTDIR)/etc/berth/exports ] || install -D -m644 etc/exports $(DESTDIR)/etc/berth/exports
+	sed 's|/usr/local|$(PREFIX)|' etc/berthd.service | install -D -m644 /dev/stdin $(DESTDIR)/usr/lib/systemd/system/berthd.service
+.PHONY: check-run

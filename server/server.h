@@ -29,6 +29,7 @@
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #endif
 
+#define BERTH_VERSION "0.1"
 #define SERVER_MAX_IO (1u << 20) /* bytes of one READ or WRITE: rtmax, wtmax */
 
 /* --- log.c: to stderr, or to the journal with its levels under systemd ------------------------------------- */
@@ -93,14 +94,7 @@ struct worker {
 	struct tp_service *svc;
 	const struct exports *exports; /* this worker's view; replaced by mail */
 	unsigned index;
-	pthread_t thread;
-	bool main; /* runs on the process's first thread */
-	ev_async wake;
-	pthread_mutex_t mail_lock;
-	STAILQ_HEAD(, mail) mail;
-	_Atomic uint64_t beat; /* loop iterations */
-	_Atomic bool busy;
-	STAILQ_HEAD(, listener_ref) listeners;
+	struct worker_rt *rt; /* worker.c's own: thread, mailbox, listeners */
 };
 /* Any thread. deliver() runs soon, in order. */
 void worker_post(struct worker *w, struct mail *m);
@@ -116,7 +110,8 @@ struct server {
 	struct exports *exports;
 	struct mount_list *mounts;
 	uint64_t fsid;
-	bool stopping;
+	struct heartbeat *hb; /* NULL without a supervisor */
+	struct timespec started;
 };
 
 /* --- fh.c --------------------------------------------------------------------------------------------------------------------- */
