@@ -1,0 +1,888 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * file.c - map, commit, unpin
+ *
+ * A write is mapped under the lock, placed by the caller without it, and committed under it again.
+ * What may happen in between, and who sees to it:
+ *
+ *   another write to the same new block   waits if one of them covers the block, shares a ZEROED
+ * one if not truncate                              lowers pin->cut: the commit publishes nothing
+ * behind it, and zeroes what was placed behind it in the block that stays remove the commit
+ * succeeds and publishes nothing; the last unpin frees all the caller gives up unpin takes the
+ * fresh blocks back and zeroes what may have been placed behind the end of file
+ *
+ * With PM_MSYNC a stable commit has three parts: pin_prepare here, the data ranges synced by the
+ * flusher, then pin_publish on its thread. Everywhere else they run one after the other without
+ * letting go of the lock.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pmemio/core.h"
+#include "pmemio/file.h"
+
+/* --- building a map --- */
+
+struct mapper {
+	struct pm_store *st;
+	struct file *f;
+	struct pm_pin *pin;
+	const struct pm_inode *in;
+	struct pm_map *m;
+	unsigned cap;
+	uint64_t off, end; /* bytes */
+	uint64_t goal;     /* block behind the one mapped last */
+	unsigned flags;    /* BLK_ALIGN_2M */
+};
+
+static int seg_add(struct mapper *k, uint8_t *at, uint64_t len)
+{
+	struct pm_map *m = k->m;
+	struct iovec *last = m->nseg ? &m->seg[m->nseg - 1] : NULL, *heap;
+
+	if (last && (uint8_t *)last->iov_base + last->iov_len == at) {
+		last->iov_len += len;
+		return 0;
+	}
+	if (m->nseg == k->cap) {
+		heap = realloc(k->pin->heap, 2 * k->cap * sizeof(*heap));
+		if (!heap)
+			return -ENOMEM;
+		if (!k->pin->heap)
+			memcpy(heap, m->few, m->nseg * sizeof(*heap));
+		m->seg = k->pin->heap = heap;
+		k->cap *= 2;
+	}
+	m->seg[m->nseg++] = (struct iovec){ at, len };
+	return 0;
+}
+
+/* Blocks [b, b + n) of the file are at @pblk, or zeros (0). */
+static int seg_blocks(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk)
+{
+	uint64_t from = max64(b * PM_BLOCK, k->off), to = min64((b + n) * PM_BLOCK, k->end);
+	int err = 0;
+
+	if (pblk)
+		return seg_add(k, (uint8_t *)data_ptr(k->st, pblk) + (from - b * PM_BLOCK),
+		               to - from);
+	while (!err && from < to) {
+		uint64_t part = min64(to - from, k->st->zero.len);
+
+		err = seg_add(k, k->st->zero.base, part);
+		from += part;
+	}
+	return err;
+}
+
+static struct pm_pin *pin_new(struct mapper *k, bool write)
+{
+	struct pm_pin *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->st = k->st;
+	p->f = k->f;
+	p->off = k->off;
+	p->len = k->end - k->off;
+	p->cut = NO_CUT;
+	p->write = write;
+	p->map = k->m;
+	k->pin = p;
+	k->m->pin = p;
+	k->m->seg = k->m->few;
+	k->m->nseg = 0;
+	k->cap = PM_MAP_INLINE;
+	return p;
+}
+
+static void pin_link(struct pm_pin *p)
+{
+	p->serial = p->st->files->serial++;
+	LIST_INSERT_HEAD(&p->f->pins, p, link);
+	STAT_ADD(p->st, pins, 1);
+}
+
+/* --- reading --- */
+
+static int map_existing(struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK, end = blk_up(k->end);
+
+	while (b < end) {
+		unsigned i = fresh_at(k->f, b);
+		const struct fresh *x = i < k->f->nfresh ? &k->f->fresh[i] : NULL;
+		uint64_t n, pblk = 0;
+		struct ext e;
+		int err;
+
+		if (x && x->lblk <= b) {
+			n = min64(x->lblk + x->len, end) - b;
+			if (x->state == DIRTY)
+				pblk = x->pblk + (b - x->lblk);
+		} else {
+			err = ext_find(k->st, NULL, k->in, b, &e);
+			if (err && err != -ENOENT)
+				return err;
+			n = min64(e.len - (b - e.lblk), end - b);
+			if (x)
+				n = min64(n, x->lblk - b);
+			if (!err && !e.unwritten)
+				pblk = e.pblk + (b - e.lblk);
+		}
+		err = seg_blocks(k, b, n, pblk);
+		if (err)
+			return err;
+		b += n;
+	}
+	return 0;
+}
+
+static void map_done(struct mapper *k, uint64_t size)
+{
+	k->m->len = k->end - k->off;
+	k->m->eof = k->end >= size;
+	file_attr(k->st, k->in, &k->m->attr);
+	pin_link(k->pin);
+}
+
+int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m)
+{
+	struct mapper k = { .st = st, .m = m };
+	uint64_t size;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	k.in = file_regular(st, id, &err);
+	if (!k.in)
+		goto out;
+	err = -ENOMEM;
+	k.f = file_get(st, id);
+	if (!k.f)
+		goto out;
+	size = file_size(k.f, k.in);
+	k.off = min64(off, size);
+	k.end = k.off + min64(len, size - k.off);
+	if (pin_new(&k, false)) {
+		err = map_existing(&k);
+		if (!err) {
+			map_done(&k, size);
+			goto out;
+		}
+		free(k.pin->heap);
+		free(k.pin);
+	}
+	file_rest(st, k.f);
+out:
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- writing --- */
+
+/* The write that has to end before this range can be mapped, if any. */
+static struct pm_pin *conflict(const struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK, end = blk_up(k->end);
+	struct pm_pin *p;
+
+	for (unsigned i = fresh_at(k->f, b); i < k->f->nfresh && k->f->fresh[i].lblk < end; i++) {
+		if (k->f->fresh[i].state == FILLING)
+			return k->f->fresh[i].pin;
+	}
+	LIST_FOREACH (p, &k->f->pins, link) { /* one that will zero what it placed behind its cut */
+		uint64_t at = p->cut / PM_BLOCK;
+
+		if (p->write && !p->committed && p->cut % PM_BLOCK && p->off + p->len > p->cut &&
+		    p->off < (at + 1) * PM_BLOCK && at >= b && at < end)
+			return p;
+	}
+	return NULL;
+}
+
+static bool partly(const struct mapper *k, uint64_t b)
+{
+	return b * PM_BLOCK < k->off || (b + 1) * PM_BLOCK > k->end;
+}
+
+/* [b, b + n) is at @pblk and new to readers: one entry for what is wholly covered, one for each
+ * end. */
+static int add_fresh(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk, bool owned)
+{
+	uint64_t end = b + n;
+
+	if (fresh_reserve(k->f, 3)) {
+		if (!owned)
+			blk_give(k->st, pblk, n);
+		return -ENOMEM;
+	}
+	while (b < end) {
+		struct fresh x = { .lblk = b,
+			           .pblk = pblk,
+			           .len = 1,
+			           .pin = k->pin,
+			           .owned = owned,
+			           .state = ZEROED };
+
+		if (!partly(k, b)) {
+			x.state = FILLING;
+			x.len = end - b;
+			if (x.len > 1 && partly(k, end - 1))
+				x.len--;
+		}
+		fresh_insert(k->st, k->f, x);
+		b += x.len;
+		pblk += x.len;
+	}
+	return 0;
+}
+
+/* Map the next piece of [b, end), all of one kind; *n blocks. */
+static int map_piece(struct mapper *k, uint64_t b, uint64_t end, uint64_t *n)
+{
+	unsigned i = fresh_at(k->f, b);
+	const struct fresh *x = i < k->f->nfresh ? &k->f->fresh[i] : NULL;
+	struct blk_run run;
+	struct ext e;
+	uint64_t pblk;
+	int err;
+
+	if (x && x->lblk <= b) {
+		*n = min64(x->lblk + x->len, end) - b;
+		pblk = x->pblk + (b - x->lblk);
+		k->goal = pblk + *n;
+		return seg_blocks(k, b, *n, pblk);
+	}
+	err = ext_find(k->st, NULL, k->in, b, &e);
+	if (err && err != -ENOENT)
+		return err;
+	*n = min64(e.len - (b - e.lblk), end - b);
+	if (x)
+		*n = min64(*n, x->lblk - b);
+	if (err) {
+		err = blk_take(k->st, k->goal, *n, b % 512, k->flags, &run);
+		if (err)
+			return err;
+		pblk = run.start;
+		*n = run.len;
+		err = add_fresh(k, b, *n, pblk, false);
+	} else {
+		pblk = e.pblk + (b - e.lblk);
+		if (e.unwritten)
+			err = add_fresh(k, b, *n, pblk, true);
+	}
+	k->goal = pblk + *n;
+	return err ? err : seg_blocks(k, b, *n, pblk);
+}
+
+/* Where the block before the first one is: new ones should follow it. */
+static void find_goal(struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK;
+	struct ext e;
+	unsigned i;
+
+	if (!b--)
+		return;
+	i = fresh_at(k->f, b);
+	if (i < k->f->nfresh && k->f->fresh[i].lblk <= b)
+		k->goal = k->f->fresh[i].pblk + (b - k->f->fresh[i].lblk) + 1;
+	else if (!ext_find(k->st, NULL, k->in, b, &e))
+		k->goal = e.pblk + (b - e.lblk) + 1;
+}
+
+static void unmap(struct mapper *k)
+{
+	for (unsigned i = k->f->nfresh; i-- > 0;) {
+		struct fresh x = k->f->fresh[i];
+
+		if (x.pin != k->pin)
+			continue;
+		fresh_remove(k->st, k->f, i);
+		if (!x.owned)
+			blk_give(k->st, x.pblk, x.len);
+	}
+}
+
+/* Zero the blocks that this map made ZEROED. */
+static void zero_ends(struct mapper *k)
+{
+	uint64_t end = blk_up(k->end);
+
+	for (unsigned i = fresh_at(k->f, k->off / PM_BLOCK);
+	     i < k->f->nfresh && k->f->fresh[i].lblk < end; i++) {
+		struct fresh *x = &k->f->fresh[i];
+
+		if (x->state != ZEROED || x->pin != k->pin)
+			continue;
+		k->st->media.ops->zero(&k->st->media, data_ptr(k->st, x->pblk), PM_BLOCK);
+		x->pin = NULL;
+	}
+}
+
+static int map_new(struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK, end = blk_up(k->end), size, n = 0;
+	uint8_t *tail = NULL;
+	int err = 0;
+
+	if (k->off == k->end)
+		end = b;
+	size = file_size(k->f, k->in);
+	if (k->end > size) {
+		err = file_trim(k->st, k->f, k->in);
+		if (!err)
+			err = file_tail(k->st, k->f, k->in, &tail);
+		if (err)
+			return err;
+	}
+	if (size >= 1u << 20 || k->end - k->off >= 1u << 20)
+		k->flags = BLK_ALIGN_2M;
+	find_goal(k);
+	for (; !err && b < end; b += n)
+		err = map_piece(k, b, end, &n);
+	if (err) {
+		unmap(k);
+		return err;
+	}
+	zero_ends(k);
+	map_done(k, size);
+	if (tail)
+		file_zero(k->st, k->f, NULL, size, blk_up(size) * PM_BLOCK, tail);
+	return 0;
+}
+
+int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m,
+                 struct pm_wait *w)
+{
+	struct mapper k = { .st = st, .m = m, .off = off, .end = off + len };
+	struct pm_pin *p;
+	int err;
+
+	if (off > PM_FILE_MAX || len > PM_FILE_MAX - off)
+		return -EFBIG;
+	if (st->read_only)
+		return -EROFS;
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	k.in = file_regular(st, id, &err);
+	if (!k.in)
+		goto out;
+	err = -ENOMEM;
+	k.f = file_get(st, id);
+	if (!k.f)
+		goto out;
+	p = conflict(&k);
+	if (p) {
+		w->next = p->waiters;
+		p->waiters = w;
+		err = -EINPROGRESS;
+		goto out;
+	}
+	if (pin_new(&k, true)) {
+		err = map_new(&k);
+		if (!err)
+			goto out;
+		free(k.pin->heap);
+		free(k.pin);
+	}
+	file_rest(st, k.f);
+out:
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- undoing --- */
+
+/* Call @fn for the places of file bytes [a, b) of the map. */
+static void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
+                       void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg)
+{
+	uint64_t at = p->off;
+
+	for (unsigned i = 0; i < p->map->nseg && at < b; i++) {
+		const struct iovec *v = &p->map->seg[i];
+		uint64_t from = max64(a, at), to = min64(b, at + v->iov_len);
+
+		if (from < to)
+			fn(arg, from, (uint8_t *)v->iov_base + (from - at), to - from);
+		at += v->iov_len;
+	}
+}
+
+static void zero_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
+{
+	struct pm_pin *p = arg;
+
+	file_zero(p->st, p->f, p, at, at + len, place);
+}
+
+/* Drop entry @i from block @b on. */
+static void drop_fresh(struct pm_pin *p, unsigned i, uint64_t b)
+{
+	struct file *f = p->f;
+	struct fresh x;
+
+	if (f->fresh[i].lblk < b) {
+		fresh_split(f, b);
+		i++;
+	}
+	x = f->fresh[i];
+	fresh_remove(p->st, f, i);
+	if (!x.owned)
+		file_release(p->st, f, x.lblk, x.pblk, x.len, 0);
+}
+
+/*
+ * Bytes from @a on are not going to be published. New blocks go back, what may have been placed
+ * behind the end of file is zeroed (P4). Blocks behind the cut are the file's no more, so they are
+ * not looked at. If @a lies inside the range, room for a split has been reserved.
+ */
+static void pin_undo(struct pm_pin *p, const struct pm_inode *in, uint64_t a)
+{
+	uint64_t end = min64(p->off + p->len, blk_up(p->cut) * PM_BLOCK), eof = p->cut, to;
+	bool keep = a > p->off; /* the block that holds a - 1 is published */
+	struct file *f = p->f;
+
+	if (in)
+		eof = min64(eof, max64(file_size(f, in), keep ? a : 0));
+	for (; a < end; a = to, keep = false) {
+		uint64_t b = a / PM_BLOCK;
+		unsigned i = fresh_at(f, b);
+		struct fresh *x = i < f->nfresh && f->fresh[i].lblk <= b ? &f->fresh[i] : NULL;
+		bool half = keep && a % PM_BLOCK;
+
+		to = x || i == f->nfresh ? end : min64(end, f->fresh[i].lblk * PM_BLOCK);
+		if (x)
+			to = min64(end, (half ? b + 1 : x->lblk + x->len) * PM_BLOCK);
+		if (!x || x->state == DIRTY) {
+			each_place(p, max64(a, eof), to, zero_place, p);
+		} else if (x->state == ZEROED) {
+			each_place(p, a, to, zero_place, p);
+			if (!half && !file_written_by(f, p, b))
+				drop_fresh(p, i, b);
+		} else if (x->pin == p) {
+			if (half)
+				each_place(p, a, to, zero_place, p);
+			else
+				drop_fresh(p, i, b);
+		}
+	}
+}
+
+/* --- commit --- */
+
+/* Every range that must be durable before [off, p->end) is published. */
+static int each_flush(struct pm_pin *p, const struct pm_inode *in,
+                      void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg)
+{
+	uint64_t end = blk_up(p->end), tail = 0;
+	struct file *f = p->f;
+	int err = 0;
+
+	each_place(p, p->off, p->end, fn, arg);
+	for (unsigned i = fresh_at(f, p->off / PM_BLOCK); i < f->nfresh && f->fresh[i].lblk < end;
+	     i++) {
+		const struct fresh *x = &f->fresh[i];
+		uint64_t from = max64(x->lblk, p->off / PM_BLOCK),
+			 to = min64(x->lblk + x->len, end);
+
+		if (x->state == FILLING) {
+			if (to < end || p->end % PM_BLOCK == 0)
+				continue;
+			from = end - 1;
+		}
+		fn(arg, from * PM_BLOCK, data_ptr(p->st, x->pblk + (from - x->lblk)),
+		   (to - from) * PM_BLOCK);
+	}
+	if (p->end > in->size)
+		err = file_tail_block(p->st, in, &tail);
+	if (tail)
+		fn(arg, in->size, data_ptr(p->st, tail), PM_BLOCK);
+	return err;
+}
+
+static void flush_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
+{
+	struct pm_store *st = arg;
+
+	(void)at;
+	med_flush(st, (uint64_t)(place - st->media.base), len);
+}
+
+static void job_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
+{
+	struct pm_job *job = arg;
+
+	(void)at;
+	job->data[job->ndata++] = (struct iovec){ place, len };
+}
+
+static bool eligible(const struct pub *p, const struct fresh *x)
+{
+	return x->lblk >= p->lblk && x->lblk < p->end &&
+	       (!p->dirty_only || (x->state == DIRTY && x->epoch <= p->epoch));
+}
+
+/* Take what has been published out of the list, entries up to the one that starts at @upto. */
+static void drop_published(struct pm_store *st, struct file *f, const struct pub *p, uint64_t upto)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < f->nfresh; i++) {
+		if (eligible(p, &f->fresh[i]) && f->fresh[i].lblk <= upto)
+			STAT_ADD(st, fresh_blocks, -f->fresh[i].len);
+		else
+			f->fresh[n++] = f->fresh[i];
+	}
+	f->nfresh = n;
+}
+
+static struct pm_tx *data_tx(struct pm_store *st)
+{
+	struct pm_tx *tx = tx_begin(st);
+
+	if (st->media.method != PM_MSYNC)
+		tx_after_data(tx);
+	return tx;
+}
+
+static bool earlier(struct pm_time a, struct pm_time b)
+{
+	return a.sec < b.sec || (a.sec == b.sec && a.nsec < b.nsec);
+}
+
+int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
+                 const struct pub *p, pm_lsn *lsn)
+{
+	struct pm_inode *sh;
+	struct pm_tx *tx;
+	unsigned puts = 0, i;
+	int err = fresh_reserve(f, 2);
+
+	if (err)
+		return err;
+	fresh_split(f, p->lblk);
+	fresh_split(f, p->end);
+	tx = data_tx(st);
+	for (i = fresh_at(f, p->lblk); i < f->nfresh && f->fresh[i].lblk < p->end; i++) {
+		struct fresh x = f->fresh[i];
+		struct ext e = { .lblk = x.lblk, .pblk = x.pblk, .len = x.len };
+
+		if (!eligible(p, &x))
+			continue;
+		err = ext_put(st, tx, in, &e);
+		if (err) {
+			tx_abort(tx);
+			return err;
+		}
+		if (++puts < TX_EXTENTS)
+			continue;
+		f->trimmed =
+			false; /* extents behind the end of file, until the last part moves it */
+		err = tx_commit(tx, lsn);
+		if (err)
+			return err;
+		drop_published(st, f, p, x.lblk);
+		i = fresh_at(f, x.lblk) - 1; /* wraps to start at 0 */
+		tx = data_tx(st);
+		puts = 0;
+	}
+	sh = ino_edit(tx, in);
+	sh->size = max64(sh->size, p->size);
+	sh->mtime = p->mtime;
+	if (earlier(sh->ctime, p->ctime))
+		sh->ctime = p->ctime;
+	err = tx_commit(tx, lsn);
+	if (!err)
+		drop_published(st, f, p, UINT64_MAX);
+	return err;
+}
+
+void wake_all(struct pm_wait *w)
+{
+	struct pm_wait *next;
+
+	for (; w; w = next) {
+		next = w->next;
+		w->done(w, 0);
+	}
+}
+
+/* Decide what is published; give the rest back. */
+static int pin_prepare(struct pm_pin *p, const struct pm_inode *in, uint64_t prefix)
+{
+	int err = fresh_reserve(p->f, 4);
+
+	if (err)
+		return err;
+	p->end = max64(min64(p->off + min64(prefix, p->len), p->cut), p->off);
+	pin_undo(p, in, p->end);
+	return 0;
+}
+
+static void fill_out(struct pm_pin *p, const struct pm_inode *in, enum pm_stable stable)
+{
+	file_attr(p->st, in, &p->out->attr);
+	p->out->stable = stable;
+	pm_write_verf(p->st, p->out->verf);
+}
+
+/* The file has been removed: the write came before that. */
+static int commit_gone(struct pm_pin *p, int err)
+{
+	if (err != -ESTALE)
+		return err;
+	pin_undo(p, NULL, p->off);
+	p->committed = true;
+	p->out->before = p->out->attr = p->map->attr;
+	p->out->stable = p->st->media.method == PM_VOLATILE ? PM_UNSTABLE : PM_FILE_SYNC;
+	pm_write_verf(p->st, p->out->verf);
+	return 0;
+}
+
+static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
+{
+	struct pub pub = { .lblk = p->off / PM_BLOCK, .mtime = store_now() };
+	int err = 0;
+
+	*lsn = 0;
+	if (p->end > p->cut) { /* truncated while the data was being synced */
+		p->end = max64(p->cut, p->off);
+		err = fresh_reserve(p->f, 2);
+		if (err)
+			return err;
+		pin_undo(p, in, p->end);
+	}
+	file_attr(p->st, in, &p->out->before);
+	pub.ctime = pub.mtime;
+	pub.end = blk_up(p->end);
+	pub.size = p->end;
+	if (p->end > p->off) {
+		err = file_publish(p->st, p->f, in, &pub, lsn);
+		if (err)
+			return err;
+		if (p->f->over) {
+			p->f->mtime = p->f->ctime = pub.mtime;
+			dirty_check(p->st, p->f, in);
+		}
+	}
+	p->committed = true;
+	fill_out(p, in, p->st->media.method == PM_VOLATILE ? PM_UNSTABLE : PM_FILE_SYNC);
+	return 0;
+}
+
+static void dirty_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
+{
+	struct pm_pin *p = arg;
+	uint64_t from = (uint64_t)(place - p->st->media.base);
+
+	(void)at;
+	dirty_run(p->st, p->f, from / PM_BLOCK, blk_up(from + len) - from / PM_BLOCK);
+}
+
+/* Readable from now on, durable later. */
+static int pin_unstable(struct pm_pin *p, const struct pm_inode *in)
+{
+	int err = runs_reserve(&p->f->runs, p->map->nseg);
+
+	if (err)
+		return err;
+	file_attr(p->st, in, &p->out->before);
+	if (p->end > p->off) {
+		dirty_note(p->st, p->f, in, p->end, store_now());
+		each_place(p, p->off, p->end, dirty_place, p);
+		fresh_dirty(p->f, p->off / PM_BLOCK, blk_up(p->end));
+	}
+	p->committed = true;
+	fill_out(p, in, PM_UNSTABLE);
+	return 0;
+}
+
+static void pin_wake(struct pm_pin *p, struct pm_wait **waiters)
+{
+	*waiters = p->waiters;
+	p->waiters = NULL;
+}
+
+/* The part behind the data; on the flusher thread with PM_MSYNC. */
+static int commit_finish(struct pm_pin *p, pm_lsn *lsn)
+{
+	const struct pm_inode *in;
+	int err;
+
+	*lsn = 0;
+	in = file_inode(p->st, p->f->id, &err);
+	if (!in)
+		return commit_gone(p, err);
+	return p->unstable ? pin_unstable(p, in) : pin_publish(p, in, lsn);
+}
+
+static pm_lsn commit_run(struct pm_job *job, int data_err)
+{
+	struct pm_pin *p = container_of(job, struct pm_pin, job);
+	struct pm_wait *waiters;
+	pm_lsn lsn = 0;
+
+	p->res = data_err;
+	if (!p->res && p->unstable)
+		p->res = super_note_unstable(p->st);
+	pthread_mutex_lock(&p->st->lock);
+	if (!p->res)
+		p->res = commit_finish(p, &lsn);
+	pin_wake(p, &waiters);
+	pthread_mutex_unlock(&p->st->lock);
+	wake_all(waiters);
+	return lsn;
+}
+
+void job_end(struct pm_store *st)
+{
+	pthread_mutex_lock(&st->lock);
+	if (!--st->files->jobs)
+		pthread_cond_broadcast(&st->files->idle);
+	pthread_mutex_unlock(&st->lock);
+}
+
+static void commit_done(struct pm_job *job, int err)
+{
+	struct pm_pin *p = container_of(job, struct pm_pin, job);
+	struct pm_wait *w = p->w;
+
+	free(job->data);
+	job->data = NULL;
+	err = p->res ? p->res : err;
+	job_end(p->st);
+	w->done(w, err);
+}
+
+/* Hand the pin to the flusher: @prepared, with its data ranges. */
+static int commit_later(struct pm_pin *p, const struct pm_inode *in, struct pm_wait *w)
+{
+	unsigned n = p->map->nseg + p->f->nfresh + 1;
+	int err;
+
+	p->job = (struct pm_job){ .fn = commit_run, .done = commit_done };
+	p->w = w;
+	if (!p->unstable) {
+		p->job.data = malloc(n * sizeof(struct iovec));
+		if (!p->job.data)
+			return -ENOMEM;
+		err = each_flush(p, in, job_place, &p->job);
+		if (err) {
+			free(p->job.data);
+			return err;
+		}
+	}
+	p->st->files->jobs++;
+	return -EINPROGRESS;
+}
+
+static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_wait *w)
+{
+	struct pm_store *st = p->st;
+	bool slow = st->media.method == PM_MSYNC;
+	const struct pm_inode *in;
+	pm_lsn lsn;
+	int err;
+
+	files_sweep(st);
+	in = file_inode(st, p->f->id, &err);
+	if (!in)
+		return commit_gone(p, err);
+	err = pin_prepare(p, in, prefix);
+	if (err)
+		return err;
+	if (slow && (!p->unstable || !(st->super.state & PM_STATE_UNSTABLE)))
+		return commit_later(p, in, w);
+	if (!p->unstable && st->media.method != PM_VOLATILE) {
+		err = each_flush(p, in, flush_place, st);
+		if (err)
+			return err;
+	}
+	return commit_finish(p, &lsn);
+}
+
+int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
+              struct pm_committed *out, struct pm_wait *w)
+{
+	struct pm_pin *p = m->pin;
+	struct pm_wait *waiters = NULL;
+	struct pm_store *st;
+	bool bound = false;
+	int err = 0;
+
+	if (!p || !p->write || p->committed)
+		return -EINVAL;
+	st = p->st;
+	p->map = m;
+	p->out = out;
+	p->unstable = stable == PM_UNSTABLE &&
+	              (media_slow(st) || (honor && st->media.method != PM_VOLATILE));
+	if (p->unstable && !media_slow(st))
+		err = super_note_unstable(st);
+	if (err)
+		return err;
+	pthread_mutex_lock(&st->lock);
+	err = commit_locked(p, prefix, w);
+	if (err != -EINPROGRESS) {
+		pin_wake(p, &waiters);
+		bound = st->files->dirty_pages > DIRTY_PAGES || st->files->dirty_runs > DIRTY_RUNS;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (err == -EINPROGRESS)
+		flusher_add(st, &p->job); /* may be over before this returns */
+	wake_all(waiters);
+	if (bound)
+		dirty_bound(st);
+	return err;
+}
+
+/* --- unpin --- */
+
+/* The last pin is gone: so is the file, if it lost its last name meanwhile. */
+static void last_unpin(struct pm_store *st, struct file *f)
+{
+	const struct pm_inode *in = ino_at(st, f->id.ino);
+	struct pm_id id = f->id;
+
+	if (in && in->type && in->gen == id.gen && in->nlink) {
+		file_rest(st, f);
+		return;
+	}
+	file_gone(st, f);
+	if (in && in->type && in->gen == id.gen)
+		file_orphan(st, id);
+}
+
+void pm_unpin(struct pm_map *m)
+{
+	struct pm_pin *p = m->pin;
+	struct pm_wait *waiters;
+	struct pm_store *st;
+	struct file *f;
+	int err;
+
+	if (!p)
+		return;
+	st = p->st;
+	f = p->f;
+	p->map = m;
+	pthread_mutex_lock(&st->lock);
+	if (p->write && !p->committed)
+		pin_undo(p, file_inode(st, f->id, &err), p->off);
+	LIST_REMOVE(p, link);
+	STAT_ADD(st, pins, -1);
+	pin_wake(p, &waiters);
+	file_unlimbo(st, f);
+	if (LIST_EMPTY(&f->pins))
+		last_unpin(st, f);
+	pthread_mutex_unlock(&st->lock);
+	wake_all(waiters);
+	free(p->heap);
+	free(p);
+	m->pin = NULL;
+	m->seg = NULL;
+	m->nseg = 0;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * file.h - what is in motion: pins, fresh blocks, unstable writes; private to file.c and its
+ * companions
+ *
+ *   active.c     active files, fresh blocks, pinned blocks that the file has lost (limbo)
+ *   file.c       map, commit, unpin                  dirty.c   unstable writes and what ends them
+ *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
+ *
+ * An *active file* exists as long as it has pins, fresh blocks, unstable writes or limbo. Its fresh
+ * blocks are known in memory only:
+ *
+ *   hole, or unwritten on media --map--> FILLING  wholly covered by the write that took it
+ *                                  `---> ZEROED   partly covered: zeroed, writers may share it
+ *   FILLING, ZEROED --stable commit--> published: an extent on media
+ *                   --unstable commit--> DIRTY (readable, gone after a crash) --sync--> published
+ *                   --unpin without commit--> free (or unwritten) again
+ *
+ * P1  Reads get zeros for FILLING and ZEROED blocks.
+ * P2  A fresh block is published only after all of its 4096 bytes are durable.
+ * P3  A block never moves to another file block while a pin covers it: whoever takes it from the
+ * file puts it into limbo, to be freed with the last pin that is older than that and covers the
+ * file block. P4  Bytes behind the end of file in its last block are zero or covered by a live
+ * write pin from the time that a write pin reaches beyond them until it is gone.
+ */
+#ifndef PMEMIO_FILE_H
+#define PMEMIO_FILE_H
+
+#include "pmemio/store.h"
+
+#define NO_CUT      (1ull << 62)
+#define FILE_HASH   1024u
+#define DIRTY_PAGES (64u << 20 >> 12) /* unstable blocks of a store before they are settled */
+#define DIRTY_RUNS  4096u
+#define TX_EXTENTS  128u  /* extents put in one transaction */
+#define TX_CUTS     1024u /* extents cut */
+
+enum fresh_state { FILLING, ZEROED, DIRTY };
+struct fresh {
+	uint64_t lblk, pblk, len;
+	struct pm_pin *pin; /* FILLING: who fills it */
+	uint32_t epoch;     /* DIRTY: file.epoch when it became so */
+	uint8_t state;
+	bool owned; /* the file has it on media, as unwritten */
+};
+
+struct limbo { /* blocks that the file lost while pins covered them */
+	LIST_ENTRY(limbo) link;
+	uint64_t lblk, pblk, len;
+	uint64_t serial; /* pins below it count */
+	pm_lsn lsn;      /* 0: never was on media */
+};
+
+struct runs { /* sorted, disjoint runs of pool blocks */
+	struct blk_run *run;
+	unsigned n, cap;
+	uint64_t blocks; /* in all of them */
+};
+
+LIST_HEAD(pin_list, pm_pin);
+struct file {
+	LIST_ENTRY(file) link;   /* hash chain */
+	TAILQ_ENTRY(file) dirty; /* in pm_files.dirty iff over */
+	struct pm_id id;
+	struct pin_list pins;
+	LIST_HEAD(, limbo) limbo;
+	struct fresh *fresh; /* sorted by lblk */
+	unsigned nfresh, cap;
+	unsigned refs; /* sync jobs under way */
+	/* unstable writes */
+	bool over;     /* the next four count */
+	uint64_t size; /* as clients see it */
+	struct pm_time mtime, ctime;
+	struct runs runs; /* blocks to flush */
+	uint32_t epoch;   /* goes up with every sync */
+	uint32_t cuts;    /* and with every truncate */
+	bool settling;    /* a background sync is under way */
+	bool trimmed;     /* file_trim has looked */
+};
+
+struct pm_files {
+	LIST_HEAD(, file) hash[FILE_HASH];
+	TAILQ_HEAD(, file) dirty;
+	uint64_t dirty_pages, dirty_runs;
+	uint64_t serial; /* of the next pin or limbo */
+	unsigned jobs;   /* on the flusher */
+	pthread_cond_t idle;
+	bool doubt; /* a file without pins may have lost its inode */
+};
+
+struct pm_pin {
+	struct pm_job job; /* PM_MSYNC commit */
+	LIST_ENTRY(pm_pin) link;
+	struct pm_store *st;
+	struct file *f;
+	uint64_t off, len; /* bytes */
+	uint64_t serial;
+	uint64_t cut; /* bytes at and behind it have been truncated away */
+	bool write;
+	bool committed; /* or undone: nothing of it is left to undo */
+	struct pm_wait *waiters;
+	struct iovec *heap; /* segments, if not in the map itself */
+	/* the commit under way */
+	struct pm_map *map;
+	uint64_t end; /* first byte that is not published */
+	struct pm_committed *out;
+	struct pm_wait *w;
+	bool unstable;
+	int res;
+};
+
+static inline uint64_t blk_up(uint64_t bytes)
+{
+	return (bytes + PM_BLOCK - 1) / PM_BLOCK;
+}
+static inline uint64_t max64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+static inline uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* --- active.c: lock held -------------------------------------------------------------------------
+ */
+
+/* The inode of a live object that clients may name; NULL and *err. */
+const struct pm_inode *file_inode(struct pm_store *st, struct pm_id id, int *err);
+/* The same, and a regular file. */
+const struct pm_inode *file_regular(struct pm_store *st, struct pm_id id, int *err);
+struct file *file_find(struct pm_store *st, struct pm_id id);
+struct file *file_get(struct pm_store *st, struct pm_id id); /* made if need be; NULL: no memory */
+void file_rest(struct pm_store *st, struct file *f);         /* freed if nothing is left of it */
+/* Forget files whose inode is gone and that nobody pins. */
+void files_sweep(struct pm_store *st);
+/* The inode is free or about to be: drop what is fresh and unstable. @f may be freed. */
+void file_gone(struct pm_store *st, struct file *f);
+uint64_t file_size(const struct file *f, const struct pm_inode *in);
+
+/* First entry that ends behind @lblk; f->nfresh if none. */
+unsigned fresh_at(const struct file *f, uint64_t lblk);
+int fresh_reserve(struct file *f, unsigned n); /* room for n more; -ENOMEM */
+void fresh_insert(struct pm_store *st, struct file *f, struct fresh e); /* room is reserved */
+void fresh_remove(struct pm_store *st, struct file *f, unsigned i);
+/* Make @lblk the start of an entry if it lies inside one; room for one more is reserved. */
+void fresh_split(struct file *f, uint64_t lblk);
+/* What is fresh in [lblk, end) becomes DIRTY; room for two more is reserved. */
+void fresh_dirty(struct file *f, uint64_t lblk, uint64_t end);
+/* Does a live write pin other than @but cover this block? */
+bool file_written_by(const struct file *f, const struct pm_pin *but, uint64_t lblk);
+/* Does any live pin cover it? */
+bool file_pinned(const struct file *f, uint64_t lblk, uint64_t len);
+/* The file no longer has these blocks: free them now or with the last pin. lsn 0: never was on
+ * media. */
+void file_release(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t pblk, uint64_t len,
+                  pm_lsn lsn);
+/* A pin has left the list: free what waited for it. */
+void file_unlimbo(struct pm_store *st, struct file *f);
+/* Zero [a, b) of the file, which lie at @at, but for what live write pins other than @but cover. */
+void file_zero(struct pm_store *st, struct file *f, const struct pm_pin *but, uint64_t a,
+               uint64_t b, uint8_t *at);
+/* Where the byte at the end of file is, if its block holds data and it is not the first byte there.
+ */
+int file_tail(struct pm_store *st, struct file *f, const struct pm_inode *in, uint8_t **at);
+/* The media block that holds the media's end of file; 0: none, or the size is a multiple of a
+ * block. */
+int file_tail_block(struct pm_store *st, const struct pm_inode *in, uint64_t *blk);
+
+int runs_reserve(struct runs *r, unsigned n); /* room for n more; -ENOMEM */
+void runs_add(struct runs *r, uint64_t start, uint64_t len);
+
+/* --- file.c
+ * ------------------------------------------------------------------------------------------ */
+
+struct pub {                /* what to publish */
+	uint64_t lblk, end; /* fresh blocks in here: */
+	bool dirty_only;    /* all, or those DIRTY with epoch <= this */
+	uint32_t epoch;
+	uint64_t size; /* the end of file reaches here at least */
+	struct pm_time mtime, ctime;
+};
+/* Turn fresh blocks into extents, move size and times; on error what is fresh stays so. */
+int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
+                 const struct pub *p, pm_lsn *lsn);
+void wake_all(struct pm_wait *w);  /* no lock held */
+void job_end(struct pm_store *st); /* likewise: one of pm_files.jobs is over */
+
+/* --- dirty.c: lock held
+ * -------------------------------------------------------------------------------- */
+
+/* An unstable write of bytes up to @end has been accepted. */
+void dirty_note(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t end,
+                struct pm_time now);
+/* These pool blocks have to be flushed some day; room is reserved. */
+void dirty_run(struct pm_store *st, struct file *f, uint64_t start, uint64_t len);
+void dirty_check(struct pm_store *st, struct file *f, const struct pm_inode *in); /* clean now? */
+void dirty_drop(struct pm_store *st,
+                struct file *f); /* forget everything unstable but fresh blocks */
+/* Settle files while the store holds more unstable data than it should. No lock held. */
+void dirty_bound(struct pm_store *st);
+
+/* --- truncate.c: lock held
+ * -------------------------------------------------------------------------------- */
+
+/* Cut extents that an interrupted truncate left behind the end of file. */
+int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in);
+/* Free the orphan that a last unpin left. */
+void file_orphan(struct pm_store *st, struct pm_id id);
+
+#endif

@@ -1,0 +1,637 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * truncate.c - attributes, size, reserved space; and how a file's blocks go
+ *
+ * Cutting and removing never wait for pins: what a pin covers goes into limbo (active.c) and is
+ * freed with the pin. A cut of very many extents takes several transactions, all under one hold of
+ * the lock; the first moves the size. If the power goes in between, extents stay behind the end of
+ * file: nobody can read them, and file_trim() takes them away before the end of file moves up
+ * again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <syslog.h>
+
+#include "pmemio/core.h"
+#include "pmemio/file.h"
+
+/* --- attributes --- */
+
+static struct timespec to_timespec(struct pm_time t)
+{
+	return (struct timespec){ .tv_sec = t.sec, .tv_nsec = t.nsec };
+}
+
+static bool later(struct pm_time t, struct timespec than)
+{
+	return t.sec != than.tv_sec ? t.sec > than.tv_sec : t.nsec > than.tv_nsec;
+}
+
+void file_attr(struct pm_store *st, const struct pm_inode *in, struct pm_attr *out)
+{
+	struct file *f;
+
+	ino_attr(in, out);
+	if (in->type != PM_REG)
+		return;
+	f = file_find(st, out->id);
+	if (!f || !f->over)
+		return;
+	out->size = file_size(f, in);
+	out->mtime = to_timespec(f->mtime);
+	if (later(f->ctime, out->ctime))
+		out->ctime = to_timespec(f->ctime);
+	for (unsigned i = 0; i < f->nfresh; i++) {
+		if (f->fresh[i].state == DIRTY && !f->fresh[i].owned)
+			out->used += f->fresh[i].len * PM_BLOCK;
+	}
+}
+
+int pm_getattr(struct pm_store *st, struct pm_id id, struct pm_attr *out)
+{
+	const struct pm_inode *in;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	in = file_inode(st, id, &err);
+	if (in) {
+		file_attr(st, in, out);
+		err = 0;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- cutting --- */
+
+struct cutter {
+	struct pm_store *st;
+	struct file *f; /* may be NULL */
+	struct pm_tx *tx;
+	bool meta;
+	struct ext *held; /* pieces that pins cover */
+	unsigned nheld, cap;
+	int err;
+};
+
+static void cut_piece(void *arg, const struct ext *e)
+{
+	struct cutter *c = arg;
+
+	if (!c->f || !file_pinned(c->f, e->lblk, e->len)) {
+		tx_give(c->tx, e->pblk, e->len, c->meta);
+		return;
+	}
+	if (c->nheld == c->cap) {
+		unsigned cap = c->cap ? 2 * c->cap : 16;
+		struct ext *held = realloc(c->held, cap * sizeof(*held));
+
+		if (!held) {
+			c->err = -ENOMEM;
+			return;
+		}
+		c->held = held;
+		c->cap = cap;
+	}
+	c->held[c->nheld++] = *e;
+}
+
+/* Cut at most TX_CUTS extents from @lblk on. *more: something is left. */
+static int cut_some(struct cutter *c, const struct pm_inode *in, uint64_t lblk, bool *more)
+{
+	uint64_t end = lblk;
+	unsigned n = 0;
+	struct ext e;
+	int err = 0;
+
+	while (n < TX_CUTS && end < UINT64_MAX) {
+		err = ext_find(c->st, c->tx, in, end, &e);
+		if (err && err != -ENOENT)
+			return err;
+		n += !err;
+		end = e.len > UINT64_MAX - e.lblk ? UINT64_MAX : e.lblk + e.len;
+	}
+	*more = end != UINT64_MAX;
+	if (!n)
+		return 0;
+	err = ext_cut(c->st, c->tx, in, lblk, end - lblk, cut_piece, c);
+	return err ? err : c->err;
+}
+
+static int cut_commit(struct cutter *c, int err, pm_lsn *lsn)
+{
+	if (err)
+		tx_abort(c->tx);
+	else
+		err = tx_commit(c->tx, lsn);
+	for (unsigned i = 0; !err && i < c->nheld; i++)
+		file_release(c->st, c->f, c->held[i].lblk, c->held[i].pblk, c->held[i].len, *lsn);
+	free(c->held);
+	c->held = NULL;
+	c->nheld = c->cap = 0;
+	return err;
+}
+
+/* Cut the rest in transactions of their own. */
+static int cut_rest(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t lblk,
+                    pm_lsn *lsn)
+{
+	bool more = true;
+	int err = 0;
+
+	while (!err && more) {
+		struct cutter c = { .st = st, .f = f, .tx = tx_begin(st) };
+
+		err = cut_commit(&c, cut_some(&c, in, lblk, &more), lsn);
+	}
+	return err;
+}
+
+int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in)
+{
+	uint64_t lblk = blk_up(file_size(f, in)), at = lblk;
+	struct ext e;
+	pm_lsn lsn;
+	int err;
+
+	while (!f->trimmed) {
+		err = ext_find(st, NULL, in, at, &e);
+		if (err && err != -ENOENT)
+			return err;
+		if (!err && !e.unwritten) {
+			err = cut_rest(st, f, in, lblk, &lsn);
+			if (err)
+				return err;
+			f->trimmed = true;
+		}
+		at = e.lblk + e.len; /* UINT64_MAX behind the last extent */
+		if (at == UINT64_MAX)
+			f->trimmed = true;
+	}
+	return 0;
+}
+
+/* --- setattr --- */
+
+static struct pm_time time_of(const struct timespec *ts, struct pm_time now)
+{
+	if (ts->tv_nsec == UTIME_NOW)
+		return now;
+	return (struct pm_time){ .sec = ts->tv_sec, .nsec = (uint32_t)ts->tv_nsec };
+}
+
+static int setattr_judge(const struct pm_inode *in, const struct pm_setattr *sa,
+                         const struct pm_attr *old)
+{
+	const struct timespec *g = sa->ctime_guard;
+
+	if (g && (g->tv_sec != old->ctime.tv_sec || g->tv_nsec != old->ctime.tv_nsec))
+		return -EKEYEXPIRED;
+	if (!(sa->set & PM_SET_SIZE))
+		return 0;
+	if (in->type != PM_REG)
+		return in->type == PM_DIR ? -EISDIR : -EINVAL;
+	return sa->size > PM_FILE_MAX ? -EFBIG : 0;
+}
+
+/* The end of file moves up: what lies behind it in its block must be zero, and durably so on the
+ * media. */
+static int extend(struct pm_store *st, struct pm_tx *tx, struct file *f, const struct pm_inode *in,
+                  uint64_t size)
+{
+	uint64_t old = file_size(f, in), blk;
+	uint8_t *at = NULL;
+	int err = size > old ? file_tail(st, f, in, &at) : 0;
+
+	if (!err && at)
+		file_zero(st, f, NULL, old, blk_up(old) * PM_BLOCK, at);
+	if (!err)
+		err = file_tail_block(st, in, &blk);
+	if (err || !blk)
+		return err;
+	if (media_slow(st))
+		return journal_sync_first(st, blk * PM_BLOCK, PM_BLOCK);
+	med_flush(st, blk * PM_BLOCK, PM_BLOCK);
+	tx_after_data(tx);
+	return 0;
+}
+
+/* The size is @size now: what pins and fresh blocks have behind it is out of the file. */
+static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
+{
+	uint64_t lblk = blk_up(size);
+	struct pm_pin *p;
+
+	f->size = size;
+	f->cuts++;
+	LIST_FOREACH (p, &f->pins, link) {
+		if (p->write && !p->committed)
+			p->cut = min64(p->cut, size);
+	}
+	while (f->nfresh) {
+		struct fresh *last = &f->fresh[f->nfresh - 1], x = *last;
+
+		if (x.lblk + x.len <= lblk)
+			break;
+		if (x.lblk < lblk) {
+			last->len = lblk - x.lblk;
+			STAT_ADD(st, fresh_blocks, last->len - x.len);
+			x.pblk += last->len;
+			x.len -= last->len;
+			x.lblk = lblk;
+		} else {
+			fresh_remove(st, f, f->nfresh - 1);
+		}
+		if (!x.owned)
+			file_release(st, f, x.lblk, x.pblk, x.len, 0);
+	}
+}
+
+static void set_fields(struct pm_inode *sh, struct file *f, const struct pm_setattr *sa,
+                       struct pm_time now)
+{
+	if (f && f->over) /* the times of unstable writes come true; what is set now goes on top */
+		sh->mtime = f->mtime;
+	if (sa->set & PM_SET_MODE)
+		sh->mode = sa->mode & 07777;
+	if (sa->set & PM_SET_UID)
+		sh->uid = sa->uid;
+	if (sa->set & PM_SET_GID)
+		sh->gid = sa->gid;
+	if (sa->set & PM_SET_SIZE) {
+		sh->size = sa->size;
+		sh->mtime = now;
+	}
+	if (sa->set & PM_SET_ATIME)
+		sh->atime = time_of(&sa->atime, now);
+	if (sa->set & PM_SET_MTIME)
+		sh->mtime = time_of(&sa->mtime, now);
+	sh->ctime = now;
+}
+
+static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct file *f,
+                          const struct pm_setattr *sa, struct pm_change *ch)
+{
+	struct cutter c = { .st = st, .f = f };
+	uint64_t old = file_size(f, in), size = sa->set & PM_SET_SIZE ? sa->size : old;
+	pm_lsn lsn = 0;
+	bool more = false;
+	int err = size > old ? file_trim(st, f, in) : 0;
+
+	if (err)
+		return err;
+	c.tx = tx_begin(st);
+	if (sa->set & PM_SET_SIZE && size > in->size)
+		err = extend(st, c.tx, f, in, size);
+	if (!err && size < old)
+		err = cut_some(&c, in, blk_up(size), &more);
+	set_fields(ino_edit(c.tx, in), f, sa, store_now());
+	err = cut_commit(&c, err, &lsn);
+	if (err)
+		return err;
+	if (f && f->over) {
+		f->mtime = in->mtime;
+		f->ctime = in->ctime;
+	}
+	if (size < old) {
+		f->trimmed = false;
+		adopt_cut(st, f, size);
+	}
+	if (more && cut_rest(st, f, in, blk_up(size), &lsn))
+		store_log(st, LOG_WARNING,
+		          "inode %llu: blocks behind its end could not be freed yet",
+		          (unsigned long long)in->ino);
+	if (f)
+		dirty_check(st, f, in);
+	ch->lsn = lsn;
+	return 0;
+}
+
+int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
+               struct pm_change *ch)
+{
+	const struct pm_inode *in;
+	struct pm_attr before;
+	struct file *f = NULL;
+	int err;
+
+	if (st->read_only)
+		return -EROFS;
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	in = file_inode(st, id, &err);
+	if (!in)
+		goto out;
+	file_attr(st, in, &before);
+	err = setattr_judge(in, sa, &before);
+	if (err)
+		goto out;
+	if (in->type == PM_REG) {
+		f = sa->set & PM_SET_SIZE ? file_get(st, id) : file_find(st, id);
+		err = f || !(sa->set & PM_SET_SIZE) ? 0 : -ENOMEM;
+	}
+	if (!err)
+		err = setattr_locked(st, in, f, sa, ch);
+	if (!err) {
+		ch->obj_before = before;
+		file_attr(st, in, &ch->obj);
+	}
+	if (f)
+		file_rest(st, f);
+out:
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- reserving --- */
+
+/* Reserve what is a hole in [*b, end), one transaction's worth. */
+static int allocate_some(struct pm_store *st, struct pm_tx *tx, struct file *f,
+                         const struct pm_inode *in, uint64_t *b, uint64_t end)
+{
+	unsigned puts = 0;
+	struct ext e;
+	int err = 0;
+
+	while (!err && *b < end && puts < TX_EXTENTS) {
+		unsigned i = f ? fresh_at(f, *b) : 0;
+		const struct fresh *x = f && i < f->nfresh ? &f->fresh[i] : NULL;
+		struct blk_run run;
+		uint64_t n;
+
+		if (x && x->lblk <= *b) { /* has blocks that are not on the media yet */
+			*b = min64(end, x->lblk + x->len);
+			continue;
+		}
+		err = ext_find(st, tx, in, *b, &e);
+		n = min64(end - *b, e.len - (*b - e.lblk));
+		if (x)
+			n = min64(n, x->lblk - *b);
+		if (err == -ENOENT) {
+			uint64_t goal = 0;
+
+			if (*b && !ext_find(st, tx, in, *b - 1, &e))
+				goal = e.pblk + (*b - e.lblk);
+			err = tx_take(tx, goal, n, 0, &run);
+			if (err)
+				break;
+			n = run.len;
+			e = (struct ext){
+				.lblk = *b, .pblk = run.start, .len = n, .unwritten = true
+			};
+			err = ext_put(st, tx, in, &e);
+			puts++;
+		}
+		*b += n;
+	}
+	return err;
+}
+
+int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len,
+                struct pm_change *ch)
+{
+	const struct pm_inode *in;
+	struct pm_attr before;
+	struct file *f;
+	uint64_t b = off / PM_BLOCK, end;
+	pm_lsn lsn = 0;
+	int err;
+
+	if (off > PM_FILE_MAX || len > PM_FILE_MAX - off)
+		return -EFBIG;
+	if (st->read_only)
+		return -EROFS;
+	end = len ? blk_up(off + len) : b;
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	in = file_regular(st, id, &err);
+	if (!in)
+		goto out;
+	file_attr(st, in, &before);
+	f = file_get(st, id);
+	err = f ? file_trim(st, f, in) : -ENOMEM;
+	while (!err && b < end) {
+		struct pm_tx *tx = tx_begin(st);
+
+		err = allocate_some(st, tx, f, in, &b, end);
+		if (!err)
+			ino_edit(tx, in)->ctime = store_now();
+		if (err)
+			tx_abort(tx);
+		else
+			err = tx_commit(tx, &lsn);
+	}
+	if (!err) {
+		ch->lsn = lsn;
+		ch->obj_before = before;
+		file_attr(st, in, &ch->obj);
+	}
+	if (f)
+		file_rest(st, f);
+out:
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- listing --- */
+
+/* What is at block @b, as readers see it, and how far. */
+static int extent_at(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t b,
+                     struct pm_extent *out)
+{
+	unsigned i = f ? fresh_at(f, b) : 0;
+	const struct fresh *x = f && i < f->nfresh ? &f->fresh[i] : NULL;
+	uint64_t n, pblk = 0;
+	struct ext e;
+	int err;
+
+	out->state = PM_EXT_HOLE;
+	if (x && x->lblk <= b) {
+		n = x->lblk + x->len - b;
+		if (x->state == DIRTY || x->owned) {
+			out->state = x->state == DIRTY ? PM_EXT_VALID : PM_EXT_UNWRITTEN;
+			pblk = x->pblk + (b - x->lblk);
+		}
+	} else {
+		err = ext_find(st, NULL, in, b, &e);
+		if (err && err != -ENOENT)
+			return err;
+		n = e.len - (b - e.lblk);
+		if (!err) {
+			out->state = e.unwritten ? PM_EXT_UNWRITTEN : PM_EXT_VALID;
+			pblk = e.pblk + (b - e.lblk);
+		}
+		if (x)
+			n = min64(n, x->lblk - b);
+	}
+	out->off = b * PM_BLOCK;
+	out->len = n > PM_FILE_MAX / PM_BLOCK ? UINT64_MAX : n * PM_BLOCK;
+	out->at = pblk * PM_BLOCK;
+	return 0;
+}
+
+static bool goes_on(const struct pm_extent *a, const struct pm_extent *b)
+{
+	return a->state == b->state && a->off + a->len == b->off &&
+	       (a->state == PM_EXT_HOLE || a->at + a->len == b->at);
+}
+
+int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_extent *ext,
+               unsigned max, unsigned *n)
+{
+	const struct pm_inode *in;
+	uint64_t b = off / PM_BLOCK, end;
+	struct pm_extent x;
+	struct file *f;
+	unsigned k = 0;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	in = file_regular(st, id, &err);
+	f = in ? file_find(st, id) : NULL;
+	end = in ? blk_up(file_size(f, in)) : 0;
+	for (err = in ? 0 : err; in;) {
+		err = extent_at(st, f, in, b, &x);
+		if (err)
+			break;
+		if (x.state == PM_EXT_HOLE && x.len == UINT64_MAX) { /* behind the last extent */
+			if (b >= end)
+				break;
+			x.len = (end - b) * PM_BLOCK;
+		}
+		if (k && goes_on(&ext[k - 1], &x))
+			ext[k - 1].len += x.len;
+		else if (k < max)
+			ext[k++] = x;
+		else
+			break;
+		b += x.len / PM_BLOCK;
+	}
+	if (!err)
+		*n = k;
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- removing --- */
+
+static bool has_extents(const struct pm_inode *in)
+{
+	return in->type == PM_REG || (in->type == PM_LNK && in->size > PM_INLINE_LINK);
+}
+
+/* Give all blocks of an object; without editing a tree that goes as a whole. */
+static int drop_all(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in)
+{
+	bool tree = ino_look(tx, in)->flags & PM_IF_TREE;
+	struct pm_inode *sh;
+	uint64_t at = 0;
+	struct ext e;
+	int err = 0;
+
+	while (has_extents(in) && at < UINT64_MAX) {
+		err = ext_find(st, tx, in, at, &e);
+		if (err && err != -ENOENT)
+			return err;
+		if (!err)
+			tx_give(tx, e.pblk, e.len, in->type == PM_LNK);
+		at = e.lblk + e.len;
+	}
+	err = tree ? bt_drop(st, tx, in) : 0;
+	if (err)
+		return err;
+	sh = ino_edit(tx, in);
+	memset(&sh->u, 0, sizeof(sh->u));
+	sh->flags &= (uint16_t)~PM_IF_TREE;
+	sh->blocks = 0;
+	return 0;
+}
+
+int file_unlinked(struct pm_tx *tx, const struct pm_inode *in)
+{
+	struct pm_store *st = tx_store(tx);
+	struct file *f = file_find(st, (struct pm_id){ in->ino, in->gen });
+	int err;
+
+	if (f && !LIST_EMPTY(&f->pins))
+		return 0;
+	err = drop_all(st, tx, in);
+	if (err)
+		return err;
+	ino_free(tx, ino_edit(tx, in));
+	if (f) /* what is unstable goes once the transaction has committed */
+		st->files->doubt = true;
+	return 0;
+}
+
+static int reap(struct pm_store *st, uint64_t ino)
+{
+	const struct pm_inode *in = ino_at(st, ino);
+	struct pm_tx *tx;
+	pm_lsn lsn;
+	int err;
+
+	if (!in || !in->type || in->nlink)
+		return -ESTALE;
+	tx = tx_begin(st);
+	err = drop_all(st, tx, in);
+	if (err) {
+		tx_abort(tx);
+		return err;
+	}
+	ino_free(tx, ino_edit(tx, in));
+	return tx_commit(tx, &lsn);
+}
+
+int file_reap(struct pm_store *st, uint64_t ino)
+{
+	return reap(st, ino);
+}
+
+void file_orphan(struct pm_store *st, struct pm_id id)
+{
+	int err = reap(st, id.ino);
+
+	if (err)
+		store_log(st, LOG_WARNING,
+		          "inode %llu: removed, but its blocks come free only at the next open: %s",
+		          (unsigned long long)id.ino, strerror(-err));
+}
+
+/* --- symbolic link targets --- */
+
+int file_link_put(struct pm_tx *tx, const struct pm_inode *in, const char *target, size_t len)
+{
+	struct pm_store *st = tx_store(tx);
+	struct ext e = { .len = 1 };
+	struct blk_run run;
+	char *shadow;
+	int err;
+
+	if (len > PM_LINK_PATH)
+		return -ENAMETOOLONG;
+	err = tx_take(tx, 0, 1, 0, &run);
+	if (err)
+		return err;
+	shadow = tx_new_block(tx, run.start, TX_RAW);
+	if (shadow)
+		memcpy(shadow, target, len);
+	e.pblk = run.start;
+	return ext_put(st, tx, in, &e);
+}
+
+int file_link_get(struct pm_store *st, const struct pm_inode *in, char *buf, size_t size,
+                  size_t *len)
+{
+	struct ext e;
+	int err = in->size <= PM_LINK_PATH ? ext_find(st, NULL, in, 0, &e) : -EIO;
+
+	if (err)
+		return err == -ENOENT ? -EIO : err;
+	memcpy(buf, blk_ptr(st, e.pblk), min64(size, in->size));
+	*len = in->size;
+	return 0;
+}
