@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_journal.c - transactions reach the media whole, in order, or not at all
+ *
+ * The root inode is the guinea pig: uid counts transactions, verf and rdev show whether one was whole. A kill is a
+ * copy of the media while the store is open.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pmemio/core.h"
+#include "test/lib/pool.h"
+
+#define MIB (1ull << 20)
+
+static const struct pm_inode *root(struct test_pool *p)
+{
+	int err;
+	const struct pm_inode *in = ino_get(p->st, (struct pm_id){ PM_ROOT_INO, 1 }, &err);
+
+	cr_assert_not_null(in, "root is damaged");
+	return in;
+}
+
+/* Transaction number @n: two places of one inode. */
+static pm_lsn count_to(struct test_pool *p, uint32_t n)
+{
+	struct pm_inode *in;
+	struct pm_tx *tx;
+	pm_lsn lsn;
+
+	pthread_mutex_lock(&p->st->lock);
+	tx = tx_begin(p->st);
+	in = ino_edit(tx, root(p));
+	in->uid = n;
+	in->rdev_major = n;
+	cr_assert_eq(tx_commit(tx, &lsn), 0);
+	pthread_mutex_unlock(&p->st->lock);
+	return lsn;
+}
+
+static void is_at(struct test_pool *p, uint32_t n)
+{
+	cr_assert_eq(root(p)->uid, n, "at %u, not %u", root(p)->uid, n);
+	cr_assert_eq(root(p)->rdev_major, n, "half a transaction");
+}
+
+static uint64_t replayed(struct test_pool *p)
+{
+	struct pm_info i;
+
+	pm_get_info(p->st, &i);
+	return i.replayed;
+}
+
+static void with_file(const char *path, off_t at, void *buf, size_t len, bool wr)
+{
+	int fd = open(path, O_RDWR);
+	ssize_t n = wr ? pwrite(fd, buf, len, at) : pread(fd, buf, len, at);
+
+	cr_assert_eq(n, (ssize_t)len);
+	close(fd);
+}
+
+/* Undo what was done in place, so that only the journal can bring it back. */
+static void forget_root(const char *path, uint64_t data_start)
+{
+	off_t at = (off_t)(data_start * PM_BLOCK + PM_INODE_SIZE);
+	struct pm_inode in;
+
+	with_file(path, at, &in, sizeof(in), false);
+	in.uid = in.rdev_major = 0;
+	in.crc = pm_crc(&in, sizeof(in), 0);
+	with_file(path, at, &in, sizeof(in), true);
+}
+
+/* Byte of record number @n (from 0) in a lane where all are alike. */
+static off_t record_at(struct pm_store *st, unsigned lane, unsigned n, struct pm_rec *rec)
+{
+	uint64_t at = (st->super.lane_start + (uint64_t)lane * st->super.lane_blocks + 1) * PM_BLOCK;
+
+	for (unsigned i = 0;; i++) {
+		memcpy(rec, st->media.base + at, sizeof(*rec));
+		cr_assert_eq(rec->magic, PM_REC_MAGIC);
+		if (i == n)
+			return (off_t)at;
+		at += rec->len;
+	}
+}
+
+/* --- transactions --------------------------------------------------------------------------------------- */
+
+Test(tx, an_empty_one_has_lsn_0_and_leaves_no_record)
+{
+	struct test_pool p;
+	struct pm_stats s;
+	pm_lsn lsn = 7;
+	struct pm_tx *tx;
+
+	pool_new(&p, "empty", 16 * MIB, PM_CLWB);
+	tx = tx_begin(p.st);
+	cr_assert_eq(tx_commit(tx, &lsn), 0);
+	cr_assert_eq(lsn, 0);
+	lsn = 7;
+	tx = tx_begin(p.st);
+	ino_edit(tx, root(&p));
+	cr_assert_eq(tx_commit(tx, &lsn), 0);
+	cr_assert_eq(lsn, 0, "nothing differs");
+	pm_get_stats(p.st, &s);
+	cr_assert_eq(s.transactions, 0);
+	pool_drop(&p);
+}
+
+Test(tx, shadows_are_one_per_object_and_invisible_until_commit)
+{
+	struct test_pool p;
+	struct pm_tx *tx;
+	struct pm_inode *in;
+
+	pool_new(&p, "shadow", 16 * MIB, PM_CLWB);
+	tx = tx_begin(p.st);
+	cr_assert_eq(tx_look(tx, root(&p)), root(&p));
+	in = ino_edit(tx, root(&p));
+	in->uid = in->rdev_major = 5;
+	cr_assert_eq(ino_edit(tx, root(&p)), in);
+	cr_assert_eq(tx_look(tx, root(&p)), in);
+	is_at(&p, 0);
+	cr_assert_eq(tx_commit(tx, NULL), 0);
+	is_at(&p, 5);
+	pool_drop(&p);
+}
+
+Test(tx, abort_leaves_everything_as_it_was)
+{
+	struct test_pool p;
+	struct blk_run run;
+	struct pm_space a, b;
+	struct pm_inode *in;
+	struct pm_tx *tx;
+
+	pool_new(&p, "abort", 16 * MIB, PM_CLWB);
+	pm_get_space(p.st, &a);
+	tx = tx_begin(p.st);
+	ino_edit(tx, root(&p))->uid = 9;
+	cr_assert_eq(tx_take(tx, 0, 10, 0, &run), 0);
+	memset(tx_new_block(tx, run.start, TX_RAW), 0xee, PM_BLOCK);
+	cr_assert_eq(ino_new(tx, PM_REG, &in), 0);
+	tx_abort(tx);
+	is_at(&p, 0);
+	pm_get_space(p.st, &b);
+	cr_assert_eq(memcmp(&a, &b, sizeof(a)), 0);
+	cr_assert_not(blk_marked(p.st, run.start));
+	pool_drop(&p);
+}
+
+Test(tx, costs_one_drain_or_two_with_new_blocks_and_64_bytes_of_journal_per_structure)
+{
+	struct test_pool p;
+	struct pm_stats a, b;
+	struct blk_run run;
+	struct pm_tx *tx;
+
+	pool_new(&p, "cost", 16 * MIB, PM_CLWB);
+	pm_get_stats(p.st, &a);
+	count_to(&p, 1);
+	pm_get_stats(p.st, &b);
+	cr_assert_eq(b.drains - a.drains, 1);
+	/* crc, uid and rdev change: 3 ranges of a word each */
+	cr_assert_leq(b.journal_bytes - a.journal_bytes, 3 * 8 + 64);
+	tx = tx_begin(p.st);
+	cr_assert_eq(tx_take(tx, 0, 1, 0, &run), 0);
+	memset(tx_new_block(tx, run.start, TX_RAW), 0xee, PM_BLOCK);
+	ino_edit(tx, root(&p))->uid = 2;
+	tx_after_data(tx);
+	pm_get_stats(p.st, &a);
+	cr_assert_eq(tx_commit(tx, NULL), 0);
+	pm_get_stats(p.st, &b);
+	cr_assert_eq(b.drains - a.drains, 2);
+	cr_assert_leq(b.journal_bytes - a.journal_bytes, 3 * 8 + 64, "a new block went into the record");
+	cr_assert_eq(*(uint8_t *)blk_ptr(p.st, run.start), 0xee);
+	pool_drop(&p);
+}
+
+Test(tx, one_too_large_for_a_lane_is_refused_whole)
+{
+	struct test_pool p;
+	struct blk_run run;
+	struct pm_tx *tx;
+
+	pool_new(&p, "big", 16 * MIB, PM_CLWB);
+	tx = tx_begin(p.st);
+	cr_assert_eq(tx_take(tx, 0, 64, BLK_WHOLE, &run), 0);
+	ino_edit(tx, root(&p))->uid = 1;
+	for (uint64_t b = 0; b < 64; b++)
+		memset(tx_edit(tx, blk_ptr(p.st, run.start + b), PM_BLOCK, TX_RAW), 0x77, PM_BLOCK);
+	cr_assert_eq(tx_commit(tx, NULL), -E2BIG);
+	is_at(&p, 0);
+	cr_assert_eq(*(uint8_t *)blk_ptr(p.st, run.start), 0);
+	cr_assert_not(blk_marked(p.st, run.start));
+	count_to(&p, 3);
+	is_at(&p, 3);
+	pool_drop(&p);
+}
+
+Test(tx, many_objects_in_one)
+{
+	struct test_pool p;
+	struct blk_run run;
+	struct pm_tx *tx;
+
+	pool_new(&p, "many", 64 * MIB, PM_CLWB);
+	for (unsigned round = 1; round < 4; round++) {
+		tx = tx_begin(p.st);
+		cr_assert_eq(tx_take(tx, 0, 300, BLK_WHOLE, &run), 0);
+		for (uint64_t b = 0; b < 300; b++) {
+			uint64_t *w = tx_edit(tx, blk_ptr(p.st, run.start + b), PM_BLOCK, TX_RAW);
+
+			w[b] = b + round;
+			w[511] = ~b;
+		}
+		for (uint64_t b = 0; b < 300; b++)
+			cr_assert_neq(tx_look(tx, blk_ptr(p.st, run.start + b)), blk_ptr(p.st, run.start + b));
+		cr_assert_eq(tx_commit(tx, NULL), 0);
+		for (uint64_t b = 0; b < 300; b++) {
+			const uint64_t *w = blk_ptr(p.st, run.start + b);
+
+			cr_assert(w[b] == b + round && w[511] == ~b);
+		}
+	}
+	pool_drop(&p);
+}
+
+/* --- replay ------------------------------------------------------------------------------------------------ */
+
+Test(replay, brings_back_what_was_not_yet_in_place)
+{
+	struct test_pool p, k;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 10; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "killed");
+	forget_root(k.path, p.st->super.data_start);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 10);
+	is_at(&k, 10);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+Test(replay, stops_at_a_torn_record_and_at_the_gap_behind_it)
+{
+	struct test_pool p, k;
+	struct pm_rec rec;
+	uint8_t junk = 0xa5;
+	off_t at;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 10; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "torn");
+	forget_root(k.path, p.st->super.data_start);
+	at = record_at(p.st, 0, 6, &rec);
+	with_file(k.path, at + rec.len - 1, &junk, 1, true);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 6);
+	is_at(&k, 6);
+	/* what lay behind the gap stays dead, also when new records follow */
+	count_to(&k, 100);
+	pool_kill(&k);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 1);
+	is_at(&k, 100);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+Test(replay, stops_at_a_gap_in_the_sequence_of_whole_records)
+{
+	struct test_pool p, k;
+	struct pm_rec rec;
+	uint8_t buf[512];
+	off_t at;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 5; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "gap");
+	forget_root(k.path, p.st->super.data_start);
+	at = record_at(p.st, 0, 3, &rec);
+	cr_assert_leq(rec.len, sizeof(buf));
+	with_file(k.path, at, buf, rec.len, false);
+	((struct pm_rec *)(void *)buf)->seq += 7;
+	((struct pm_rec *)(void *)buf)->crc = pm_crc(buf, rec.len, 0);
+	with_file(k.path, at, buf, rec.len, true);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 3);
+	is_at(&k, 3);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+Test(replay, does_not_believe_a_record_that_points_outside_the_data)
+{
+	struct test_pool p, k;
+	struct pm_rec rec;
+	uint8_t buf[512];
+	struct pm_rec_range rr;
+	off_t at;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	count_to(&p, 1);
+	count_to(&p, 2);
+	at = record_at(p.st, 0, 1, &rec);
+	for (unsigned i = 0; i < 3; i++) {
+		pool_copy(&k, &p, "outside");
+		with_file(k.path, at, buf, rec.len, false);
+		memcpy(&rr, buf + sizeof(rec), sizeof(rr));
+		if (i == 0)
+			rr.at = 0; /* a superblock */
+		else if (i == 1)
+			rr.at = 16 * MIB - 4;
+		else
+			rr.len = 0x7ff8;
+		memcpy(buf + sizeof(rec), &rr, sizeof(rr));
+		((struct pm_rec *)(void *)buf)->crc = pm_crc(buf, rec.len, 0);
+		with_file(k.path, at, buf, rec.len, true);
+		pool_open(&k, PM_CLWB);
+		cr_assert_eq(replayed(&k), 1, "case %u", i);
+		pool_drop(&k);
+	}
+	pool_drop(&p);
+}
+
+Test(replay, is_the_same_when_done_twice_and_when_only_looking)
+{
+	struct pm_open_opts ro = { .read_only = true };
+	struct test_pool p, k, k2;
+	struct pm_error why;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 4; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "once");
+	forget_root(k.path, p.st->super.data_start);
+	for (unsigned i = 0; i < 2; i++) { /* reading only changes nothing */
+		cr_assert_eq(pm_open(k.path, &ro, &k.st, &why), 0, "%s", why.text);
+		cr_assert_eq(replayed(&k), 4);
+		is_at(&k, 4);
+		cr_assert_eq(pm_close(k.st), 0);
+	}
+	k.st = NULL;
+	/* a recovery cut off between its first write, the next boot, and its checkpoint */
+	pool_copy(&k2, &k, "again");
+	for (unsigned i = 0; i < 2; i++) {
+		struct pm_super s;
+
+		with_file(k2.path, i * PM_BLOCK, &s, sizeof(s), false);
+		s.boot += 3;
+		s.crc = pm_crc(&s, sizeof(s), offsetof(struct pm_super, crc));
+		with_file(k2.path, i * PM_BLOCK, &s, sizeof(s), true);
+	}
+	pool_open(&k2, PM_CLWB);
+	cr_assert_eq(replayed(&k2), 4);
+	is_at(&k2, 4);
+	pool_drop(&k2);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+/* --- checkpoints ---------------------------------------------------------------------------------------------- */
+
+/* Thousands of transactions go through every lane several times; a kill loses none of them. */
+Test(checkpoint, full_lanes_are_left_behind_and_a_kill_at_any_time_loses_nothing)
+{
+	struct pm_mkfs_opts o = { .size = 64 * MIB, .lanes = 3 };
+	struct test_pool p, k;
+	struct pm_stats s;
+	uint32_t n = 0;
+
+	pool_path(&p, "lanes");
+	cr_assert_eq(pm_mkfs(p.path, &o, NULL), 0);
+	pool_open(&p, PM_CLWB);
+	cr_assert_eq(p.st->super.lanes, 3);
+	do {
+		for (unsigned i = 0; i < 5003; i++)
+			count_to(&p, ++n);
+		pm_get_stats(p.st, &s);
+		pool_copy(&k, &p, "kill");
+		forget_root(k.path, p.st->super.data_start);
+		pool_open(&k, PM_CLWB);
+		if (replayed(&k))
+			is_at(&k, n);
+		cr_assert_lt(replayed(&k), n == 5003 ? n + 1 : n);
+		pool_drop(&k);
+	} while (s.checkpoints < 8);
+	pool_kill(&p);
+	pool_open(&p, PM_CLWB);
+	is_at(&p, n);
+	pool_drop(&p);
+}
+
+Test(checkpoint, a_clean_close_leaves_nothing_to_replay)
+{
+	struct test_pool p;
+
+	pool_new(&p, "clean", 16 * MIB, PM_CLWB);
+	count_to(&p, 4);
+	pool_close(&p);
+	pool_open(&p, PM_CLWB);
+	cr_assert_eq(replayed(&p), 0);
+	is_at(&p, 4);
+	pool_drop(&p);
+}
+
+/* --- msync ------------------------------------------------------------------------------------------------------- */
+
+Test(msync, is_visible_at_once_and_durable_when_the_wait_ends)
+{
+	struct test_pool p, k;
+	struct pm_stats s;
+	pm_lsn lsn = 0;
+
+	pool_new(&p, "slow", 16 * MIB, PM_MSYNC);
+	for (uint32_t n = 1; n <= 20; n++) {
+		lsn = count_to(&p, n);
+		is_at(&p, n);
+	}
+	cr_assert_neq(lsn, 0);
+	cr_assert_eq(pool_wait(p.st, lsn), 0);
+	cr_assert_eq(pm_durable(p.st, lsn, NULL), 0);
+	cr_assert_eq(pm_durable(p.st, 0, NULL), 0);
+	pm_get_stats(p.st, &s);
+	cr_assert_gt(s.msyncs, 0);
+	pool_copy(&k, &p, "killed");
+	pool_open(&k, PM_MSYNC);
+	is_at(&k, 20);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+Test(msync, the_place_itself_changes_only_after_the_record)
+{
+	struct test_pool p;
+	const struct pm_inode *in;
+	pm_lsn lsn;
+
+	pool_new(&p, "place", 16 * MIB, PM_MSYNC);
+	cr_assert_neq(p.st->media.view, p.st->media.base);
+	in = (const void *)(p.st->media.base + ((const uint8_t *)root(&p) - p.st->media.view));
+	pthread_mutex_lock(&p.st->lock);
+	{
+		struct pm_tx *tx = tx_begin(p.st);
+
+		ino_edit(tx, root(&p))->uid = 77;
+		cr_assert_eq(tx_commit(tx, &lsn), 0);
+	}
+	cr_assert_eq(root(&p)->uid, 77);
+	cr_assert_eq(in->uid, 0, "stored in place under the lock, before any sync");
+	pthread_mutex_unlock(&p.st->lock);
+	cr_assert_eq(pool_wait(p.st, lsn), 0);
+	cr_assert_eq(in->uid, 77);
+	pool_drop(&p);
+}
+
+Test(msync, new_blocks_and_lanes_many_times_round)
+{
+	struct test_pool p;
+	struct blk_run run = { 0, 0 };
+	struct pm_stats s;
+	pm_lsn lsn = 0;
+	uint32_t n = 0;
+
+	pool_new(&p, "round", 16 * MIB, PM_MSYNC);
+	do {
+		for (unsigned i = 0; i < 100; i++) {
+			struct pm_tx *tx;
+
+			pthread_mutex_lock(&p.st->lock);
+			tx = tx_begin(p.st);
+			if (run.len)
+				tx_give(tx, run.start, run.len, true);
+			cr_assert_eq(tx_take(tx, 0, 2, BLK_WHOLE, &run), 0, "blocks do not come back");
+			for (unsigned b = 0; b < 2; b++)
+				memset(tx_new_block(tx, run.start + b, TX_RAW), (int)n & 0xff, PM_BLOCK);
+			ino_edit(tx, root(&p))->uid = ++n;
+			cr_assert_eq(tx_commit(tx, &lsn), 0);
+			pthread_mutex_unlock(&p.st->lock);
+		}
+		cr_assert_eq(pool_wait(p.st, lsn), 0);
+		pm_get_stats(p.st, &s);
+	} while (s.checkpoints < 12);
+	pool_kill(&p);
+	pool_open(&p, PM_MSYNC);
+	cr_assert_eq(root(&p)->uid, n);
+	for (unsigned b = 0; b < 2 * PM_BLOCK; b++)
+		cr_assert_eq(((uint8_t *)blk_ptr(p.st, run.start))[b], (uint8_t)(n - 1));
+	pool_close(&p);
+	pool_open(&p, PM_MSYNC);
+	cr_assert_eq(root(&p)->uid, n);
+	pool_close(&p);
+	pool_drop(&p);
+}
+
+/* A medium whose syncs begin to fail. */
+static bool broken;
+static int (*real_sync)(struct pm_media *m, const void *at, size_t len);
+static int maybe_sync(struct pm_media *m, const void *at, size_t len)
+{
+	return __atomic_load_n(&broken, __ATOMIC_SEQ_CST) ? -EIO : real_sync(m, at, len);
+}
+
+Test(msync, a_failed_flush_reaches_every_waiter_changes_the_verifier_and_ends_changes)
+{
+	struct pm_media_ops ops;
+	struct test_pool p;
+	struct pm_stats s;
+	uint8_t before[8], after[8];
+	struct pm_tx *tx;
+	pm_lsn lsn;
+
+	pool_new(&p, "broken", 16 * MIB, PM_MSYNC);
+	ops = *p.st->media.ops;
+	real_sync = ops.sync;
+	ops.sync = maybe_sync;
+	p.st->media.ops = &ops;
+	lsn = count_to(&p, 1);
+	cr_assert_eq(pool_wait(p.st, lsn), 0);
+	pm_write_verf(p.st, before);
+	__atomic_store_n(&broken, true, __ATOMIC_SEQ_CST);
+	lsn = count_to(&p, 2);
+	cr_assert_eq(pool_wait(p.st, lsn), -EIO);
+	pm_write_verf(p.st, after);
+	cr_assert_arr_neq(before, after, 8);
+	pthread_mutex_lock(&p.st->lock);
+	tx = tx_begin(p.st);
+	ino_edit(tx, root(&p))->uid = 3;
+	cr_assert_eq(tx_commit(tx, &lsn), -EIO);
+	pthread_mutex_unlock(&p.st->lock);
+	pm_get_stats(p.st, &s);
+	cr_assert_gt(s.flush_errors, 0);
+	__atomic_store_n(&broken, false, __ATOMIC_SEQ_CST);
+	cr_assert_eq(pm_close(p.st), -EIO, "closed clean after a lost flush");
+	pool_open(&p, PM_MSYNC);
+	cr_assert_not(p.st->info.was_clean);
+	pool_close(&p);
+	pool_drop(&p);
+}
