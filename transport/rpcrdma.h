@@ -11,11 +11,12 @@
  *     RDMA_ERROR: 1 low high (versions) | 2 (chunk)
  *
  * Pure functions on buffers: nothing here knows of libfabric. A header that decodes well has been
- * measured completely: every segment lies inside the 64-bit address space, sums fit 64 bits, counts fit
- * the arrays given. What the segments may *mean* (size limits, positions) is for the caller to say.
+ * measured completely: every segment lies inside the 64-bit address space, sums fit 64 bits, counts
+ * fit the arrays given. What the segments may *mean* (size limits, positions) is for the caller to
+ * say.
  *
- * Segments live in an array that the caller owns: RR_SEGS_IN(len) of them always suffice for a message of
- * len bytes. The struct holds chunks, which are ranges of that array.
+ * Segments live in an array that the caller owns: RR_SEGS_IN(len) of them always suffice for a
+ * message of len bytes. The struct holds chunks, which are ranges of that array.
  */
 #ifndef TRANSPORT_RPCRDMA_H
 #define TRANSPORT_RPCRDMA_H
@@ -24,12 +25,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RR_VERSION    1
-#define RR_FIXED      16   /* bytes of the four words */
-#define RR_MIN        28   /* of a header with three empty lists */
-#define RR_MAX_SEGS   512  /* of one message, all lists together */
-#define RR_MAX_CHUNKS 16   /* of one list */
-#define RR_DEF_INLINE 1024 /* bytes of a message, where nothing better was agreed */
+#define RR_VERSION      1
+#define RR_FIXED        16   /* bytes of the four words */
+#define RR_MIN          28   /* of a header with three empty lists */
+#define RR_MAX_SEGS     512  /* of one message, all lists together */
+#define RR_MAX_CHUNKS   16   /* of one list */
+#define RR_DEF_INLINE   1024 /* bytes of a message, where nothing better was agreed */
 #define RR_SEGS_IN(len) ((len) / 16 < RR_MAX_SEGS ? (len) / 16 : (size_t)RR_MAX_SEGS)
 
 enum rr_proc { RR_MSG = 0, RR_NOMSG = 1, RR_MSGP = 2, RR_DONE = 3, RR_ERROR = 4 };
@@ -42,7 +43,8 @@ struct rr_seg {
 };
 
 struct rr_chunk {
-	uint32_t position; /* read chunks: offset in the XDR stream of the call where the bytes belong */
+	uint32_t position; /* read chunks: offset in the XDR stream of the call where the bytes
+	                      belong */
 	uint16_t first, n; /* segs[first .. first + n); n may be 0 in write and reply chunks */
 	uint64_t length;   /* sum of the segments' lengths; encode ignores it */
 };
@@ -52,7 +54,8 @@ struct rr_header {
 	/* RR_MSG, RR_NOMSG */
 	unsigned nreads, nwrites;
 	bool has_reply;
-	struct rr_chunk read[RR_MAX_CHUNKS]; /* decoded: ascending position, one chunk per position */
+	struct rr_chunk
+		read[RR_MAX_CHUNKS]; /* decoded: ascending position, one chunk per position */
 	struct rr_chunk write[RR_MAX_CHUNKS];
 	struct rr_chunk reply;
 	/* RR_ERROR */
@@ -65,10 +68,10 @@ struct rr_header {
  * Return 0, or
  *   -EBADMSG          shorter than the four words: no answer is possible; h untouched
  *   -EPROTONOSUPPORT  another version: answer ERR_VERS        (xid, vers, credits are set)
- *   -EINVAL           unknown or refused proc (also RDMA_MSGP), a list that is cut, wraps or is not a list:
- *                     answer ERR_CHUNK                         (xid, vers, credits, proc are set)
- *   -E2BIG            well-formed so far, but more segments or chunks than we take: answer ERR_CHUNK
- * A zero credit value is for the caller to judge. RDMA_NOMSG with bytes behind its header: they are ignored.
+ *   -EINVAL           unknown or refused proc (also RDMA_MSGP), a list that is cut, wraps or is not
+ * a list: answer ERR_CHUNK                         (xid, vers, credits, proc are set) -E2BIG
+ * well-formed so far, but more segments or chunks than we take: answer ERR_CHUNK A zero credit
+ * value is for the caller to judge. RDMA_NOMSG with bytes behind its header: they are ignored.
  */
 int rr_decode(const void *buf, size_t len, struct rr_header *h, struct rr_seg *segs, size_t max);
 
@@ -79,19 +82,20 @@ size_t rr_encode(const struct rr_header *h, const struct rr_seg *segs, void *buf
 /* The 20 or 28 bytes of an RDMA_ERROR; @buf holds at least RR_MIN. */
 size_t rr_encode_error(void *buf, uint32_t xid, uint32_t credits, enum rr_err err);
 
-/* Shrink the segments of a write or reply chunk to say that its first @used bytes were written (the rest: 0). */
+/* Shrink the segments of a write or reply chunk to say that its first @used bytes were written (the
+ * rest: 0). */
 void rr_chunk_used(const struct rr_chunk *c, struct rr_seg *segs, uint64_t used);
 /* Bytes the segments of a chunk say now, after a peer filled lengths in. */
 uint64_t rr_chunk_length(const struct rr_chunk *c, const struct rr_seg *segs);
 
 /*
- * Private data of connection requests (RFC 8797), 8 bytes. Sizes are in bytes, multiples of 1024 up to 256 KiB;
- * others are rounded down (and up to 1024).
+ * Private data of connection requests (RFC 8797), 8 bytes. Sizes are in bytes, multiples of 1024 up
+ * to 256 KiB; others are rounded down (and up to 1024).
  */
 #define RR_CM_SIZE 8
 void rr_cm_encode(uint8_t buf[RR_CM_SIZE], uint32_t send_size, uint32_t recv_size);
-/* Also understands the form whose first byte libfabric's verbs provider took for a length. False: no such data;
- * then both sizes are RR_DEF_INLINE. */
+/* Also understands the form whose first byte libfabric's verbs provider took for a length. False:
+ * no such data; then both sizes are RR_DEF_INLINE. */
 bool rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size);
 
 #endif
