@@ -70,6 +70,7 @@ struct fab {
 	bool mr_virt;  /* remote addresses are virtual ones, else offsets from the region's start */
 	bool mr_prov_key; /* the provider picks the keys */
 	bool saw;         /* a send is not seen before the writes ahead of it on its endpoint */
+	bool deliver;     /* writes ask for FI_DELIVERY_COMPLETE */
 	size_t iov_max;   /* local segments per send, read, write (1..FAB_MAX_IOV) */
 	size_t msg_max;   /* bytes per operation */
 	size_t tx_size, rx_size;    /* operations an endpoint can have posted */
@@ -102,6 +103,10 @@ int fab_getinfo(const struct tp_fabric_opts *opts, enum fab_role role, struct fi
 int fab_open(const struct tp_fabric_opts *opts, enum fab_role role, struct fab **out,
              struct tp_error *why);
 void fab_close(struct fab *f); /* endpoints of connections are closed before */
+/* Forget a provider that hangs: nothing of it is called again, what it holds is lost. */
+void fab_abandon(struct fab *f);
+/* Remove what a dead shm endpoint of ours has left in /dev/shm. */
+void fab_unlink_shm(const char *name);
 /* Fill @why with "fabric NAME (PROVIDER): WHAT: reason". Returns @err. */
 int fab_error(struct tp_error *why, const struct tp_fabric_opts *opts, const char *what, int err);
 
