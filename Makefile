@@ -18,7 +18,7 @@ CC      ?= gcc
 DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libinih-dev libisal-dev \
              libsodium-dev libsystemd-dev libjansson-dev uthash-dev rpcsvc-proto
 DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-14-dev \
-             procps iproute2 python3-minimal attr
+             procps iproute2 python3
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(patsubst $(B)/%,%,$@)')
