@@ -2,13 +2,13 @@
 /*
  * alloc.c - free space: a bitmap in memory, one bit per block, 1 in use
  *
- * Groups of 32768 blocks carry what keeps searches short: free blocks, a lower bound of the first free one, and an
- * upper bound of the longest run that starts there (UINT32_MAX: unknown). The bitmap is anonymous memory that the
- * kernel gives page by page: a terabyte takes 32 MiB at most.
+ * Groups of 32768 blocks carry what keeps searches short: free blocks, a lower bound of the first
+ * free one, and an upper bound of the longest run that starts there (UINT32_MAX: unknown). The
+ * bitmap is anonymous memory that the kernel gives page by page: a terabyte takes 32 MiB at most.
  *
- * A freed block waits in one of two queues until the rule in store.h lets it go: data until its transaction is
- * durable, metadata until a checkpoint has passed it. A reserve is kept back for BLK_META, so that operations which
- * free space never fail for want of a tree node.
+ * A freed block waits in one of two queues until the rule in store.h lets it go: data until its
+ * transaction is durable, metadata until a checkpoint has passed it. A reserve is kept back for
+ * BLK_META, so that operations which free space never fail for want of a tree node.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 #include "pmemio/core.h"
 
-#define GROUP 32768ull
+#define GROUP   32768ull
 #define UNKNOWN UINT32_MAX
 
 struct group {
@@ -42,7 +42,8 @@ struct pm_space_map {
 	struct queue data, meta;
 };
 
-/* --- bits --------------------------------------------------------------------------------------------- */
+/* --- bits
+ * --------------------------------------------------------------------------------------------- */
 
 static uint64_t next_bit(const uint64_t *bits, uint64_t from, uint64_t end, uint64_t flip)
 {
@@ -132,11 +133,12 @@ static void free_run(struct pm_space_map *a, uint64_t start, uint64_t len)
 	}
 }
 
-/* --- searching ------------------------------------------------------------------------------------------ */
+/* --- searching
+ * ------------------------------------------------------------------------------------------ */
 
 /* A start congruent to @phase modulo 512 with @need free blocks. */
 static bool find_aligned(struct pm_space_map *a, uint64_t g0, uint64_t phase, uint64_t need,
-			 struct blk_run *out)
+                         struct blk_run *out)
 {
 	for (uint64_t k = 0; k < a->ngroups; k++) {
 		uint64_t g = (g0 + k) % a->ngroups, end = group_end(a, g);
@@ -198,7 +200,7 @@ static bool find_run(struct pm_space_map *a, uint64_t g0, uint64_t want, struct 
 }
 
 static bool at_goal(struct pm_space_map *a, uint64_t goal, uint64_t want, unsigned flags,
-		    struct blk_run *out)
+                    struct blk_run *out)
 {
 	uint64_t stop;
 
@@ -219,7 +221,7 @@ static uint64_t allowed(const struct pm_space_map *a, unsigned flags)
 }
 
 static int try_take(struct pm_space_map *a, uint64_t goal, uint64_t want, uint64_t phase,
-		    unsigned flags, struct blk_run *out)
+                    unsigned flags, struct blk_run *out)
 {
 	uint64_t most = allowed(a, flags), need;
 	uint64_t *rotor = &a->rotor[!!(flags & BLK_META)];
@@ -253,7 +255,7 @@ found:
 }
 
 int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, unsigned flags,
-	     struct blk_run *out)
+             struct blk_run *out)
 {
 	int err = try_take(st->space, goal, want, phase, flags, out);
 
@@ -262,7 +264,8 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
 	return err;
 }
 
-/* --- giving back ------------------------------------------------------------------------------------------- */
+/* --- giving back
+ * ------------------------------------------------------------------------------------------- */
 
 void blk_give(struct pm_store *st, uint64_t start, uint64_t len)
 {
@@ -311,7 +314,7 @@ void alloc_give(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len, b
 	}
 	if (queue_room(q, 1)) {
 		store_log(st, 4, "no memory: %llu freed blocks come back at the next open only",
-			  (unsigned long long)len);
+		          (unsigned long long)len);
 		return;
 	}
 	q->at[(q->head + q->n++) % q->cap] = (struct waiting){ lsn, start, len };
@@ -357,7 +360,9 @@ void alloc_count(struct pm_store *st, struct pm_space *out)
 	out->free_blocks = avail > a->reserve ? avail - a->reserve : 0;
 }
 
-/* --- recovery ------------------------------------------------------------------------------------------------- */
+/* --- recovery
+ * -------------------------------------------------------------------------------------------------
+ */
 
 void blk_mark(struct pm_store *st, uint64_t start, uint64_t len)
 {
@@ -372,6 +377,11 @@ void blk_mark(struct pm_store *st, uint64_t start, uint64_t len)
 		take_run(a, start, stop - start);
 		start = stop;
 	}
+}
+
+uint64_t blk_next_marked(struct pm_store *st, uint64_t start, uint64_t len)
+{
+	return next_used(st->space, start, start + len);
 }
 
 bool blk_marked(struct pm_store *st, uint64_t blk)
@@ -393,7 +403,8 @@ int alloc_open(struct pm_store *st)
 	a->ngroups = (blocks + GROUP - 1) / GROUP;
 	a->map_len = a->ngroups * (GROUP / 8);
 	a->group = calloc(a->ngroups, sizeof(*a->group));
-	a->bits = mmap(NULL, a->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	a->bits =
+		mmap(NULL, a->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (a->bits == MAP_FAILED || !a->group) {
 		if (a->bits != MAP_FAILED)
 			munmap(a->bits, a->map_len);
@@ -407,7 +418,7 @@ int alloc_open(struct pm_store *st)
 		uint64_t lo = g * GROUP > a->start ? g * GROUP : a->start, hi = group_end(a, g);
 
 		a->group[g] = (struct group){ .free = hi > lo ? (uint32_t)(hi - lo) : 0,
-					      .longest = UNKNOWN };
+			                      .longest = UNKNOWN };
 		a->free += a->group[g].free;
 	}
 	a->rotor[1] = a->start / GROUP;
@@ -435,7 +446,8 @@ void alloc_close(struct pm_store *st)
 	st->space = NULL;
 }
 
-/* --- stored free space: per group 8 bytes (free blocks, kind), then its bitmap if mixed -------------------------- */
+/* --- stored free space: per group 8 bytes (free blocks, kind), then its bitmap if mixed
+ * -------------------------- */
 
 enum { SAVED_FREE, SAVED_FULL, SAVED_MIXED };
 
@@ -476,6 +488,15 @@ size_t alloc_save(struct pm_store *st, uint8_t *buf)
 	return (size_t)(p - buf);
 }
 
+static uint64_t count_zeros(const uint64_t *bits)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < GROUP / 64; i++)
+		n += (unsigned)__builtin_popcountll(~bits[i]);
+	return n;
+}
+
 int alloc_load(struct pm_store *st, const uint8_t *buf, size_t len, size_t *used)
 {
 	struct pm_space_map *a = st->space;
@@ -500,11 +521,13 @@ int alloc_load(struct pm_store *st, const uint8_t *buf, size_t len, size_t *used
 		/* what is not ours stays in use, whatever the run says */
 		if (g * GROUP < a->start)
 			set_bits(a->bits, g * GROUP,
-				 a->start < (g + 1) * GROUP ? a->start : (g + 1) * GROUP, true);
+			         a->start < (g + 1) * GROUP ? a->start : (g + 1) * GROUP, true);
 		if ((g + 1) * GROUP > a->end)
 			set_bits(a->bits, a->end, (g + 1) * GROUP, true);
-		for (uint64_t i = 0; i < GROUP / 64; i++)
-			n += (uint64_t)__builtin_popcountll(~bits[i]);
+		/* a group all free is not looked at: a terabyte has thousands */
+		n = head[1] == SAVED_FREE && g * GROUP >= a->start && (g + 1) * GROUP <= a->end
+		            ? GROUP
+		            : count_zeros(bits);
 		if (n != head[0])
 			return -EUCLEAN;
 		a->free += n - a->group[g].free;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * core.h - what opening, committing and closing share among media, super, tx, journal, alloc, inode, store
+ * core.h - what opening, committing and closing share among media, super, tx, journal, alloc,
+ * inode, store
  *
  * Other parts of pmemio need store.h only. Lock held unless a line says otherwise.
  */
@@ -9,16 +10,19 @@
 
 #include "pmemio/store.h"
 
-#define STAT_ADD(st, field, n) __atomic_fetch_add(&(st)->stats.field, (uint64_t)(n), __ATOMIC_RELAXED)
+#define STAT_ADD(st, field, n)                                                                     \
+	__atomic_fetch_add(&(st)->stats.field, (uint64_t)(n), __ATOMIC_RELAXED)
 
-/* --- persist.c ------------------------------------------------------------------------------------- */
+/* --- persist.c
+ * ------------------------------------------------------------------------------------- */
 
 enum persist_gran { GRAN_BYTE, GRAN_CACHE_LINE, GRAN_PAGE };
 /* The one place where a method is chosen. -EPERM: @want claims more than the mapping gives. */
 int persist_choose(enum persist_gran gran, enum pm_method want, enum pm_method *out,
-		   const char **reason);
+                   const char **reason);
 
-/* --- media.c: the calls that count --------------------------------------------------------------------- */
+/* --- media.c: the calls that count
+ * --------------------------------------------------------------------- */
 
 static inline bool media_slow(const struct pm_store *st)
 {
@@ -32,42 +36,51 @@ int med_sync(struct pm_store *st, uint64_t at, size_t len);
 int med_settle(struct pm_store *st, uint64_t at, size_t len);
 /* Map for mkfs: created and sized if need be. */
 int media_create(const char *path, const struct pm_mkfs_opts *o, struct pm_media *m,
-		 struct pm_error *why);
+                 struct pm_error *why);
 
-/* --- super.c --------------------------------------------------------------------------------------------- */
+/* --- super.c
+ * --------------------------------------------------------------------------------------------- */
 
 /* Choose and judge the superblock; @out is left alone on error. */
-int super_read(const struct pm_media *m, bool read_only, struct pm_super *out, struct pm_error *why);
+int super_read(const struct pm_media *m, bool read_only, struct pm_super *out,
+               struct pm_error *why);
 /* Write st->super durably as the next in turn. No lock needed; may block with PM_MSYNC. */
 int super_write(struct pm_store *st);
 /* The first write of a read-write open: next boot, not clean, the verifier by rule I5. */
 int super_begin(struct pm_store *st);
 
-/* --- journal.c ------------------------------------------------------------------------------------------- */
+/* --- journal.c
+ * ------------------------------------------------------------------------------------------- */
 
 /* Replay; on a read-write store end with a checkpoint that leaves every lane empty. */
 int journal_open(struct pm_store *st, struct pm_error *why);
 int journal_start(struct pm_store *st); /* the flusher thread, if the method needs one */
 /* No lock. Flush what is pending, checkpoint, end the thread. -EIO: not everything is durable. */
 int journal_stop(struct pm_store *st);
-void journal_drop(struct pm_store *st); /* no lock; end the thread, write nothing more than it was about to */
+void journal_drop(
+	struct pm_store *st); /* no lock; end the thread, write nothing more than it was about to */
 void journal_free(struct pm_store *st);
 size_t journal_max_rec(const struct pm_store *st);
 /* 0, or why no transaction may commit. */
 int journal_error(struct pm_store *st);
 /* Everything that can fail: room for a record of @len bytes. */
 int journal_reserve(struct pm_store *st, size_t len);
-/* Give @rec its seq and CRC and make it durable (at once, or by the flusher). After journal_reserve. */
+/* Give @rec its seq and CRC and make it durable (at once, or by the flusher). After
+ * journal_reserve. */
 pm_lsn journal_append(struct pm_store *st, struct pm_rec *rec);
-/* PM_MSYNC: the range was stored to the shared mapping and must be durable before any record that follows. */
+/* PM_MSYNC: the range was stored to the shared mapping and must be durable before any record that
+ * follows. */
 int journal_sync_first(struct pm_store *st, uint64_t at, size_t len);
-/* Release what waits for a checkpoint. True if that was done now; PM_MSYNC: asks the flusher, false. */
+/* Release what waits for a checkpoint. True if that was done now; PM_MSYNC: asks the flusher,
+ * false. */
 bool journal_checkpoint(struct pm_store *st);
 pm_lsn journal_last(const struct pm_store *st);
 pm_lsn journal_durable(const struct pm_store *st);
 pm_lsn journal_ckpt(const struct pm_store *st);
 
-/* --- tx.c -------------------------------------------------------------------------------------------------- */
+/* --- tx.c
+ * --------------------------------------------------------------------------------------------------
+ */
 
 struct pm_tx *tx_alloc(struct pm_store *st);
 void tx_destroy(struct pm_tx *tx);
@@ -77,9 +90,13 @@ int tx_zero_run(struct pm_tx *tx, uint64_t start, uint64_t len);
 int tx_note_slot(struct pm_tx *tx, uint64_t ino, bool freed);
 void tx_note_chunk(struct pm_tx *tx);
 
-/* --- alloc.c ------------------------------------------------------------------------------------------------- */
+/* --- alloc.c
+ * -------------------------------------------------------------------------------------------------
+ */
 
 int alloc_open(struct pm_store *st); /* all of [data_start, blocks) free */
+/* The first block in use of the run, else its end. The run lies inside the pool. */
+uint64_t blk_next_marked(struct pm_store *st, uint64_t start, uint64_t len);
 void alloc_close(struct pm_store *st);
 /* Room in the queues, so that @n following blk_give_queue calls cannot fail. */
 int alloc_reserve(struct pm_store *st, size_t n);
@@ -91,9 +108,12 @@ size_t alloc_save_size(struct pm_store *st);
 size_t alloc_save(struct pm_store *st, uint8_t *buf);
 int alloc_load(struct pm_store *st, const uint8_t *buf, size_t len, size_t *used);
 
-/* --- inode.c ------------------------------------------------------------------------------------------------- */
+/* --- inode.c
+ * -------------------------------------------------------------------------------------------------
+ */
 
-int table_open(struct pm_store *st, struct pm_error *why); /* the chunks; slots are all in use yet */
+int table_open(struct pm_store *st,
+               struct pm_error *why); /* the chunks; slots are all in use yet */
 void table_close(struct pm_store *st);
 void table_slot(struct pm_store *st, uint64_t ino, bool is_free);
 void table_pop_chunk(struct pm_store *st);
@@ -104,7 +124,9 @@ size_t table_save_size(struct pm_store *st);
 size_t table_save(struct pm_store *st, uint8_t *buf);
 int table_load(struct pm_store *st, const uint8_t *buf, size_t len);
 
-/* --- store.c -------------------------------------------------------------------------------------------------- */
+/* --- store.c
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Let go of a store without writing anything, as a kill would. */
 void store_drop(struct pm_store *st);

@@ -2,8 +2,8 @@
 /*
  * inode.c - the inode table: slots of 256 bytes in chunks of 16 blocks that belong to inode 0
  *
- * In memory: where each chunk lies, and one bit per slot that may be handed out. A slot whose inode is damaged is
- * never free here, so that nothing is written over what a repair may still want.
+ * In memory: where each chunk lies, and one bit per slot that may be handed out. A slot whose inode
+ * is damaged is never free here, so that nothing is written over what a repair may still want.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #define WORDS (PM_CHUNK_INODES / 64)
 
 struct chunk {
-	uint64_t start;		   /* block */
+	uint64_t start;            /* block */
 	uint64_t free_slot[WORDS]; /* bit set: free */
 	uint32_t nfree;
 };
@@ -24,7 +24,8 @@ struct pm_table {
 	uint64_t nfree, bad;
 };
 
-/* --- reading ------------------------------------------------------------------------------------------- */
+/* --- reading
+ * ------------------------------------------------------------------------------------------- */
 
 const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino)
 {
@@ -103,7 +104,9 @@ void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree)
 	*used = ino_count(st) - st->table->nfree;
 }
 
-/* --- slots ------------------------------------------------------------------------------------------------ */
+/* --- slots
+ * ------------------------------------------------------------------------------------------------
+ */
 
 void table_slot(struct pm_store *st, uint64_t ino, bool is_free)
 {
@@ -165,8 +168,8 @@ static int grow(struct pm_tx *tx, struct pm_store *st)
 	struct pm_inode *shadow;
 	struct blk_run run;
 	struct ext e;
-	int err = tx_take(tx, t->chunk[t->n - 1].start + PM_CHUNK_BLOCKS, PM_CHUNK_BLOCKS, BLK_WHOLE,
-			  &run);
+	int err = tx_take(tx, t->chunk[t->n - 1].start + PM_CHUNK_BLOCKS, PM_CHUNK_BLOCKS,
+	                  BLK_WHOLE, &run);
 
 	if (err)
 		return err;
@@ -231,7 +234,7 @@ int ino_new(struct pm_tx *tx, enum pm_type type, struct pm_inode **shadow)
 			break;
 		STAT_ADD(st, checksum_errors, 1);
 		store_log(st, 3, "free inode slot %llu is damaged and left alone",
-			  (unsigned long long)ino);
+		          (unsigned long long)ino);
 	}
 	err = tx_note_slot(tx, ino, false);
 	if (err) {
@@ -254,7 +257,9 @@ void ino_free(struct pm_tx *tx, struct pm_inode *shadow)
 	tx_note_slot(tx, ino, true);
 }
 
-/* --- opening --------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 int table_open(struct pm_store *st, struct pm_error *why)
 {
@@ -274,7 +279,8 @@ int table_open(struct pm_store *st, struct pm_error *why)
 	if (ino_verify(in0, 0) || in0->type != PM_REG || chunks == 0 ||
 	    chunks > st->super.blocks / PM_CHUNK_BLOCKS) {
 		err = -EUCLEAN;
-		why_set(why, "the inode of the inode table (inode 0) is damaged; restore from a copy");
+		why_set(why,
+		        "the inode of the inode table (inode 0) is damaged; restore from a copy");
 		goto fail;
 	}
 	for (uint64_t c = 1; c < chunks && !err; c++) {
@@ -283,14 +289,16 @@ int table_open(struct pm_store *st, struct pm_error *why)
 
 		err = ext_find(st, NULL, in0, lblk, &e);
 		if (!err && (e.lblk + e.len < lblk + PM_CHUNK_BLOCKS ||
-			     e.pblk + e.len > st->super.blocks || e.pblk < st->super.data_start))
+		             e.pblk + e.len > st->super.blocks || e.pblk < st->super.data_start))
 			err = -EIO;
 		if (!err)
 			err = add_chunk(st, e.pblk + (lblk - e.lblk));
 		if (err && err != -ENOMEM) {
 			err = -EUCLEAN;
-			why_set(why, "inode chunk %llu is missing from the inode table; restore from a copy",
-				(unsigned long long)c);
+			why_set(why,
+			        "inode chunk %llu is missing from the inode table; restore from a "
+			        "copy",
+			        (unsigned long long)c);
 		}
 	}
 	if (!err)
@@ -309,7 +317,8 @@ void table_close(struct pm_store *st)
 	st->table = NULL;
 }
 
-/* --- stored free slots: 32 bytes per chunk ------------------------------------------------------------------------ */
+/* --- stored free slots: 32 bytes per chunk
+ * ------------------------------------------------------------------------ */
 
 size_t table_save_size(struct pm_store *st)
 {

@@ -2,21 +2,24 @@
 /*
  * journal.c - lanes of redo records, replay, checkpoints, and the flusher thread of PM_MSYNC
  *
- * Records go to one lane until it is full; then a checkpoint makes everything in place durable, says so in that
- * lane's header, and the next lane is filled from its start. So a lane never wraps, the wear spreads, and what a
- * lane holds behind its newest record is older than the checkpoint and is told apart by its seq.
+ * Records go to one lane until it is full; then a checkpoint makes everything in place durable,
+ * says so in that lane's header, and the next lane is filled from its start. So a lane never wraps,
+ * the wear spreads, and what a lane holds behind its newest record is older than the checkpoint and
+ * is told apart by its seq.
  *
- *   seq = boot << 40 | counter. Each read-write open ends recovery with a checkpoint of boot << 40: the next record
- *   is that plus one, and no record of an earlier boot can ever follow it without a gap.
+ *   seq = boot << 40 | counter. Each read-write open ends recovery with a checkpoint of boot << 40:
+ * the next record is that plus one, and no record of an earlier boot can ever follow it without a
+ * gap.
  *
  * J1  A record is durable before any byte it describes changes in place.
  * J2  What a checkpoint names is durable in place before the lane header says so.
  * J3  A lane is reused from its start only after a checkpoint behind its records is durable.
  *
- * PM_MSYNC: the kernel may write any page of the shared mapping at any time, so records wait in DRAM and the flusher
- * alone touches lanes and metadata:
+ * PM_MSYNC: the kernel may write any page of the shared mapping at any time, so records wait in
+ * DRAM and the flusher alone touches lanes and metadata:
  *
- *   jobs' data synced -> jobs' fn commit -> ranges to sync first -> records to the lane, synced -> durable; applied in place
+ *   jobs' data synced -> jobs' fn commit -> ranges to sync first -> records to the lane, synced ->
+ * durable; applied in place
  */
 #include <errno.h>
 #include <isa-l/crc.h>
@@ -38,9 +41,9 @@ struct first { /* ranges to sync before the next records */
 };
 
 struct pm_journal {
-	unsigned lane;	   /* being filled */
-	size_t head;	   /* byte in its record area */
-	size_t area;	   /* bytes of a record area */
+	unsigned lane; /* being filled */
+	size_t head;   /* byte in its record area */
+	size_t area;   /* bytes of a record area */
 	pm_lsn last, durable, ckpt;
 	uint8_t copy[PM_MAX_LANES]; /* header copy to write next */
 	int err;
@@ -93,7 +96,8 @@ int journal_error(struct pm_store *st)
 	return st->journal->err;
 }
 
-/* --- checkpoint ------------------------------------------------------------------------------------------ */
+/* --- checkpoint
+ * ------------------------------------------------------------------------------------------ */
 
 /* Everything up to @seq is durable in place. May block with PM_MSYNC. */
 static int write_head(struct pm_store *st, unsigned lane, uint64_t seq)
@@ -141,7 +145,8 @@ bool journal_checkpoint(struct pm_store *st)
 	return false;
 }
 
-/* --- appending -------------------------------------------------------------------------------------------- */
+/* --- appending
+ * -------------------------------------------------------------------------------------------- */
 
 static void seal(struct pm_rec *rec, uint64_t seq)
 {
@@ -216,11 +221,14 @@ int journal_sync_first(struct pm_store *st, uint64_t at, size_t len)
 	}
 	j->first[j->nfirst++] = (struct first){ at, len };
 	/* no record is on its way to these blocks: let the view show the zeros */
-	madvise(st->media.view + at, len, MADV_DONTNEED);
+	if (madvise(st->media.view + at, len, MADV_DONTNEED))
+		memset(st->media.view + at, 0, len); /* pages larger than blocks */
 	return 0;
 }
 
-/* --- replay -------------------------------------------------------------------------------------------------- */
+/* --- replay
+ * --------------------------------------------------------------------------------------------------
+ */
 
 struct found {
 	uint64_t seq;
@@ -251,8 +259,8 @@ static bool read_head(struct pm_store *st, unsigned lane, uint64_t *seq)
 	return ok;
 }
 
-/* A whole record at @p, @left bytes from the end of the area. Its ranges are inside it and inside what the journal
- * may change. */
+/* A whole record at @p, @left bytes from the end of the area. Its ranges are inside it and inside
+ * what the journal may change. */
 static bool record_ok(const struct pm_store *st, const uint8_t *p, size_t left)
 {
 	const struct pm_rec *r = (const void *)p;
@@ -351,8 +359,9 @@ static int replay(struct pm_store *st, uint64_t ckpt, struct pm_error *why)
 		st->info.replayed++;
 	}
 	if (!err && f.n > st->info.replayed)
-		store_log(st, 6, "%llu records behind a gap in the journal were not acknowledged: dropped",
-			  (unsigned long long)(f.n - st->info.replayed));
+		store_log(st, 6,
+		          "%llu records behind a gap in the journal were not acknowledged: dropped",
+		          (unsigned long long)(f.n - st->info.replayed));
 	free(f.at);
 	return err;
 }
@@ -366,8 +375,9 @@ static int recover(struct pm_store *st, struct pm_error *why)
 	for (unsigned i = 0; i < st->super.lanes; i++) {
 		if (!read_head(st, i, &seq)) {
 			why_set(why,
-				"journal lane %u has a bad header; restore from a copy, or `berth check --repair`",
-				i);
+			        "journal lane %u has a bad header; restore from a copy, or `berth "
+			        "check --repair`",
+			        i);
 			STAT_ADD(st, checksum_errors, 1);
 			return -EUCLEAN;
 		}
@@ -407,7 +417,8 @@ int journal_open(struct pm_store *st, struct pm_error *why)
 	return err;
 }
 
-/* --- the flusher --------------------------------------------------------------------------------------------- */
+/* --- the flusher
+ * --------------------------------------------------------------------------------------------- */
 
 /* Flusher, no lock: in place is durable up to what was written so far. */
 static int flusher_checkpoint(struct pm_store *st)
@@ -468,7 +479,7 @@ static int flush_some(struct pm_store *st, struct pendings *batch)
 }
 
 static int flush_batch(struct pm_store *st, struct pendings *batch, const struct first *first,
-		       size_t nfirst)
+                       size_t nfirst)
 {
 	int err = 0;
 
@@ -499,8 +510,10 @@ static void fail(struct pm_store *st, int err)
 	drop_all(&st->journal->pending);
 	pthread_mutex_unlock(&st->lock);
 	super_new_verf(st);
-	store_log(st, 2, "the journal could not be flushed (%s): no more changes until the pool is opened again",
-		  strerror(-err));
+	store_log(st, 2,
+	          "the journal could not be flushed (%s): no more changes until the pool is opened "
+	          "again",
+	          strerror(-err));
 }
 
 static void sync_data(struct pm_store *st, struct pm_job *job)

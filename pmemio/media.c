@@ -2,9 +2,9 @@
 /*
  * media.c - the mapping of a pool, and the only stores, flushes, fences and syncs of metadata
  *
- * libpmem2 maps the pool and says at what granularity a store becomes durable; persist.c turns that into a
- * method. With PM_MSYNC a second, private mapping of the same file is the view (store.h tells why); a
- * read-only open is one private mapping, so that replay stays in memory.
+ * libpmem2 maps the pool and says at what granularity a store becomes durable; persist.c turns that
+ * into a method. With PM_MSYNC a second, private mapping of the same file is the view (store.h
+ * tells why); a read-only open is one private mapping, so that replay stays in memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +23,7 @@
 
 #include "pmemio/core.h"
 
-struct media_map { /* pm_media.priv */
+struct media_map {             /* pm_media.priv */
 	struct pmem2_map *map; /* NULL: read-only */
 	pmem2_flush_fn flush;
 	pmem2_drain_fn drain;
@@ -40,7 +40,8 @@ void why_set(struct pm_error *why, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* --- copies ---------------------------------------------------------------------------------------- */
+/* --- copies
+ * ---------------------------------------------------------------------------------------- */
 
 #ifdef __SSE2__
 static void nt_copy(uint8_t *dst, const uint8_t *src, size_t len)
@@ -100,7 +101,8 @@ void pm_copy_in(void *dst, const void *src, size_t len)
 	nt_copy(dst, src, len);
 }
 
-/* --- the real media's operations ------------------------------------------------------------------- */
+/* --- the real media's operations
+ * ------------------------------------------------------------------- */
 
 static void real_store(struct pm_media *m, void *dst, const void *src, size_t len)
 {
@@ -169,7 +171,8 @@ static const struct pm_media_ops real_ops = {
 	.close = real_close,
 };
 
-/* --- the calls that count ---------------------------------------------------------------------------- */
+/* --- the calls that count
+ * ---------------------------------------------------------------------------- */
 
 void med_store(struct pm_store *st, uint64_t at, const void *src, size_t len)
 {
@@ -197,7 +200,7 @@ int med_sync(struct pm_store *st, uint64_t at, size_t len)
 	if (err) {
 		STAT_ADD(st, flush_errors, 1);
 		store_log(st, 3, "sync of bytes %llu to %llu of the pool failed: %s",
-			  (unsigned long long)at, (unsigned long long)(at + len), strerror(-err));
+		          (unsigned long long)at, (unsigned long long)(at + len), strerror(-err));
 	}
 	return err;
 }
@@ -211,7 +214,8 @@ int med_settle(struct pm_store *st, uint64_t at, size_t len)
 	return 0;
 }
 
-/* --- locking -------------------------------------------------------------------------------------------- */
+/* --- locking
+ * -------------------------------------------------------------------------------------------- */
 
 /* Who holds the flock of @fd, as /proc/locks shows it; 0 unknown. */
 static long lock_holder(int fd)
@@ -231,7 +235,8 @@ static long lock_holder(int fd)
 		unsigned long long ino;
 		long who;
 
-		if (sscanf(line, "%*d: FLOCK %*s %*s %ld %x:%x:%llu", &who, &maj, &min, &ino) == 4 &&
+		if (sscanf(line, "%*d: FLOCK %*s %*s %ld %x:%x:%llu", &who, &maj, &min, &ino) ==
+		            4 &&
 		    ino == sb.st_ino && makedev(maj, min) == sb.st_dev && who > 0)
 			pid = who;
 	}
@@ -239,7 +244,8 @@ static long lock_holder(int fd)
 	return pid;
 }
 
-/* Both kinds: flock is seen by the other berth tools, OFD locks also travel over network file systems. */
+/* Both kinds: flock is seen by the other berth tools, OFD locks also travel over network file
+ * systems. */
 static int media_lock(int fd, bool shared, struct pm_error *why)
 {
 	struct flock fl = { .l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
@@ -262,7 +268,8 @@ static int media_lock(int fd, bool shared, struct pm_error *why)
 	return -EBUSY;
 }
 
-/* --- mapping ---------------------------------------------------------------------------------------------- */
+/* --- mapping
+ * ---------------------------------------------------------------------------------------------- */
 
 static int pmem2_fail(int rc, const char *what, struct pm_error *why)
 {
@@ -288,17 +295,19 @@ static int source_len(int fd, struct pmem2_source **src, size_t *len, struct pm_
 }
 
 static int choose(struct pm_media *m, enum pmem2_granularity g, enum pm_method want,
-		  struct pm_error *why)
+                  struct pm_error *why)
 {
 	static const char *const name[] = { "byte", "cache line", "page" };
-	enum persist_gran gran = g == PMEM2_GRANULARITY_BYTE	    ? GRAN_BYTE :
-				 g == PMEM2_GRANULARITY_CACHE_LINE ? GRAN_CACHE_LINE :
-								     GRAN_PAGE;
+	enum persist_gran gran = g == PMEM2_GRANULARITY_BYTE         ? GRAN_BYTE
+	                         : g == PMEM2_GRANULARITY_CACHE_LINE ? GRAN_CACHE_LINE
+	                                                             : GRAN_PAGE;
 	int err = persist_choose(gran, want, &m->method, &m->reason);
 
 	if (err == -EPERM)
-		why_set(why, "method %s claims more than this mapping gives (granularity: %s); use auto or msync",
-			pm_method_name(want), name[gran]);
+		why_set(why,
+		        "method %s claims more than this mapping gives (granularity: %s); use auto "
+		        "or msync",
+		        pm_method_name(want), name[gran]);
 	else if (err)
 		why_set(why, "unknown persistence method %d", (int)want);
 	return err;
@@ -343,7 +352,8 @@ static void *map_private(int fd, size_t len)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* A device-DAX node has no private mappings: shared and read-only then, and no replay (m->fixed). */
+/* A device-DAX node has no private mappings: shared and read-only then, and no replay (m->fixed).
+ */
 static int map_read_only(struct pm_media *m, struct pm_error *why)
 {
 	struct pmem2_source *src;
@@ -361,9 +371,9 @@ static int map_read_only(struct pm_media *m, struct pm_error *why)
 	}
 	if (!m->base) {
 		err = m->len ? -errno : -EINVAL;
-		why_set(why, m->len ? "cannot be mapped: %s" :
-				      "is empty; make a pool with `berth mkfs`",
-			strerror(-err));
+		why_set(why,
+		        m->len ? "cannot be mapped: %s" : "is empty; make a pool with `berth mkfs`",
+		        strerror(-err));
 		return err;
 	}
 	m->view = m->base;
@@ -374,7 +384,7 @@ static int map_read_only(struct pm_media *m, struct pm_error *why)
 
 /* Takes over @fd on success. */
 static int media_map(int fd, enum pm_method want, bool read_only, struct pm_media *m,
-		     struct pm_error *why)
+                     struct pm_error *why)
 {
 	struct media_map *mm = calloc(1, sizeof(*mm));
 	int err;
@@ -404,7 +414,7 @@ free_mm:
 }
 
 int media_open(const char *path, const struct pm_open_opts *o, struct pm_media *m,
-	       struct pm_error *why)
+               struct pm_error *why)
 {
 	int fd = open(path, (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC), err;
 	struct stat sb;
@@ -421,7 +431,8 @@ int media_open(const char *path, const struct pm_open_opts *o, struct pm_media *
 	}
 	if (S_ISREG(sb.st_mode) && (size_t)sb.st_size < 2 * PM_BLOCK) {
 		err = -EINVAL;
-		why_set(why, "is not a berth pool (too short); make one with `berth mkfs %s`", path);
+		why_set(why, "is not a berth pool (too short); make one with `berth mkfs %s`",
+		        path);
 		goto close_fd;
 	}
 	err = media_lock(fd, o->read_only, why);
@@ -434,7 +445,9 @@ close_fd:
 	return err;
 }
 
-/* --- mkfs ---------------------------------------------------------------------------------------------------- */
+/* --- mkfs
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* Does @fd hold anything that mkfs would destroy? */
 static int refuse_data(int fd, const struct stat *sb, struct pm_error *why)
@@ -457,7 +470,7 @@ static int refuse_data(int fd, const struct stat *sb, struct pm_error *why)
 }
 
 static int size_file(int fd, const struct stat *sb, const struct pm_mkfs_opts *o, bool *zeroed,
-		     struct pm_error *why)
+                     struct pm_error *why)
 {
 	uint64_t size = o->size ? o->size : (uint64_t)sb->st_size;
 	int err;
@@ -469,16 +482,17 @@ static int size_file(int fd, const struct stat *sb, const struct pm_mkfs_opts *o
 	}
 	if (size < PM_MIN_SIZE) {
 		why_set(why, "%llu bytes are too few; a pool has 16 MiB at least",
-			(unsigned long long)size);
+		        (unsigned long long)size);
 		return -EINVAL;
 	}
-	/* through zero: no journal record of an earlier pool may survive; a file that was given its blocks
-	 * beforehand and holds nothing keeps them */
+	/* through zero: no journal record of an earlier pool may survive; a file that was given its
+	 * blocks beforehand and holds nothing keeps them */
 	if ((uint64_t)sb->st_size != size || lseek(fd, 0, SEEK_DATA) >= 0) {
-		if ((lseek(fd, 0, SEEK_DATA) >= 0 && ftruncate(fd, 0)) || ftruncate(fd, (off_t)size)) {
+		if ((lseek(fd, 0, SEEK_DATA) >= 0 && ftruncate(fd, 0)) ||
+		    ftruncate(fd, (off_t)size)) {
 			err = -errno;
 			why_set(why, "cannot be sized to %llu bytes: %s", (unsigned long long)size,
-				strerror(-err));
+			        strerror(-err));
 			return err;
 		}
 	}
@@ -487,7 +501,7 @@ static int size_file(int fd, const struct stat *sb, const struct pm_mkfs_opts *o
 }
 
 int media_create(const char *path, const struct pm_mkfs_opts *o, struct pm_media *m,
-		 struct pm_error *why)
+                 struct pm_error *why)
 {
 	bool made = false, zeroed = false;
 	struct stat sb;

@@ -6,15 +6,17 @@
 
 const char *pm_method_name(enum pm_method m)
 {
-	static const char *const name[] = { [PM_AUTO] = "auto",	  [PM_FENCE] = "fence",
-					    [PM_CLWB] = "clwb",	  [PM_MSYNC] = "msync",
-					    [PM_VOLATILE] = "volatile" };
+	static const char *const name[] = { [PM_AUTO] = "auto",
+		                            [PM_FENCE] = "fence",
+		                            [PM_CLWB] = "clwb",
+		                            [PM_MSYNC] = "msync",
+		                            [PM_VOLATILE] = "volatile" };
 
 	return (unsigned)m < sizeof(name) / sizeof(name[0]) ? name[m] : "unknown";
 }
 
 int persist_choose(enum persist_gran gran, enum pm_method want, enum pm_method *out,
-		   const char **reason)
+                   const char **reason)
 {
 	static const struct {
 		enum pm_method best;

@@ -2,12 +2,12 @@
 /*
  * store.c - open, recover, close
  *
- * Open:  superblock -> next boot, not clean (the first write) -> replay, empty journal -> inode table ->
- *        free space, loaded after a clean close and else gathered from the inodes -> orphans freed
- * Close: unstable writes committed -> checkpoint -> free space stored in free blocks -> clean
+ * Open:  superblock -> next boot, not clean (the first write) -> replay, empty journal -> inode
+ * table -> free space, loaded after a clean close and else gathered from the inodes -> orphans
+ * freed Close: unstable writes committed -> checkpoint -> free space stored in free blocks -> clean
  *
- * Every step of an open may be cut off and done again: what it leaves on the media is either the old state or one
- * that the same steps lead on from.
+ * Every step of an open may be cut off and done again: what it leaves on the media is either the
+ * old state or one that the same steps lead on from.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -42,7 +42,8 @@ static uint64_t now_usec(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-/* --- free space gathered from the inodes ------------------------------------------------------------------ */
+/* --- free space gathered from the inodes
+ * ------------------------------------------------------------------ */
 
 struct gather {
 	struct pm_store *st;
@@ -56,24 +57,23 @@ static void complain(struct gather *g, const char *what, uint64_t blk)
 {
 	if (g->bad++ < 16)
 		store_log(g->st, 3, "inode %llu: %s (block 0x%llx); run `berth check`",
-			  (unsigned long long)g->ino, what, (unsigned long long)blk);
+		          (unsigned long long)g->ino, what, (unsigned long long)blk);
 	STAT_ADD(g->st, checksum_errors, 1);
 }
 
 static bool mark(struct gather *g, uint64_t start, uint64_t len)
 {
 	const struct pm_super *s = &g->st->super;
+	uint64_t taken;
 
 	if (start < s->data_start || len > s->blocks || start > s->blocks - len) {
 		complain(g, "names blocks outside the pool", start);
 		return false;
 	}
-	for (uint64_t b = start; b < start + len; b++) {
-		if (blk_marked(g->st, b)) {
-			complain(g, "shares a block", b);
-			break;
-		}
-	}
+	taken = blk_next_marked(g->st, start, len);
+
+	if (taken < start + len)
+		complain(g, "shares a block", taken);
 	blk_mark(g->st, start, len);
 	return true;
 }
@@ -156,7 +156,8 @@ static int gather_all(struct gather *g)
 	return err;
 }
 
-/* Orphans lose their blocks only now: their freeing needs transactions, and those the whole of free space. */
+/* Orphans lose their blocks only now: their freeing needs transactions, and those the whole of free
+ * space. */
 static void reap_orphans(struct gather *g)
 {
 	for (size_t i = 0; i < g->norphan; i++) {
@@ -164,11 +165,12 @@ static void reap_orphans(struct gather *g)
 
 		if (err)
 			store_log(g->st, 4, "orphan inode %llu could not be freed: %s",
-				  (unsigned long long)g->orphan[i], strerror(-err));
+			          (unsigned long long)g->orphan[i], strerror(-err));
 	}
 }
 
-/* --- stored free space ---------------------------------------------------------------------------------------- */
+/* --- stored free space
+ * ---------------------------------------------------------------------------------------- */
 
 static bool load_space(struct pm_store *st, const struct pm_super *old)
 {
@@ -186,7 +188,8 @@ static bool load_space(struct pm_store *st, const struct pm_super *old)
 	return true;
 }
 
-/* The run is free space itself: it need not outlive the next open. Failing costs the next open a walk, no more. */
+/* The run is free space itself: it need not outlive the next open. Failing costs the next open a
+ * walk, no more. */
 static void save_space(struct pm_store *st)
 {
 	struct pm_super *s = &st->super;
@@ -217,7 +220,9 @@ static void save_space(struct pm_store *st)
 	s->saved_crc = crc;
 }
 
-/* --- opening ----------------------------------------------------------------------------------------------------- */
+/* --- opening
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static int reset_space(struct pm_store *st, struct pm_error *why)
 {
@@ -230,7 +235,7 @@ static int reset_space(struct pm_store *st, struct pm_error *why)
 }
 
 static int find_space(struct pm_store *st, const struct pm_super *old, struct gather *g,
-		      struct pm_error *why)
+                      struct pm_error *why)
 {
 	int err = reset_space(st, why);
 
@@ -318,7 +323,7 @@ static int make_zero(struct pm_store *st)
 }
 
 int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
-		     struct pm_error *why)
+                     struct pm_error *why)
 {
 	uint64_t t0 = now_usec();
 	struct pm_store *st = calloc(1, sizeof(*st));
@@ -346,7 +351,7 @@ int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm
 }
 
 int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store **out,
-	    struct pm_error *why)
+            struct pm_error *why)
 {
 	struct pm_error plain = { .text = "" };
 	struct pm_media m;
@@ -365,7 +370,9 @@ int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store *
 	return err;
 }
 
-/* --- closing ------------------------------------------------------------------------------------------------------ */
+/* --- closing
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static int close_clean(struct pm_store *st)
 {
@@ -406,7 +413,9 @@ void store_drop(struct pm_store *st)
 	m.ops->close(&m);
 }
 
-/* --- questions ------------------------------------------------------------------------------------------------------ */
+/* --- questions
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 void pm_get_info(struct pm_store *st, struct pm_info *out)
 {

@@ -2,8 +2,9 @@
 /*
  * super.c - the two superblocks, and mkfs
  *
- * A superblock is written to the copy that its seq selects (seq & 1), so that the other one stays whole while
- * this one is on its way. Only open, close and the first unstable write of an open change it.
+ * A superblock is written to the copy that its seq selects (seq & 1), so that the other one stays
+ * whole while this one is on its way. Only open, close and the first unstable write of an open
+ * change it.
  */
 #include <errno.h>
 #include <isa-l/crc.h>
@@ -46,7 +47,8 @@ static bool has_magic(const struct pm_super *s)
 	return !memcmp(s->magic, PM_MAGIC, sizeof(s->magic));
 }
 
-/* --- reading ----------------------------------------------------------------------------------------- */
+/* --- reading
+ * ----------------------------------------------------------------------------------------- */
 
 static int judge_version(const struct pm_super *s, bool read_only, struct pm_error *why)
 {
@@ -54,42 +56,46 @@ static int judge_version(const struct pm_super *s, bool read_only, struct pm_err
 
 	if (s->version == 0 || s->version > PM_VERSION) {
 		why_set(why, "has format version %u, this program knows %u; use a newer berth",
-			s->version, PM_VERSION);
+		        s->version, PM_VERSION);
 		return -EPROTONOSUPPORT;
 	}
 	bits = s->incompat & ~PM_INCOMPAT_KNOWN;
 	if (bits) {
 		why_set(why, "has unknown incompatible features 0x%llx; use a newer berth",
-			(unsigned long long)bits);
+		        (unsigned long long)bits);
 		return -EPROTONOSUPPORT;
 	}
 	bits = s->ro_compat & ~PM_ROCOMPAT_KNOWN;
 	if (bits && !read_only) {
-		why_set(why, "has unknown features 0x%llx that allow reading only; use a newer berth",
-			(unsigned long long)bits);
+		why_set(why,
+		        "has unknown features 0x%llx that allow reading only; use a newer berth",
+		        (unsigned long long)bits);
 		return -EPROTONOSUPPORT;
 	}
 	return 0;
 }
 
-/* The checksum is right, so this catches our own mistakes and a pool cut short; later code trusts it. */
+/* The checksum is right, so this catches our own mistakes and a pool cut short; later code trusts
+ * it. */
 static int judge_geometry(const struct pm_super *s, size_t len, struct pm_error *why)
 {
 	uint64_t lanes = (uint64_t)s->lanes * s->lane_blocks;
 
 	if (s->blocks > len / PM_BLOCK) {
-		why_set(why, "is cut short: made with %llu bytes, has %llu; restore its full length",
-			(unsigned long long)s->blocks * PM_BLOCK, (unsigned long long)len);
+		why_set(why,
+		        "is cut short: made with %llu bytes, has %llu; restore its full length",
+		        (unsigned long long)s->blocks * PM_BLOCK, (unsigned long long)len);
 		return -EUCLEAN;
 	}
 	if (s->lanes == 0 || s->lanes > PM_MAX_LANES || s->lane_blocks < 2 || s->lane_start < 2 ||
 	    s->lane_start >= s->blocks || lanes > s->blocks - s->lane_start ||
 	    s->data_start != s->lane_start + lanes || s->data_start + PM_CHUNK_BLOCKS > s->blocks ||
 	    (s->saved_blocks && (s->saved_start < s->data_start || s->saved_start >= s->blocks ||
-				 s->saved_blocks > s->blocks - s->saved_start ||
-				 s->saved_bytes > s->saved_blocks * PM_BLOCK))) {
-		why_set(why, "superblock seq %llu describes an impossible layout; restore from a copy",
-			(unsigned long long)s->seq);
+	                         s->saved_blocks > s->blocks - s->saved_start ||
+	                         s->saved_bytes > s->saved_blocks * PM_BLOCK))) {
+		why_set(why,
+		        "superblock seq %llu describes an impossible layout; restore from a copy",
+		        (unsigned long long)s->seq);
 		return -EUCLEAN;
 	}
 	return 0;
@@ -111,17 +117,20 @@ int super_read(const struct pm_media *m, bool read_only, struct pm_super *out, s
 		if (!has_magic(&copy[i]))
 			continue;
 		magic = true;
-		if (copy[i].crc != pm_crc(&copy[i], sizeof(copy[i]), offsetof(struct pm_super, crc)))
+		if (copy[i].crc !=
+		    pm_crc(&copy[i], sizeof(copy[i]), offsetof(struct pm_super, crc)))
 			continue;
 		if (!best || copy[i].seq > best->seq)
 			best = &copy[i];
 	}
 	if (!magic) {
-		why_set(why, "is not a berth pool (no %s magic); make one with `berth mkfs`", PM_MAGIC);
+		why_set(why, "is not a berth pool (no %s magic); make one with `berth mkfs`",
+		        PM_MAGIC);
 		return -EINVAL;
 	}
 	if (!best) {
-		why_set(why, "superblocks 0 and 1 have bad checksums; restore blocks 0 and 1 from a copy");
+		why_set(why, "superblocks 0 and 1 have bad checksums; restore blocks 0 and 1 from "
+		             "a copy");
 		return -EUCLEAN;
 	}
 	err = judge_version(best, read_only, why);
@@ -132,7 +141,8 @@ int super_read(const struct pm_media *m, bool read_only, struct pm_super *out, s
 	return err;
 }
 
-/* --- writing ------------------------------------------------------------------------------------------ */
+/* --- writing
+ * ------------------------------------------------------------------------------------------ */
 
 static int write_next(struct pm_store *st, const struct pm_super *next)
 {
@@ -202,11 +212,13 @@ int super_note_unstable(struct pm_store *st)
 	return err;
 }
 
-/* The new one need not be on the media: data was unstable, so PM_STATE_UNSTABLE is, and a store that lost a flush
- * never closes clean. */
+/* The new one need not be on the media: data was unstable, so PM_STATE_UNSTABLE is, and a store
+ * that lost a flush never closes clean. */
 void super_new_verf(struct pm_store *st)
 {
+	pthread_mutex_lock(&st->super_lock);
 	__atomic_store_n(&st->super.write_verf, random_verf(), __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&st->super_lock);
 }
 
 void pm_write_verf(struct pm_store *st, uint8_t verf[8])
@@ -221,7 +233,9 @@ const uint8_t *pm_secret(struct pm_store *st)
 	return st->super.secret; /* constant while open */
 }
 
-/* --- mkfs ------------------------------------------------------------------------------------------------ */
+/* --- mkfs
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static int mk_settle(struct pm_media *m, uint64_t at, size_t len)
 {
@@ -232,7 +246,8 @@ static int mk_settle(struct pm_media *m, uint64_t at, size_t len)
 	return 0;
 }
 
-/* 1/64 of the pool for the journal, 256 KiB to 4 MiB a lane, fewer lanes where that is too little. */
+/* 1/64 of the pool for the journal, 256 KiB to 4 MiB a lane, fewer lanes where that is too little.
+ */
 static void layout(struct pm_super *s, size_t len, unsigned lanes)
 {
 	uint64_t total = len / 64, each;
@@ -258,24 +273,24 @@ static void layout(struct pm_super *s, size_t len, unsigned lanes)
 static void root_inode(struct pm_inode *in, const struct pm_mkfs_opts *o)
 {
 	*in = (struct pm_inode){ .type = PM_DIR,
-				 .ino = PM_ROOT_INO,
-				 .gen = 1,
-				 .mode = o->root_mode ? o->root_mode & 07777 : 0755,
-				 .nlink = 2,
-				 .uid = o->root_uid,
-				 .gid = o->root_gid,
-				 .parent = PM_ROOT_INO };
+		                 .ino = PM_ROOT_INO,
+		                 .gen = 1,
+		                 .mode = o->root_mode ? o->root_mode & 07777 : 0755,
+		                 .nlink = 2,
+		                 .uid = o->root_uid,
+		                 .gid = o->root_gid,
+		                 .parent = PM_ROOT_INO };
 	in->atime = in->mtime = in->ctime = store_now();
 }
 
 static void table_inode(struct pm_inode *in, const struct pm_super *s)
 {
 	*in = (struct pm_inode){ .type = PM_REG,
-				 .gen = 1,
-				 .mode = 0600,
-				 .nlink = 1,
-				 .size = PM_CHUNK_BLOCKS * PM_BLOCK,
-				 .blocks = PM_CHUNK_BLOCKS };
+		                 .gen = 1,
+		                 .mode = 0600,
+		                 .nlink = 1,
+		                 .size = PM_CHUNK_BLOCKS * PM_BLOCK,
+		                 .blocks = PM_CHUNK_BLOCKS };
 	in->atime = in->mtime = in->ctime = store_now();
 	in->u.ext[0] = (struct pm_ext){ .len_lo = PM_CHUNK_BLOCKS };
 	in->u.ext[0].pblk = s->data_start & ((1ull << 44) - 1);
@@ -323,10 +338,10 @@ int mkfs_media(struct pm_media *m, const struct pm_mkfs_opts *o, struct pm_error
 
 	if (m->len < PM_MIN_SIZE || o->lanes > PM_MAX_LANES ||
 	    strnlen(o->label, sizeof(o->label)) == sizeof(o->label) || o->root_mode > 07777) {
-		why_set(why, m->len < PM_MIN_SIZE    ? "is too small; a pool has 16 MiB at least" :
-			     o->lanes > PM_MAX_LANES ? "cannot have more than 64 journal lanes" :
-			     o->root_mode > 07777    ? "cannot have that mode on its root" :
-						       "cannot have a label of more than 63 bytes");
+		why_set(why, m->len < PM_MIN_SIZE      ? "is too small; a pool has 16 MiB at least"
+		             : o->lanes > PM_MAX_LANES ? "cannot have more than 64 journal lanes"
+		             : o->root_mode > 07777    ? "cannot have that mode on its root"
+		                                    : "cannot have a label of more than 63 bytes");
 		return -EINVAL;
 	}
 	if (sodium_init() < 0) {

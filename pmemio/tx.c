@@ -4,12 +4,14 @@
  *
  * Commit, on media with a cheap flush:
  *
- *   new blocks stored and flushed  -- drain -->  record flushed  -- drain -->  changes in place, flushed
- *   (they and the caller's data)                 (journal_append)              (the next drain covers them)
+ *   new blocks stored and flushed  -- drain -->  record flushed  -- drain -->  changes in place,
+ * flushed (they and the caller's data)                 (journal_append)              (the next
+ * drain covers them)
  *
- * so at most two drains, and one where nothing is new. Before the record is durable no byte that anything durable
- * leads to has changed; after it recovery makes the rest of the changes. With PM_MSYNC new blocks travel in the
- * record too, the changes go to the private view, and the flusher does the rest.
+ * so at most two drains, and one where nothing is new. Before the record is durable no byte that
+ * anything durable leads to has changed; after it recovery makes the rest of the changes. With
+ * PM_MSYNC new blocks travel in the record too, the changes go to the private view, and the flusher
+ * does the rest.
  *
  * Memory of a transaction (shadows, lists) is kept from one to the next.
  */
@@ -19,7 +21,7 @@
 #include "pmemio/core.h"
 
 #define CHUNK (256u << 10) /* of shadow memory */
-#define KEEP 4u		   /* chunks kept between transactions */
+#define KEEP  4u           /* chunks kept between transactions */
 
 struct edit {
 	const uint8_t *at; /* view */
@@ -63,7 +65,8 @@ struct pm_tx {
 	uint8_t scratch[PM_BLOCK]; /* what edits get when memory ran out */
 };
 
-/* --- memory -------------------------------------------------------------------------------------------- */
+/* --- memory
+ * -------------------------------------------------------------------------------------------- */
 
 static int room(void **at, size_t *cap, size_t n, size_t size)
 {
@@ -221,7 +224,8 @@ struct pm_store *tx_store(const struct pm_tx *tx)
 	return tx->st;
 }
 
-/* --- building a transaction -------------------------------------------------------------------------------- */
+/* --- building a transaction
+ * -------------------------------------------------------------------------------- */
 
 struct pm_tx *tx_begin(struct pm_store *st)
 {
@@ -244,7 +248,9 @@ static struct edit *add_edit(struct pm_tx *tx, const void *at, size_t len, enum 
 		return NULL;
 	}
 	e = &tx->edit[tx->nedit];
-	*e = (struct edit){ .at = at, .shadow = shadow, .len = (uint32_t)len, .kind = (uint8_t)kind };
+	*e = (struct edit){
+		.at = at, .shadow = shadow, .len = (uint32_t)len, .kind = (uint8_t)kind
+	};
 	hash_put(tx, tx->nedit++);
 	return e;
 }
@@ -302,7 +308,8 @@ int tx_take(struct pm_tx *tx, uint64_t goal, uint64_t want, unsigned flags, stru
 	return err;
 }
 
-/* What happened to a metadata block that is given up no longer matters, so its changes are not journaled. */
+/* What happened to a metadata block that is given up no longer matters, so its changes are not
+ * journaled. */
 void tx_give(struct pm_tx *tx, uint64_t start, uint64_t len, bool meta)
 {
 	if (len == 0)
@@ -349,7 +356,9 @@ void tx_note_chunk(struct pm_tx *tx)
 	tx->grew = true;
 }
 
-/* --- commit ---------------------------------------------------------------------------------------------------- */
+/* --- commit
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void put_crc(struct edit *e)
 {

@@ -52,10 +52,10 @@ void pool_mkfs(struct test_pool *p, const char *tag, uint64_t size)
 int pool_try_open(struct test_pool *p, enum pm_method method, struct pm_error *why)
 {
 	static const char *const gran[] = { [PM_AUTO] = "CACHE_LINE",
-					    [PM_FENCE] = "BYTE",
-					    [PM_CLWB] = "CACHE_LINE",
-					    [PM_MSYNC] = "PAGE",
-					    [PM_VOLATILE] = "PAGE" };
+		                            [PM_FENCE] = "BYTE",
+		                            [PM_CLWB] = "CACHE_LINE",
+		                            [PM_MSYNC] = "PAGE",
+		                            [PM_VOLATILE] = "PAGE" };
 	struct pm_open_opts o = { .method = method, .log = log_line };
 
 	setenv("PMEM2_FORCE_GRANULARITY", gran[method], 1);
@@ -101,7 +101,8 @@ void pool_copy(struct test_pool *to, const struct test_pool *from, const char *t
 		off_t end = lseek(in, at, SEEK_HOLE);
 
 		while (at < end) {
-			size_t want = (size_t)(end - at) < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
+			size_t want =
+				(size_t)(end - at) < sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
 			ssize_t n = pread(in, buf, want, at);
 
 			if (n <= 0 || pwrite(out, buf, (size_t)n, at) != n)

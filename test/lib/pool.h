@@ -35,7 +35,8 @@ void pool_drop(struct test_pool *p);
 /* Wait until @lsn is durable. Returns what the wait brought. */
 int pool_wait(struct pm_store *st, pm_lsn lsn);
 
-/* For calls that take a struct pm_wait: waiter_init, call, then waiter_result(w, what the call returned). */
+/* For calls that take a struct pm_wait: waiter_init, call, then waiter_result(w, what the call
+ * returned). */
 struct test_waiter {
 	struct pm_wait w;
 	struct waiter_sync *sync;

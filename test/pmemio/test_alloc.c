@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_alloc.c - free space: random use against a shadow map, goals, alignment, the reserve, the waiting queues */
+/* test_alloc.c - free space: random use against a shadow map, goals, alignment, the reserve, the
+ * waiting queues */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -49,7 +50,7 @@ struct shadow {
 static void shadow_take(struct shadow *s, struct test_pool *p, struct blk_run run)
 {
 	cr_assert(run.len > 0 && run.start >= p->st->super.data_start &&
-		  run.start + run.len <= p->st->super.blocks);
+	          run.start + run.len <= p->st->super.blocks);
 	for (uint64_t b = run.start; b < run.start + run.len; b++) {
 		cr_assert_not(s->used[b], "block %llu was given twice", (unsigned long long)b);
 		s->used[b] = 1;
@@ -78,7 +79,7 @@ static void shadow_agrees(struct shadow *s, struct test_pool *p)
 {
 	for (uint64_t b = 0; b < p->st->super.blocks; b++)
 		cr_assert_eq(s->used[b] != 0, blk_marked(p->st, b), "block %llu",
-			     (unsigned long long)b);
+		             (unsigned long long)b);
 }
 
 Test(alloc, agrees_with_a_shadow_map_over_random_use)
@@ -111,7 +112,7 @@ Test(alloc, agrees_with_a_shadow_map_over_random_use)
 		if (err) {
 			cr_assert_eq(err, -ENOSPC);
 			cr_assert((flags & BLK_WHOLE) || count_free(&p) <= res,
-				  "-ENOSPC with free blocks");
+			          "-ENOSPC with free blocks");
 			continue;
 		}
 		cr_assert(run.len <= want && (!(flags & BLK_WHOLE) || run.len == want));
@@ -136,7 +137,7 @@ Test(alloc, a_free_goal_is_taken_and_the_run_goes_on_to_the_next_used_block)
 	cr_assert(a.start == 5000 && a.len == 10);
 	cr_assert_eq(blk_take(p.st, 4990, 100, 0, 0, &b), 0);
 	cr_assert(b.start == 4990 && b.len == 10, "got %llu+%llu", (unsigned long long)b.start,
-		  (unsigned long long)b.len);
+	          (unsigned long long)b.len);
 	cr_assert_eq(blk_take(p.st, 4980, 100, 0, BLK_WHOLE, &b), 0);
 	cr_assert(b.len == 100);
 	cr_assert_eq(blk_take(p.st, 5010, 100, 0, BLK_WHOLE, &b), 0);
@@ -225,7 +226,8 @@ Test(alloc, freed_metadata_waits_for_a_checkpoint_and_shortage_forces_one)
 	pool_drop(&p);
 }
 
-/* With a slow flush even data waits: until its freeing is durable an old record of the file leads to it. */
+/* With a slow flush even data waits: until its freeing is durable an old record of the file leads
+ * to it. */
 Test(alloc, freed_data_waits_until_durable_on_slow_media)
 {
 	struct test_pool p;

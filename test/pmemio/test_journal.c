@@ -2,8 +2,8 @@
 /*
  * test_journal.c - transactions reach the media whole, in order, or not at all
  *
- * The root inode is the guinea pig: uid counts transactions, verf and rdev show whether one was whole. A kill is a
- * copy of the media while the store is open.
+ * The root inode is the guinea pig: uid counts transactions, verf and rdev show whether one was
+ * whole. A kill is a copy of the media while the store is open.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -81,7 +81,8 @@ static void forget_root(const char *path, uint64_t data_start)
 /* Byte of record number @n (from 0) in a lane where all are alike. */
 static off_t record_at(struct pm_store *st, unsigned lane, unsigned n, struct pm_rec *rec)
 {
-	uint64_t at = (st->super.lane_start + (uint64_t)lane * st->super.lane_blocks + 1) * PM_BLOCK;
+	uint64_t at =
+		(st->super.lane_start + (uint64_t)lane * st->super.lane_blocks + 1) * PM_BLOCK;
 
 	for (unsigned i = 0;; i++) {
 		memcpy(rec, st->media.base + at, sizeof(*rec));
@@ -92,7 +93,8 @@ static off_t record_at(struct pm_store *st, unsigned lane, unsigned n, struct pm
 	}
 }
 
-/* --- transactions --------------------------------------------------------------------------------------- */
+/* --- transactions
+ * --------------------------------------------------------------------------------------- */
 
 Test(tx, an_empty_one_has_lsn_0_and_leaves_no_record)
 {
@@ -180,7 +182,8 @@ Test(tx, costs_one_drain_or_two_with_new_blocks_and_64_bytes_of_journal_per_stru
 	cr_assert_eq(tx_commit(tx, NULL), 0);
 	pm_get_stats(p.st, &b);
 	cr_assert_eq(b.drains - a.drains, 2);
-	cr_assert_leq(b.journal_bytes - a.journal_bytes, 3 * 8 + 64, "a new block went into the record");
+	cr_assert_leq(b.journal_bytes - a.journal_bytes, 3 * 8 + 64,
+	              "a new block went into the record");
 	cr_assert_eq(*(uint8_t *)blk_ptr(p.st, run.start), 0xee);
 	pool_drop(&p);
 }
@@ -223,7 +226,8 @@ Test(tx, many_objects_in_one)
 			w[511] = ~b;
 		}
 		for (uint64_t b = 0; b < 300; b++)
-			cr_assert_neq(tx_look(tx, blk_ptr(p.st, run.start + b)), blk_ptr(p.st, run.start + b));
+			cr_assert_neq(tx_look(tx, blk_ptr(p.st, run.start + b)),
+			              blk_ptr(p.st, run.start + b));
 		cr_assert_eq(tx_commit(tx, NULL), 0);
 		for (uint64_t b = 0; b < 300; b++) {
 			const uint64_t *w = blk_ptr(p.st, run.start + b);
@@ -234,7 +238,9 @@ Test(tx, many_objects_in_one)
 	pool_drop(&p);
 }
 
-/* --- replay ------------------------------------------------------------------------------------------------ */
+/* --- replay
+ * ------------------------------------------------------------------------------------------------
+ */
 
 Test(replay, brings_back_what_was_not_yet_in_place)
 {
@@ -372,7 +378,8 @@ Test(replay, is_the_same_when_done_twice_and_when_only_looking)
 	pool_drop(&p);
 }
 
-/* --- checkpoints ---------------------------------------------------------------------------------------------- */
+/* --- checkpoints
+ * ---------------------------------------------------------------------------------------------- */
 
 /* Thousands of transactions go through every lane several times; a kill loses none of them. */
 Test(checkpoint, full_lanes_are_left_behind_and_a_kill_at_any_time_loses_nothing)
@@ -417,7 +424,9 @@ Test(checkpoint, a_clean_close_leaves_nothing_to_replay)
 	pool_drop(&p);
 }
 
-/* --- msync ------------------------------------------------------------------------------------------------------- */
+/* --- msync
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 Test(msync, is_visible_at_once_and_durable_when_the_wait_ends)
 {
@@ -484,9 +493,11 @@ Test(msync, new_blocks_and_lanes_many_times_round)
 			tx = tx_begin(p.st);
 			if (run.len)
 				tx_give(tx, run.start, run.len, true);
-			cr_assert_eq(tx_take(tx, 0, 2, BLK_WHOLE, &run), 0, "blocks do not come back");
+			cr_assert_eq(tx_take(tx, 0, 2, BLK_WHOLE, &run), 0,
+			             "blocks do not come back");
 			for (unsigned b = 0; b < 2; b++)
-				memset(tx_new_block(tx, run.start + b, TX_RAW), (int)n & 0xff, PM_BLOCK);
+				memset(tx_new_block(tx, run.start + b, TX_RAW), (int)n & 0xff,
+				       PM_BLOCK);
 			ino_edit(tx, root(&p))->uid = ++n;
 			cr_assert_eq(tx_commit(tx, &lsn), 0);
 			pthread_mutex_unlock(&p.st->lock);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * test_store.c - what survives closing and killing: inodes, slots, free space, orphans, the write verifier
+ * test_store.c - what survives closing and killing: inodes, slots, free space, orphans, the write
+ * verifier
  *
  * Files are made here from the parts below names: an inode of the table and an extent.
  */
@@ -98,7 +99,8 @@ static uint64_t inodes(struct test_pool *p)
 
 static const enum pm_method methods[] = { PM_CLWB, PM_FENCE, PM_MSYNC, PM_VOLATILE };
 
-/* --- inodes ------------------------------------------------------------------------------------------- */
+/* --- inodes
+ * ------------------------------------------------------------------------------------------- */
 
 Test(inodes, a_freed_slot_is_used_again_under_another_generation)
 {
@@ -127,7 +129,9 @@ Test(inodes, a_freed_slot_is_used_again_under_another_generation)
 
 Test(inodes, nonsense_ids_are_stale)
 {
-	static const struct pm_id id[] = { { 0, 1 }, { 1, 2 }, { 255, 1 }, { 256, 1 }, { ~0ull, 1 } };
+	static const struct pm_id id[] = {
+		{ 0, 1 }, { 1, 2 }, { 255, 1 }, { 256, 1 }, { ~0ull, 1 }
+	};
 	struct test_pool p;
 
 	pool_new(&p, "stale", 16 * MIB, PM_CLWB);
@@ -150,7 +154,8 @@ Test(inodes, the_table_grows_by_chunks_that_outlive_a_kill)
 		pool_open(&p, methods[m]);
 		cr_assert_eq(ino_count(p.st), 1024);
 		for (unsigned i = 0; i < 1000; i++)
-			cr_assert(is_there(&p, id[i]), "inode %u of %s", i, pm_method_name(methods[m]));
+			cr_assert(is_there(&p, id[i]), "inode %u of %s", i,
+			          pm_method_name(methods[m]));
 		cr_assert_eq(inodes(&p), 1002);
 		pool_drop(&p);
 	}
@@ -210,7 +215,8 @@ Test(inodes, damage_costs_that_inode_alone)
 	pool_drop(&p);
 }
 
-/* --- free space --------------------------------------------------------------------------------------------- */
+/* --- free space
+ * --------------------------------------------------------------------------------------------- */
 
 Test(space, is_the_same_after_a_clean_close_and_after_a_kill)
 {
@@ -227,7 +233,7 @@ Test(space, is_the_same_after_a_clean_close_and_after_a_kill)
 			free_file(&p, id[i]);
 		used = before - free_blocks(&p);
 		cr_assert_eq(used, 20 * (1 + 3 * 20), "%s: %llu", pm_method_name(methods[m]),
-			     (unsigned long long)used);
+		             (unsigned long long)used);
 		for (unsigned round = 0; round < 3; round++) {
 			if (round == 1)
 				pool_close(&p);
@@ -236,7 +242,7 @@ Test(space, is_the_same_after_a_clean_close_and_after_a_kill)
 			pool_open(&p, methods[m]);
 			cr_assert_eq(p.st->info.was_clean, round == 1);
 			cr_assert_eq(before - free_blocks(&p), used, "%s, round %u",
-				     pm_method_name(methods[m]), round);
+			             pm_method_name(methods[m]), round);
 			cr_assert_eq(inodes(&p), 22);
 		}
 		pool_drop(&p);
@@ -304,7 +310,8 @@ Test(space, blocks_taken_but_never_published_are_free_after_a_kill)
 	pool_drop(&p);
 }
 
-/* --- the verifier (I5) --------------------------------------------------------------------------------------- */
+/* --- the verifier (I5)
+ * --------------------------------------------------------------------------------------- */
 
 static bool verf_changed(struct test_pool *p, uint8_t verf[8])
 {
@@ -366,7 +373,9 @@ Test(verifier, changes_at_every_open_of_a_volatile_pool)
 	pool_drop(&p);
 }
 
-/* --- the rest ---------------------------------------------------------------------------------------------------- */
+/* --- the rest
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 Test(store, boot_counts_opens_that_may_write)
 {

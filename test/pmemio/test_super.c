@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* test_super.c - making and opening pools: every refusal and its text, locks, damage, versions, methods */
+/* test_super.c - making and opening pools: every refusal and its text, locks, damage, versions,
+ * methods */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -60,7 +61,8 @@ static void cannot_open(struct test_pool *p, int err, const char *what)
 	pool_drop(p);
 }
 
-/* --- mkfs ------------------------------------------------------------------------------------------- */
+/* --- mkfs
+ * ------------------------------------------------------------------------------------------- */
 
 static void cannot_make(const char *path, const struct pm_mkfs_opts *o, int err, const char *what)
 {
@@ -73,7 +75,9 @@ static void cannot_make(const char *path, const struct pm_mkfs_opts *o, int err,
 
 Test(mkfs, makes_a_sparse_file_that_opens_with_what_was_asked_for)
 {
-	struct pm_mkfs_opts o = { .size = 64 * MIB, .label = "harbour", .uuid = { 1, 2, 3 }, .lanes = 2 };
+	struct pm_mkfs_opts o = {
+		.size = 64 * MIB, .label = "harbour", .uuid = { 1, 2, 3 }, .lanes = 2
+	};
 	struct test_pool p;
 	struct pm_error why;
 	struct pm_info i;
@@ -112,7 +116,9 @@ Test(mkfs, a_random_uuid_and_secret_differ_between_pools)
 
 Test(mkfs, root_gets_owner_and_mode)
 {
-	struct pm_mkfs_opts o = { .size = 16 * MIB, .root_uid = 7, .root_gid = 8, .root_mode = 01777 };
+	struct pm_mkfs_opts o = {
+		.size = 16 * MIB, .root_uid = 7, .root_gid = 8, .root_mode = 01777
+	};
 	struct test_pool p;
 	const struct pm_inode *in;
 	int err;
@@ -123,7 +129,7 @@ Test(mkfs, root_gets_owner_and_mode)
 	in = ino_get(p.st, (struct pm_id){ PM_ROOT_INO, 1 }, &err);
 	cr_assert_not_null(in);
 	cr_assert(in->uid == 7 && in->gid == 8 && in->mode == 01777 && in->nlink == 2 &&
-		  in->type == PM_DIR && in->parent == PM_ROOT_INO);
+	          in->type == PM_DIR && in->parent == PM_ROOT_INO);
 	pool_drop(&p);
 }
 
@@ -212,7 +218,8 @@ Test(mkfs, a_forced_one_forgets_the_journal_of_the_old_pool)
 	pool_drop(&p);
 }
 
-/* --- open ---------------------------------------------------------------------------------------------- */
+/* --- open
+ * ---------------------------------------------------------------------------------------------- */
 
 Test(open, of_nothing_says_so)
 {
@@ -359,7 +366,9 @@ Test(open, refuses_damaged_lane_headers_and_inode_table)
 	cannot_open(&p, -EUCLEAN, "inode 0");
 }
 
-/* --- methods ----------------------------------------------------------------------------------------------- */
+/* --- methods
+ * -----------------------------------------------------------------------------------------------
+ */
 
 Test(method, auto_follows_the_granularity_and_stronger_claims_are_refused)
 {
@@ -387,7 +396,8 @@ Test(method, auto_follows_the_granularity_and_stronger_claims_are_refused)
 		enum pm_method got = PM_AUTO;
 		const char *reason = NULL;
 
-		cr_assert_eq(persist_choose(t[i].gran, t[i].want, &got, &reason), t[i].err, "row %zu", i);
+		cr_assert_eq(persist_choose(t[i].gran, t[i].want, &got, &reason), t[i].err,
+		             "row %zu", i);
 		cr_assert_eq(got, t[i].got, "row %zu", i);
 		cr_assert_eq(reason != NULL, t[i].err == 0, "row %zu", i);
 	}
