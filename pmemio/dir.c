@@ -1,0 +1,771 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * dir.c - names: lookup, create, remove, rename, link, readdir
+ *
+ * A directory is a B+tree from cookie to entry. The cookie is a keyed hash of the name, so that nobody can
+ * aim many names at one cookie, with a sequence number for names that meet there all the same. It stays with
+ * the entry for its life: a scan that goes on behind a cookie sees every entry that was there all the time
+ * exactly once. "." and ".." are not stored; they are cookies 1 and 2.
+ *
+ * Every change is one transaction: checks come first and touch nothing, then edits, then commit. Attributes
+ * for the reply are taken under the same lock.
+ */
+#include <errno.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <sodium.h>
+
+#include "pmemio/core.h"
+
+#define SEQ_BITS   16
+#define HASH_RANGE ((1ull << 47) - 3) /* hashes 0..2 << 16 are kept free of names: "." and ".." */
+#define DENT_HEAD  ((uint16_t)sizeof(struct pm_dent))
+
+static_assert(DENT_HEAD == 17, "as format.h says");
+
+struct name {
+	const char *s;
+	size_t len;
+};
+
+/* Where a name stands in a directory, or would. */
+struct place {
+	uint64_t key;
+	struct pm_id id;
+	enum pm_type type;
+};
+
+/* --- helpers -------------------------------------------------------------------------------------------- */
+
+static int name_check(struct name n)
+{
+	if (n.len > PM_NAME_MAX)
+		return -ENAMETOOLONG;
+	if (n.len == 0 || memchr(n.s, '/', n.len) || memchr(n.s, '\0', n.len))
+		return -EINVAL;
+	if (n.s[0] == '.' && (n.len == 1 || (n.len == 2 && n.s[1] == '.')))
+		return -EINVAL;
+	return 0;
+}
+
+uint64_t dir_hash(const struct pm_store *st, uint64_t ino, const void *name, size_t len)
+{
+	uint8_t msg[8 + PM_NAME_MAX], out[8];
+	uint64_t h;
+
+	memcpy(msg, &ino, 8);
+	memcpy(msg + 8, name, len);
+	crypto_shorthash(out, msg, 8 + len, st->super.secret);
+	memcpy(&h, out, 8);
+	return (h >> 17) % HASH_RANGE + 3;
+}
+
+static struct timespec to_ts(struct pm_time t)
+{
+	return (struct timespec){ .tv_sec = t.sec, .tv_nsec = t.nsec };
+}
+
+static struct pm_time to_time(struct timespec ts)
+{
+	if (ts.tv_nsec == UTIME_NOW)
+		return store_now();
+	return (struct pm_time){ .sec = ts.tv_sec, .nsec = (uint32_t)ts.tv_nsec };
+}
+
+static struct pm_id id_of(const struct pm_inode *in)
+{
+	return (struct pm_id){ in->ino, in->gen };
+}
+
+static const struct pm_inode *dir_get(struct pm_store *st, struct pm_id id, int *err)
+{
+	const struct pm_inode *in = ino_get(st, id, err);
+
+	if (in && in->type != PM_DIR) {
+		*err = -ENOTDIR;
+		return NULL;
+	}
+	return in;
+}
+
+/* The object that an entry names. That it is not there is damage, not staleness. */
+static const struct pm_inode *child_get(struct pm_store *st, const struct pm_inode *dir,
+					const struct place *p, int *err)
+{
+	const struct pm_inode *in = ino_get(st, p->id, err);
+
+	if (in && in->type == (uint16_t)p->type)
+		return in;
+	store_log(st, LOG_ERR, "directory %llu: an entry leads to inode %llu, which is not it",
+		  (unsigned long long)dir->ino, (unsigned long long)p->id.ino);
+	*err = -EIO;
+	return NULL;
+}
+
+static int dent_read(const struct bt_cursor *c, struct place *p, struct name *n)
+{
+	struct pm_dent d;
+
+	if (c->len <= DENT_HEAD || c->len > DENT_HEAD + PM_NAME_MAX)
+		return -EIO;
+	memcpy(&d, c->val, DENT_HEAD);
+	*p = (struct place){ .key = c->key, .id = { d.ino, d.gen }, .type = d.type };
+	*n = (struct name){ (const char *)c->val + DENT_HEAD, c->len - DENT_HEAD };
+	return 0;
+}
+
+/* 0: there. -ENOENT: @p->key is where it would go (0: no cookie is left). */
+static int find(struct pm_store *st, const struct pm_inode *dir, struct name n, struct place *p)
+{
+	uint64_t first = dir_hash(st, dir->ino, n.s, n.len) << SEQ_BITS, free = first;
+	struct bt_cursor c;
+	int err = bt_seek(st, NULL, dir, first, &c);
+
+	while (!err && c.key >> SEQ_BITS == first >> SEQ_BITS) {
+		struct place at;
+		struct name have;
+
+		err = dent_read(&c, &at, &have);
+		if (err)
+			return err;
+		if (have.len == n.len && !memcmp(have.s, n.s, n.len)) {
+			*p = at;
+			return 0;
+		}
+		if (c.key == free)
+			free++;
+		err = bt_next(st, NULL, dir, &c);
+	}
+	if (err && err != -ENOENT)
+		return err;
+	*p = (struct place){ .key = free >> SEQ_BITS == first >> SEQ_BITS ? free : 0 };
+	return -ENOENT;
+}
+
+struct dent_buf {
+	struct pm_dent d;
+	uint8_t name[PM_NAME_MAX];
+	uint16_t len;
+};
+
+static const struct dent_buf *dent_make(struct dent_buf *b, const struct pm_inode *obj, struct name n)
+{
+	b->d = (struct pm_dent){ .ino = obj->ino, .gen = obj->gen, .type = (uint8_t)obj->type };
+	memcpy((uint8_t *)b + DENT_HEAD, n.s, n.len);
+	b->len = (uint16_t)(DENT_HEAD + n.len);
+	return b;
+}
+
+static int entry_add(struct pm_tx *tx, const struct pm_inode *dir, uint64_t key,
+		     const struct pm_inode *obj, struct name n)
+{
+	struct dent_buf b;
+
+	if (key == 0)
+		return -ENOSPC;
+	ino_edit(tx, dir)->size++;
+	dent_make(&b, obj, n);
+	return bt_insert(tx_store(tx), tx, dir, key, &b, b.len);
+}
+
+static int entry_cut(struct pm_tx *tx, const struct pm_inode *dir, uint64_t key)
+{
+	ino_edit(tx, dir)->size--;
+	return bt_delete(tx_store(tx), tx, dir, key);
+}
+
+static void dir_touch(struct pm_tx *tx, const struct pm_inode *dir)
+{
+	struct pm_inode *sh = ino_edit(tx, dir);
+
+	sh->mtime = sh->ctime = store_now();
+}
+
+/* Commit or abort by @err, then fill in what the directory looks like now. */
+static int finish(struct pm_tx *tx, int err, const struct pm_inode *dir, struct pm_change *ch)
+{
+	if (err) {
+		tx_abort(tx);
+		return err;
+	}
+	err = tx_commit(tx, &ch->lsn);
+	if (!err)
+		ino_attr(dir, &ch->dir);
+	return err;
+}
+
+/* A name of @obj is gone. @after: its attributes then. */
+static int drop_link(struct pm_tx *tx, const struct pm_inode *obj, struct pm_attr *after)
+{
+	struct pm_inode *sh = ino_edit(tx, obj);
+
+	sh->ctime = store_now();
+	sh->nlink = sh->type == PM_DIR || sh->nlink == 0 ? 0 : sh->nlink - 1;
+	if (after) {
+		file_attr(tx_store(tx), sh, after);
+		after->ctime = to_ts(sh->ctime);
+	}
+	if (sh->nlink)
+		return 0;
+	if (sh->type != PM_DIR)
+		return file_unlinked(tx, obj);
+	ino_free(tx, sh);
+	return 0;
+}
+
+static int lock_for_change(struct pm_store *st)
+{
+	if (st->read_only)
+		return -EROFS;
+	pthread_mutex_lock(&st->lock);
+	return 0;
+}
+
+/* --- lookup --------------------------------------------------------------------------------------------- */
+
+static const struct pm_inode *parent_of(struct pm_store *st, const struct pm_inode *dir, int *err)
+{
+	const struct pm_inode *up = ino_at(st, dir->parent);
+
+	if (!up || ino_verify(up, dir->parent) || up->type != PM_DIR) {
+		store_log(st, LOG_ERR, "directory %llu: its parent %llu is none",
+			  (unsigned long long)dir->ino, (unsigned long long)dir->parent);
+		*err = -EIO;
+		return NULL;
+	}
+	return up;
+}
+
+static const struct pm_inode *look_up(struct pm_store *st, struct pm_id id, struct name n, int *err)
+{
+	const struct pm_inode *dir = dir_get(st, id, err);
+	struct place p;
+
+	if (!dir)
+		return NULL;
+	if (n.len && n.len <= 2 && !memcmp(n.s, "..", n.len))
+		return n.len == 1 ? dir : parent_of(st, dir, err);
+	*err = name_check(n);
+	if (!*err)
+		*err = find(st, dir, n, &p);
+	return *err ? NULL : child_get(st, dir, &p, err);
+}
+
+int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_attr *out)
+{
+	const struct pm_inode *in;
+	int err = 0;
+
+	pthread_mutex_lock(&st->lock);
+	in = look_up(st, dir, (struct name){ name, len }, &err);
+	if (in)
+		file_attr(st, in, out);
+	pthread_mutex_unlock(&st->lock);
+	return in ? 0 : err;
+}
+
+/* --- create ----------------------------------------------------------------------------------------------- */
+
+static int new_check(const struct pm_new *nw)
+{
+	if (nw->type < PM_REG || nw->type > PM_FIFO)
+		return -EINVAL;
+	if (nw->type == PM_REG && (nw->set & PM_SET_SIZE) && nw->size > PM_FILE_MAX)
+		return -EFBIG;
+	if (nw->type != PM_LNK)
+		return 0;
+	if (nw->target_len > PM_LINK_PATH)
+		return -ENAMETOOLONG;
+	return nw->target_len && !memchr(nw->target, '\0', nw->target_len) ? 0 : -EINVAL;
+}
+
+static int link_fill(struct pm_tx *tx, struct pm_inode *sh, const struct pm_new *nw)
+{
+	sh->size = nw->target_len;
+	if (nw->target_len > PM_INLINE_LINK)
+		return file_link_put(tx, ino_at(tx_store(tx), sh->ino), nw->target, nw->target_len);
+	memcpy(sh->u.link, nw->target, nw->target_len);
+	return 0;
+}
+
+static int new_fill(struct pm_tx *tx, const struct pm_inode *dir, struct pm_inode *sh,
+		    const struct pm_new *nw)
+{
+	sh->mode = nw->mode & 07777;
+	sh->uid = nw->uid;
+	sh->gid = nw->gid;
+	sh->nlink = nw->type == PM_DIR ? 2 : 1;
+	if (nw->type == PM_DIR)
+		sh->parent = dir->ino;
+	if (nw->type == PM_BLK || nw->type == PM_CHR) {
+		sh->rdev_major = nw->rdev_major;
+		sh->rdev_minor = nw->rdev_minor;
+	}
+	if (nw->set & PM_SET_ATIME)
+		sh->atime = to_time(nw->atime);
+	if (nw->set & PM_SET_MTIME)
+		sh->mtime = to_time(nw->mtime);
+	if (nw->type == PM_REG && (nw->set & PM_SET_SIZE))
+		sh->size = nw->size;
+	if (nw->type == PM_REG && nw->exclusive) {
+		sh->flags |= PM_IF_VERF;
+		memcpy(sh->verf, nw->verf, sizeof(sh->verf));
+	}
+	return nw->type == PM_LNK ? link_fill(tx, sh, nw) : 0;
+}
+
+static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t key, struct name n,
+		      const struct pm_new *nw, struct pm_change *ch)
+{
+	struct pm_tx *tx = tx_begin(st);
+	struct pm_inode *sh;
+	uint64_t ino = 0;
+	int err = ino_new(tx, nw->type, &sh);
+
+	if (!err) {
+		ino = sh->ino;
+		err = new_fill(tx, dir, sh, nw);
+	}
+	if (!err)
+		err = entry_add(tx, dir, key, sh, n);
+	if (!err) {
+		dir_touch(tx, dir);
+		if (nw->type == PM_DIR)
+			ino_edit(tx, dir)->nlink++;
+	}
+	err = finish(tx, err, dir, ch);
+	if (!err)
+		file_attr(st, ino_at(st, ino), &ch->obj);
+	return err;
+}
+
+/* The name exists. An EXCLUSIVE create that comes again succeeds; its record, which follows the first one's, makes
+ * the reply wait until that is durable. */
+static int create_old(struct pm_store *st, const struct pm_inode *dir, const struct place *p,
+		      const struct pm_new *nw, struct pm_change *ch)
+{
+	const struct pm_inode *obj;
+	struct pm_tx *tx;
+	int err = 0;
+
+	obj = child_get(st, dir, p, &err);
+	if (!obj)
+		return err;
+	file_attr(st, obj, &ch->obj);
+	if (nw->type != PM_REG || !nw->exclusive || obj->type != PM_REG ||
+	    !(obj->flags & PM_IF_VERF) || memcmp(obj->verf, nw->verf, sizeof(nw->verf)))
+		return -EEXIST;
+	tx = tx_begin(st);
+	ino_edit(tx, obj)->ctime = store_now();
+	err = finish(tx, 0, dir, ch);
+	if (!err)
+		file_attr(st, obj, &ch->obj);
+	return err;
+}
+
+int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+	      const struct pm_new *nw, struct pm_change *ch)
+{
+	struct name n = { name, len };
+	struct pm_change done = { .lsn = 0 };
+	const struct pm_inode *in;
+	struct place p;
+	int err = name_check(n);
+
+	if (!err)
+		err = new_check(nw);
+	if (!err)
+		err = lock_for_change(st);
+	if (err)
+		return err;
+	in = dir_get(st, dir, &err);
+	if (in) {
+		ino_attr(in, &done.dir_before);
+		err = find(st, in, n, &p);
+		if (!err)
+			err = create_old(st, in, &p, nw, &done);
+		else if (err == -ENOENT && nw->type == PM_DIR && in->nlink >= PM_LINK_MAX)
+			err = -EMLINK;
+		else if (err == -ENOENT)
+			err = create_new(st, in, p.key, n, nw, &done);
+	}
+	if (!err)
+		*ch = done;
+	else if (err == -EEXIST)
+		ch->obj = done.obj;
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- remove ------------------------------------------------------------------------------------------------- */
+
+static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool want_dir,
+		     struct pm_change *ch)
+{
+	const struct pm_inode *dir, *obj;
+	struct place p;
+	struct pm_tx *tx;
+	int err;
+
+	dir = dir_get(st, id, &err);
+	if (!dir)
+		return err;
+	ino_attr(dir, &ch->dir_before);
+	err = find(st, dir, n, &p);
+	if (err)
+		return err;
+	if ((p.type == PM_DIR) != want_dir)
+		return want_dir ? -ENOTDIR : -EISDIR;
+	obj = child_get(st, dir, &p, &err);
+	if (!obj)
+		return err;
+	if (want_dir && (obj->size || (obj->flags & PM_IF_TREE)))
+		return -ENOTEMPTY;
+	tx = tx_begin(st);
+	err = entry_cut(tx, dir, p.key);
+	if (!err)
+		err = drop_link(tx, obj, &ch->obj);
+	if (!err) {
+		dir_touch(tx, dir);
+		if (want_dir)
+			ino_edit(tx, dir)->nlink--;
+	}
+	return finish(tx, err, dir, ch);
+}
+
+static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool want_dir,
+		      struct pm_change *ch)
+{
+	struct pm_change done = { .lsn = 0 };
+	int err = name_check(n);
+
+	if (!err)
+		err = lock_for_change(st);
+	if (err)
+		return err;
+	err = unlink_at(st, dir, n, want_dir, &done);
+	if (!err)
+		*ch = done;
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+int pm_remove(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_change *ch)
+{
+	return remove_any(st, dir, (struct name){ name, len }, false, ch);
+}
+
+int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_change *ch)
+{
+	return remove_any(st, dir, (struct name){ name, len }, true, ch);
+}
+
+/* --- link --------------------------------------------------------------------------------------------------- */
+
+static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struct name n,
+		   struct pm_change *ch)
+{
+	const struct pm_inode *dir, *obj;
+	struct pm_inode *sh;
+	struct place p;
+	struct pm_tx *tx;
+	int err;
+
+	obj = ino_get(st, oid, &err);
+	dir = obj ? dir_get(st, id, &err) : NULL;
+	if (!dir)
+		return err;
+	if (obj->type == PM_DIR)
+		return -EISDIR;
+	if (obj->nlink == 0)
+		return -ESTALE;
+	ino_attr(dir, &ch->dir_before);
+	err = find(st, dir, n, &p);
+	if (err != -ENOENT)
+		return err ? err : -EEXIST;
+	if (obj->nlink >= PM_LINK_MAX)
+		return -EMLINK;
+	tx = tx_begin(st);
+	sh = ino_edit(tx, obj);
+	sh->nlink++;
+	sh->ctime = store_now();
+	err = entry_add(tx, dir, p.key, obj, n);
+	if (!err)
+		dir_touch(tx, dir);
+	err = finish(tx, err, dir, ch);
+	if (!err)
+		file_attr(st, obj, &ch->obj);
+	return err;
+}
+
+int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
+	    struct pm_change *ch)
+{
+	struct name n = { name, len };
+	struct pm_change done = { .lsn = 0 };
+	int err = name_check(n);
+
+	if (!err)
+		err = lock_for_change(st);
+	if (err)
+		return err;
+	err = link_at(st, obj, dir, n, &done);
+	if (!err)
+		*ch = done;
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- rename --------------------------------------------------------------------------------------------------- */
+
+struct move {
+	const struct pm_inode *from, *to;   /* directories */
+	struct name fname, tname;
+	struct place src, dst;
+	const struct pm_inode *obj, *victim; /* victim: what the new name led to, or NULL */
+};
+
+/* Is @to inside @obj? Parents lead to the root; a loop would be damage, and ends at the number of inodes. */
+static int subtree_check(struct pm_store *st, const struct pm_inode *obj, const struct pm_inode *to)
+{
+	int err = 0;
+
+	for (uint64_t n = ino_count(st); n && to; n--) {
+		if (to == obj)
+			return -EINVAL;
+		if (to->ino == PM_ROOT_INO)
+			return 0;
+		to = parent_of(st, to, &err);
+	}
+	return -EIO;
+}
+
+static int move_check(struct pm_store *st, const struct move *m)
+{
+	bool is_dir = m->obj->type == PM_DIR;
+	const struct pm_inode *v = m->victim;
+	int err = is_dir && m->from != m->to ? subtree_check(st, m->obj, m->to) : 0;
+
+	if (err)
+		return err;
+	if (v && is_dir && v->type != PM_DIR)
+		return -ENOTDIR;
+	if (v && !is_dir && v->type == PM_DIR)
+		return -EISDIR;
+	if (v && is_dir && (v->size || (v->flags & PM_IF_TREE)))
+		return -ENOTEMPTY;
+	if (!v && is_dir && m->from != m->to && m->to->nlink >= PM_LINK_MAX)
+		return -EMLINK;
+	return 0;
+}
+
+static int move_find(struct pm_store *st, struct pm_id from, struct pm_id to, struct move *m)
+{
+	int err;
+
+	m->from = dir_get(st, from, &err);
+	m->to = m->from ? dir_get(st, to, &err) : NULL;
+	if (!m->to)
+		return err;
+	err = find(st, m->from, m->fname, &m->src);
+	if (err)
+		return err;
+	m->obj = child_get(st, m->from, &m->src, &err);
+	if (!m->obj)
+		return err;
+	err = find(st, m->to, m->tname, &m->dst);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	m->victim = child_get(st, m->to, &m->dst, &err);
+	return m->victim ? 0 : err;
+}
+
+/* The new name: over the victim's entry, whose cookie it takes, or a new one. */
+static int move_enter(struct pm_tx *tx, const struct move *m)
+{
+	struct dent_buf b;
+
+	if (!m->victim)
+		return entry_add(tx, m->to, m->dst.key, m->obj, m->tname);
+	dent_make(&b, m->obj, m->tname);
+	return bt_replace(tx_store(tx), tx, m->to, m->dst.key, &b, b.len);
+}
+
+static int move_tx(struct pm_tx *tx, const struct move *m)
+{
+	struct pm_inode *sh = ino_edit(tx, m->obj);
+	int err;
+
+	sh->ctime = store_now();
+	if (m->obj->type == PM_DIR) {
+		sh->parent = m->to->ino;
+		ino_edit(tx, m->from)->nlink--;
+		if (!m->victim)
+			ino_edit(tx, m->to)->nlink++;
+	}
+	err = entry_cut(tx, m->from, m->src.key);
+	if (!err)
+		err = move_enter(tx, m);
+	if (!err && m->victim)
+		err = drop_link(tx, m->victim, NULL);
+	dir_touch(tx, m->from);
+	dir_touch(tx, m->to);
+	return err;
+}
+
+static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to, struct move *m,
+			 struct pm_change *ch)
+{
+	struct pm_tx *tx;
+	int err = move_find(st, from, to, m);
+
+	if (err)
+		return err;
+	ino_attr(m->from, &ch->dir_before);
+	ino_attr(m->to, &ch->dir2_before);
+	if (m->victim != m->obj) {
+		err = move_check(st, m);
+		if (err)
+			return err;
+		tx = tx_begin(st);
+		err = move_tx(tx, m);
+		err = finish(tx, err, m->from, ch);
+		if (err)
+			return err;
+	}
+	ino_attr(m->from, &ch->dir);
+	ino_attr(m->to, &ch->dir2);
+	file_attr(st, m->obj, &ch->obj);
+	return 0;
+}
+
+int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen, struct pm_id to,
+	      const char *tname, size_t tlen, struct pm_change *ch)
+{
+	struct move m = { .fname = { fname, flen }, .tname = { tname, tlen } };
+	struct pm_change done = { .lsn = 0 };
+	int err = name_check(m.fname);
+
+	if (!err)
+		err = name_check(m.tname);
+	if (!err)
+		err = lock_for_change(st);
+	if (err)
+		return err;
+	err = rename_locked(st, from, to, &m, &done);
+	if (!err)
+		*ch = done;
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- readlink, readdir --------------------------------------------------------------------------------------- */
+
+static int link_read(struct pm_store *st, struct pm_id id, char *buf, size_t size, size_t *len)
+{
+	const struct pm_inode *in;
+	int err;
+
+	in = ino_get(st, id, &err);
+	if (!in)
+		return err;
+	if (in->type != PM_LNK)
+		return -EINVAL;
+	if (in->size > PM_INLINE_LINK)
+		return file_link_get(st, in, buf, size, len);
+	memcpy(buf, in->u.link, in->size < size ? in->size : size);
+	*len = in->size;
+	return 0;
+}
+
+int pm_readlink(struct pm_store *st, struct pm_id id, char *buf, size_t size, size_t *len)
+{
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	err = link_read(st, id, buf, size, len);
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+struct scan {
+	struct pm_store *st;
+	bool want_attr;
+	bool (*fn)(void *arg, const struct pm_dirent *de);
+	void *arg;
+};
+
+/* @in: NULL if it is damaged. */
+static bool show(const struct scan *s, struct name n, uint64_t cookie, struct pm_id id,
+		 const struct pm_inode *in)
+{
+	struct pm_dirent de = { .name = n.s, .len = n.len, .cookie = cookie, .id = id };
+	struct pm_attr attr;
+
+	if (in && s->want_attr) {
+		file_attr(s->st, in, &attr);
+		de.attr = &attr;
+	}
+	return s->fn(s->arg, &de);
+}
+
+static bool show_dots(const struct scan *s, const struct pm_inode *dir, uint64_t cookie)
+{
+	const struct pm_inode *up;
+	struct pm_id id = { dir->parent, 0 };
+	int err;
+
+	if (cookie < 1 && !show(s, (struct name){ ".", 1 }, 1, id_of(dir), dir))
+		return false;
+	if (cookie >= 2)
+		return true;
+	up = parent_of(s->st, dir, &err);
+	return show(s, (struct name){ "..", 2 }, 2, up ? id_of(up) : id, up);
+}
+
+static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t cookie, bool *eof)
+{
+	struct bt_cursor c;
+	int err;
+
+	if (!show_dots(s, dir, cookie))
+		return 0;
+	if (cookie >> 63) {
+		*eof = true;
+		return 0;
+	}
+	err = bt_seek(s->st, NULL, dir, cookie < 2 ? 3 : cookie + 1, &c);
+	for (; !err; err = bt_next(s->st, NULL, dir, &c)) {
+		const struct pm_inode *in;
+		struct place p;
+		struct name n;
+		int bad;
+
+		err = dent_read(&c, &p, &n);
+		if (err)
+			break;
+		in = s->want_attr ? child_get(s->st, dir, &p, &bad) : NULL;
+		if (!show(s, n, p.key, p.id, in))
+			return 0;
+	}
+	*eof = err == -ENOENT;
+	return err == -ENOENT ? 0 : err;
+}
+
+int pm_readdir(struct pm_store *st, struct pm_id id, uint64_t cookie, bool want_attr,
+	       bool (*fn)(void *arg, const struct pm_dirent *de), void *arg, bool *eof)
+{
+	struct scan s = { st, want_attr, fn, arg };
+	const struct pm_inode *dir;
+	bool end = false;
+	int err = 0;
+
+	pthread_mutex_lock(&st->lock);
+	dir = dir_get(st, id, &err);
+	if (dir)
+		err = scan_dir(&s, dir, cookie, &end);
+	pthread_mutex_unlock(&st->lock);
+	if (!err)
+		*eof = end;
+	return err;
+}
