@@ -162,8 +162,8 @@ struct pm_bent {
 	uint8_t val[];
 };
 
-/* Directory entry value; key = the cookie: 47 bits of SipHash-2-4(secret, directory ino || name), plus 3,
- * << 16 | a sequence number that tells names of equal hash apart. The top bit stays clear. */
+/* Directory entry value; key = the cookie: the upper 47 bits of SipHash-2-4(secret, directory ino || name)
+ * modulo 2^47 - 3, plus 3, << 16 | a sequence number that tells names of equal hash apart. The top bit stays clear. */
 struct pm_dent {
 	uint64_t ino, gen;
 	uint8_t type;

@@ -99,6 +99,7 @@ struct pm_store {
 	struct pm_stats stats;
 	struct pm_info info;
 	pthread_mutex_t super_lock; /* inside lock: orders the writers of the superblocks */
+	uint64_t damaged_node;      /* btree.c: the block last named in the log, so that it is named once */
 };
 void store_log(struct pm_store *st, int priority, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -183,6 +184,8 @@ struct bt_cursor {
 int bt_seek(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, struct bt_cursor *c);
 /* Last entry with key <= @key: 0, -ENOENT. */
 int bt_seek_le(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, struct bt_cursor *c);
+/* The entry behind the one that @c found; nothing may have changed in between. 0, -ENOENT, -EIO. */
+int bt_next(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, struct bt_cursor *c);
 /* -EEXIST, -ENOSPC, -EIO. On error the transaction must be aborted. */
 int bt_insert(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key, const void *val,
 	      uint16_t len);
@@ -192,8 +195,15 @@ int bt_replace(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
 /* Visit every node block (recovery, check, drop). @leaves false: leaf nodes are named but not read. */
 int bt_walk(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, bool leaves,
 	    int (*fn)(void *arg, uint64_t blk, const struct pm_bnode *node), void *arg);
+/* What is wrong with a node from the view, or NULL. */
+const char *bt_fault(const struct pm_bnode *n, uint64_t ino, uint64_t blk, unsigned level);
 /* Give all node blocks and clear the root. */
 int bt_drop(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in);
+
+/* --- dir.c, for check.c ---------------------------------------------------------------------------------------- */
+
+/* What an entry's key must have above its 16 bits of sequence number. @len <= PM_NAME_MAX. */
+uint64_t dir_hash(const struct pm_store *st, uint64_t ino, const void *name, size_t len);
 
 /* --- extent.c ------------------------------------------------------------------------------------------------------------ */
 
