@@ -79,7 +79,8 @@ static void received(struct fab_op *op, int err)
 		return;
 	}
 	/* Anyone may write to an FI_EP_RDM endpoint; we listen to our server. */
-	if (!c->broken && c->state == TP_CLIENT_UP && (!c->f->rdm || op->from == c->peer))
+	if (!c->broken && c->state == TP_CLIENT_UP &&
+	    (!(c->f->info->caps & FI_SOURCE) || !c->f->rdm || op->from == c->peer))
 		client_message(c, s->buf, op->len);
 	if (!c->broken)
 		post_recv(s);
