@@ -245,17 +245,18 @@ void file_unlimbo(struct pm_store *st, struct file *f)
 void file_zero(struct pm_store *st, struct file *f, const struct pm_pin *but, uint64_t a,
                uint64_t b, uint8_t *at)
 {
-	const struct pm_pin *p;
 	uint64_t base = a, next;
+	const struct pm_pin *p;
 
 	while (a < b) {
 		next = b;
 		LIST_FOREACH (p, &f->pins, link) {
-			if (p == but || !p->write || p->committed || p->off >= next ||
-			    p->off + p->len <= a)
+			uint64_t end = min64(p->off + p->len, p->cut);
+
+			if (p == but || !p->write || p->committed || p->off >= next || end <= a)
 				continue;
 			if (p->off <= a) {
-				a = p->off + p->len;
+				a = end;
 				break;
 			}
 			next = p->off;

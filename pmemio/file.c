@@ -349,7 +349,7 @@ static int map_new(struct mapper *k)
 	zero_ends(k);
 	map_done(k, size);
 	if (tail)
-		file_zero(k->st, k->f, NULL, size, blk_up(size) * PM_BLOCK, tail);
+		file_zero(k->st, k->f, k->pin, size, blk_up(size) * PM_BLOCK, tail);
 	return 0;
 }
 

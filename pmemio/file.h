@@ -19,9 +19,9 @@
  * P1  Reads get zeros for FILLING and ZEROED blocks.
  * P2  A fresh block is published only after all of its 4096 bytes are durable.
  * P3  A block never moves to another file block while a pin covers it: whoever takes it from the
- * file puts it into limbo, to be freed with the last pin that is older than that and covers the
- * file block. P4  Bytes behind the end of file in its last block are zero or covered by a live
- * write pin from the time that a write pin reaches beyond them until it is gone.
+ *     file puts it into limbo, to be freed with the last pin that is older and covers the file
+ * block. P4  While a write pin reaches beyond the end of file, bytes behind the end in its last
+ * block are zero or were placed by a live write pin: the end may move over them at any time.
  */
 #ifndef PMEMIO_FILE_H
 #define PMEMIO_FILE_H
@@ -157,7 +157,8 @@ void file_release(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t p
                   pm_lsn lsn);
 /* A pin has left the list: free what waited for it. */
 void file_unlimbo(struct pm_store *st, struct file *f);
-/* Zero [a, b) of the file, which lie at @at, but for what live write pins other than @but cover. */
+/* Zero [a, b) of the file, which lie at @at, but for what live write pins other than @but cover
+ * before their cut. */
 void file_zero(struct pm_store *st, struct file *f, const struct pm_pin *but, uint64_t a,
                uint64_t b, uint8_t *at);
 /* Where the byte at the end of file is, if its block holds data and it is not the first byte there.
