@@ -181,6 +181,8 @@ void med_store(struct pm_store *st, uint64_t at, const void *src, size_t len)
 
 void med_flush(struct pm_store *st, uint64_t at, size_t len)
 {
+	if (media_slow(st))
+		return; /* a sync will follow */
 	st->media.ops->flush(&st->media, st->media.base + at, len);
 	STAT_ADD(st, flushes, 1);
 	STAT_ADD(st, flushed_bytes, len);
