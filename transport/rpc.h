@@ -59,6 +59,7 @@ struct rpc_call {
 	void (*sent)(void *arg, int err);
 	void *sent_arg;
 	uint8_t *own_buf; /* results of a call whose connection died: encoded, thrown away */
+	int end_err;      /* what sent() hears if the transport has nothing worse to say */
 	struct iovec iov_small[RPC_IOV_SMALL];
 };
 TAILQ_HEAD(rpc_call_list, rpc_call);
@@ -115,6 +116,7 @@ struct tp_service {
 	LIST_HEAD(, tp_listener) listeners;
 	LIST_HEAD(, tp_conn) conns;
 	struct rpc_call_list free_calls[TP_KINDS];
+	unsigned nfree[TP_KINDS];
 	unsigned nconns, ncalls;
 	bool stopped;
 	struct tp_stats stats;
@@ -162,7 +164,8 @@ int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kin
 void rpc_conn_dead(struct tp_conn *conn);
 /* Complete all that the transport has in hand (RPC_PLACING, RPC_SENDING) with @err, once nothing of it is in flight. */
 void rpc_conn_fail_calls(struct tp_conn *conn, int err);
-/* The transport's own reference, after rpc_conn_dead(). May call ops->free at once. */
+/* References; rpc_conn_init() gives the transport one, to be put after rpc_conn_dead(). The last put calls ops->free. */
+void rpc_conn_get(struct tp_conn *conn);
 void rpc_conn_put(struct tp_conn *conn);
 
 /* --- helpers ---------------------------------------------------------------------------------------------------- */
