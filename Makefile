@@ -103,6 +103,21 @@ $(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
 $(B)/test/transport/%: $(B)/obj/test/transport/%.o $(test_lib) $(lib_transport) $(lib_proto)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+# A test's own .x file: header, XDR and client stubs, as its author's users would make them.
+$(B)/gen/test/%.h: test/%.x
+	$(call say,RPC)
+	$(Q)mkdir -p $(@D) && rm -f $@ && rpcgen -h -o $@ $<
+$(B)/gen/test/%_xdr.c: test/%.x
+	$(call say,RPC)
+	$(Q)mkdir -p $(@D) && rm -f $@ && rpcgen -c -o $@ $<
+$(B)/gen/test/%_clnt.c: test/%.x
+	$(call say,RPC)
+	$(Q)mkdir -p $(@D) && rm -f $@ && rpcgen -l -o $@ $<
+$(B)/obj/gen/test/%.o: $(B)/gen/test/%.c $(B)/gen/test/transport/sample.h
+	$(call say,CC)
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+$(B)/obj/test/transport/test_clnt.o: $(B)/gen/test/transport/sample.h
+$(B)/test/transport/test_clnt: $(patsubst %,$(B)/obj/gen/test/transport/sample_%.o,xdr clnt)
 $(B)/test/server/%: $(B)/obj/test/server/%.o $(test_lib) $(srv_obj) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
@@ -160,3 +175,11 @@ install: all
 	[ -e $(DESTDIR)/etc/berth/exports ] || install -D -m644 etc/exports $(DESTDIR)/etc/berth/exports
 	sed 's|/usr/local|$(PREFIX)|' etc/berthd.service | install -D -m644 /dev/stdin $(DESTDIR)/usr/lib/systemd/system/berthd.service
 .PHONY: check-run
+
+# Berth beside bare libfabric and bare sockets; ROUNDS=n for more rounds, PIN=0 for one processor.
+$(B)/berth-bench: $(call obj,$(call src,bench)) $(lib_client)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+bench: deps
+	$(Q)$(MAKE) --no-print-directory all $(B)/berth-bench
+	@bench/run $(B) $(ROUNDS)
