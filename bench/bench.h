@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * bench.h - one kind of exchange, run many times, each timed
+ *
+ *   main.c          rounds, medians, table          nfs_socket.c    NFS over a plain socket
+ *   nfs_fabric.c    NFS through libberth            floor_socket.c  the same bytes over a bare socket
+ *                                                   floor_fabric.c  the same bytes by bare libfabric calls
+ */
+#ifndef BENCH_BENCH_H
+#define BENCH_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum bench_op { BENCH_WRITE, BENCH_READ }; /* WRITE is durable: FILE_SYNC */
+
+#define BENCH_REQUEST 200 /* bytes of a bare request, about those of a WRITE call without its data */
+#define BENCH_REPLY   144
+#define BENCH_MAX     (1u << 20)
+
+/* Something that exchanges @len bytes once; depth 1. */
+struct bench_target {
+	const char *name;
+	/* Returns 0 or -errno. @at: where in a file of BENCH_SPAN bytes. */
+	int (*once)(struct bench_target *t, enum bench_op op, uint64_t at, size_t len);
+	void (*close)(struct bench_target *t);
+};
+#define BENCH_SPAN (64u << 20)
+
+int nfs_socket_open(const char *host, unsigned port, struct bench_target **out);
+int nfs_fabric_open(const char *name, const char *url, struct bench_target **out);
+/* Each starts a server process of its own that does nothing else. @dir: where its memory lies (tmpfs). */
+int floor_socket_open(const char *dir, struct bench_target **out);
+int floor_fabric_open(const char *provider, const char *dir, struct bench_target **out);
+
+#endif
