@@ -240,7 +240,10 @@ static void server(const char *provider, const char *dir, int fd)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	s.data = bench_media(dir);
-	err = s.data ? find(&s, provider, !strcmp(provider, "shm") ? NULL : "0", FI_SOURCE) : -ENOMEM;
+	if (!strcmp(provider, "shm"))
+		err = s.data ? find(&s, provider, NULL, 0) : -ENOMEM;
+	else
+		err = s.data ? find(&s, provider, "0", FI_SOURCE) : -ENOMEM;
 	if (!err)
 		err = open_domain(&s);
 	if (!err)
