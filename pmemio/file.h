@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * file.h - what is in motion: pins, fresh blocks, unstable writes; private to file.c and its
- * companions
+ * file.h - what is in motion: pins, fresh blocks, unstable writes; private to these files
  *
  *   active.c     active files, fresh blocks, pinned blocks that the file has lost (limbo)
- *   file.c       map, commit, unpin                  dirty.c   unstable writes and what ends them
+ *   map.c        map
+ *   file.c       commit, unpin
+ *   dirty.c      unstable writes and what ends them
  *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
  *
  * An *active file* exists as long as it has pins, fresh blocks, unstable writes or limbo. Its fresh
@@ -17,11 +18,14 @@
  *                   --unpin without commit--> free (or unwritten) again
  *
  * P1  Reads get zeros for FILLING and ZEROED blocks.
+ *
  * P2  A fresh block is published only after all of its 4096 bytes are durable.
+ *
  * P3  A block never moves to another file block while a pin covers it: whoever takes it from the
- *     file puts it into limbo, to be freed with the last pin that is older and covers the file
- * block. P4  While a write pin reaches beyond the end of file, bytes behind the end in its last
- * block are zero or were placed by a live write pin: the end may move over them at any time.
+ *     file puts it into limbo, to be freed with the last pin that is older than that.
+ *
+ * P4  While a write pin reaches beyond the end of file, bytes behind the end in its last block are
+ *     zero or were placed by a live write pin: the end may move over them at any time.
  */
 #ifndef PMEMIO_FILE_H
 #define PMEMIO_FILE_H

@@ -277,7 +277,8 @@ struct pm_map {
 
 /**
  * pm_map_read - pin a range for reading
- * Holes, unwritten blocks and blocks whose first write has not committed come as zeros (I1).
+ * Holes, unwritten blocks and blocks whose first write has not committed come as zeros (I1). Reading
+ * leaves the access time alone: it would cost a transaction per read.
  * Return: 0, also with len 0 at or behind the end of file; -EISDIR, -EINVAL not a regular file.
  */
 int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m);

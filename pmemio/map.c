@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * map.c - where the bytes of a file are, or will be
+ *
+ * A map for reading takes what readers may see and zeros for the rest. A map for writing takes new
+ * blocks where the file has none, as long runs near the block before them; it takes all it needs or
+ * nothing. Both pin: see file.h for what that keeps in place. Only what is cheap happens under the
+ * lock: at most the two ends of the range and the old end of file are zeroed, a block each.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pmemio/core.h"
+#include "pmemio/file.h"
+
+/* --- building a map --- */
+
+struct mapper {
+	struct pm_store *st;
+	struct file *f;
+	struct pm_pin *pin;
+	const struct pm_inode *in;
+	struct pm_map *m;
+	unsigned cap;
+	uint64_t off, end; /* bytes */
+	uint64_t goal;     /* block behind the one mapped last */
+	unsigned flags;    /* BLK_ALIGN_2M */
+};
+
+static int seg_add(struct mapper *k, uint8_t *at, uint64_t len)
+{
+	struct pm_map *m = k->m;
+	struct iovec *last = m->nseg ? &m->seg[m->nseg - 1] : NULL, *heap;
+
+	if (last && (uint8_t *)last->iov_base + last->iov_len == at) {
+		last->iov_len += len;
+		return 0;
+	}
+	if (m->nseg == k->cap) {
+		heap = realloc(k->pin->heap, 2 * k->cap * sizeof(*heap));
+		if (!heap)
+			return -ENOMEM;
+		if (!k->pin->heap)
+			memcpy(heap, m->few, m->nseg * sizeof(*heap));
+		m->seg = k->pin->heap = heap;
+		k->cap *= 2;
+	}
+	m->seg[m->nseg++] = (struct iovec){ at, len };
+	return 0;
+}
+
+/* Blocks [b, b + n) of the file are at @pblk, or zeros (0). */
+static int seg_blocks(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk)
+{
+	uint64_t from = max64(b * PM_BLOCK, k->off), to = min64((b + n) * PM_BLOCK, k->end);
+	int err = 0;
+
+	if (pblk)
+		return seg_add(k, (uint8_t *)data_ptr(k->st, pblk) + (from - b * PM_BLOCK),
+		               to - from);
+	while (!err && from < to) {
+		uint64_t part = min64(to - from, k->st->zero.len);
+
+		err = seg_add(k, k->st->zero.base, part);
+		from += part;
+	}
+	return err;
+}
+
+static struct pm_pin *pin_new(struct mapper *k, bool write)
+{
+	struct pm_pin *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->st = k->st;
+	p->f = k->f;
+	p->off = k->off;
+	p->len = k->end - k->off;
+	p->cut = NO_CUT;
+	p->write = write;
+	p->map = k->m;
+	k->pin = p;
+	k->m->pin = p;
+	k->m->seg = k->m->few;
+	k->m->nseg = 0;
+	k->cap = PM_MAP_INLINE;
+	return p;
+}
+
+static void pin_link(struct pm_pin *p)
+{
+	p->serial = p->st->files->serial++;
+	LIST_INSERT_HEAD(&p->f->pins, p, link);
+	STAT_ADD(p->st, pins, 1);
+}
+
+/* --- reading --- */
+
+static int map_existing(struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK, end = blk_up(k->end);
+
+	while (b < end) {
+		unsigned i = fresh_at(k->f, b);
+		const struct fresh *x = i < k->f->nfresh ? &k->f->fresh[i] : NULL;
+		uint64_t n, pblk = 0;
+		struct ext e;
+		int err;
+
+		if (x && x->lblk <= b) {
+			n = min64(x->lblk + x->len, end) - b;
+			if (x->state == DIRTY)
+				pblk = x->pblk + (b - x->lblk);
+		} else {
+			err = ext_find(k->st, NULL, k->in, b, &e);
+			if (err && err != -ENOENT)
+				return err;
+			n = min64(e.len - (b - e.lblk), end - b);
+			if (x)
+				n = min64(n, x->lblk - b);
+			if (!err && !e.unwritten)
+				pblk = e.pblk + (b - e.lblk);
+		}
+		err = seg_blocks(k, b, n, pblk);
+		if (err)
+			return err;
+		b += n;
+	}
+	return 0;
+}
+
+static void map_done(struct mapper *k, uint64_t size)
+{
+	k->m->len = k->end - k->off;
+	k->m->eof = k->end >= size;
+	file_attr(k->st, k->in, &k->m->attr);
+	pin_link(k->pin);
+}
+
+int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m)
+{
+	struct mapper k = { .st = st, .m = m };
+	uint64_t size;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	k.in = file_regular(st, id, &err);
+	if (!k.in)
+		goto out;
+	err = -ENOMEM;
+	k.f = file_get(st, id);
+	if (!k.f)
+		goto out;
+	size = file_size(k.f, k.in);
+	k.off = min64(off, size);
+	k.end = k.off + min64(len, size - k.off);
+	if (pin_new(&k, false)) {
+		err = map_existing(&k);
+		if (!err) {
+			map_done(&k, size);
+			goto out;
+		}
+		free(k.pin->heap);
+		free(k.pin);
+	}
+	file_rest(st, k.f);
+out:
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- writing --- */
+
+/* The write that has to end before this range can be mapped, if any. */
+static struct pm_pin *conflict(const struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK, end = blk_up(k->end);
+	struct pm_pin *p;
+
+	for (unsigned i = fresh_at(k->f, b); i < k->f->nfresh && k->f->fresh[i].lblk < end; i++) {
+		if (k->f->fresh[i].state == FILLING)
+			return k->f->fresh[i].pin;
+	}
+	LIST_FOREACH (p, &k->f->pins, link) { /* one that will zero what it placed behind its cut */
+		uint64_t at = p->cut / PM_BLOCK;
+
+		if (p->write && !p->committed && p->cut % PM_BLOCK && p->off + p->len > p->cut &&
+		    p->off < (at + 1) * PM_BLOCK && at >= b && at < end)
+			return p;
+	}
+	return NULL;
+}
+
+static bool partly(const struct mapper *k, uint64_t b)
+{
+	return b * PM_BLOCK < k->off || (b + 1) * PM_BLOCK > k->end;
+}
+
+/* [b, b + n) is at @pblk and new to readers: one entry for what is wholly covered, one for each
+ * end. */
+static int add_fresh(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk, bool owned)
+{
+	uint64_t end = b + n;
+
+	if (fresh_reserve(k->f, 3)) {
+		if (!owned)
+			blk_give(k->st, pblk, n);
+		return -ENOMEM;
+	}
+	while (b < end) {
+		struct fresh x = { .lblk = b,
+			           .pblk = pblk,
+			           .len = 1,
+			           .pin = k->pin,
+			           .owned = owned,
+			           .state = ZEROED };
+
+		if (!partly(k, b)) {
+			x.state = FILLING;
+			x.len = end - b;
+			if (x.len > 1 && partly(k, end - 1))
+				x.len--;
+		}
+		fresh_insert(k->st, k->f, x);
+		b += x.len;
+		pblk += x.len;
+	}
+	return 0;
+}
+
+/* Map the next piece of [b, end), all of one kind; *n blocks. */
+static int map_piece(struct mapper *k, uint64_t b, uint64_t end, uint64_t *n)
+{
+	unsigned i = fresh_at(k->f, b);
+	const struct fresh *x = i < k->f->nfresh ? &k->f->fresh[i] : NULL;
+	struct blk_run run;
+	struct ext e;
+	uint64_t pblk;
+	int err;
+
+	if (x && x->lblk <= b) {
+		*n = min64(x->lblk + x->len, end) - b;
+		pblk = x->pblk + (b - x->lblk);
+		k->goal = pblk + *n;
+		return seg_blocks(k, b, *n, pblk);
+	}
+	err = ext_find(k->st, NULL, k->in, b, &e);
+	if (err && err != -ENOENT)
+		return err;
+	*n = min64(e.len - (b - e.lblk), end - b);
+	if (x)
+		*n = min64(*n, x->lblk - b);
+	if (err) {
+		err = blk_take(k->st, k->goal, *n, b % 512, k->flags, &run);
+		if (err)
+			return err;
+		pblk = run.start;
+		*n = run.len;
+		err = add_fresh(k, b, *n, pblk, false);
+	} else {
+		pblk = e.pblk + (b - e.lblk);
+		if (e.unwritten)
+			err = add_fresh(k, b, *n, pblk, true);
+	}
+	k->goal = pblk + *n;
+	return err ? err : seg_blocks(k, b, *n, pblk);
+}
+
+/* Where the block before the first one is: new ones should follow it. */
+static void find_goal(struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK;
+	struct ext e;
+	unsigned i;
+
+	if (!b--)
+		return;
+	i = fresh_at(k->f, b);
+	if (i < k->f->nfresh && k->f->fresh[i].lblk <= b)
+		k->goal = k->f->fresh[i].pblk + (b - k->f->fresh[i].lblk) + 1;
+	else if (!ext_find(k->st, NULL, k->in, b, &e))
+		k->goal = e.pblk + (b - e.lblk) + 1;
+}
+
+static void unmap(struct mapper *k)
+{
+	for (unsigned i = k->f->nfresh; i-- > 0;) {
+		struct fresh x = k->f->fresh[i];
+
+		if (x.pin != k->pin)
+			continue;
+		fresh_remove(k->st, k->f, i);
+		if (!x.owned)
+			blk_give(k->st, x.pblk, x.len);
+	}
+}
+
+/* Zero the blocks that this map made ZEROED. */
+static void zero_ends(struct mapper *k)
+{
+	uint64_t end = blk_up(k->end);
+
+	for (unsigned i = fresh_at(k->f, k->off / PM_BLOCK);
+	     i < k->f->nfresh && k->f->fresh[i].lblk < end; i++) {
+		struct fresh *x = &k->f->fresh[i];
+
+		if (x->state != ZEROED || x->pin != k->pin)
+			continue;
+		k->st->media.ops->zero(&k->st->media, data_ptr(k->st, x->pblk), PM_BLOCK);
+		x->pin = NULL;
+	}
+}
+
+static int map_new(struct mapper *k)
+{
+	uint64_t b = k->off / PM_BLOCK, end = blk_up(k->end), size, n = 0;
+	uint8_t *tail = NULL;
+	int err = 0;
+
+	if (k->off == k->end)
+		end = b;
+	size = file_size(k->f, k->in);
+	if (k->end > size) {
+		err = file_trim(k->st, k->f, k->in);
+		if (!err)
+			err = file_tail(k->st, k->f, k->in, &tail);
+		if (err)
+			return err;
+	}
+	if (size >= 1u << 20 || k->end - k->off >= 1u << 20)
+		k->flags = BLK_ALIGN_2M;
+	find_goal(k);
+	for (; !err && b < end; b += n)
+		err = map_piece(k, b, end, &n);
+	if (err) {
+		unmap(k);
+		return err;
+	}
+	zero_ends(k);
+	map_done(k, size);
+	if (tail)
+		file_zero(k->st, k->f, k->pin, size, blk_up(size) * PM_BLOCK, tail);
+	return 0;
+}
+
+int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m,
+                 struct pm_wait *w)
+{
+	struct mapper k = { .st = st, .m = m, .off = off, .end = off + len };
+	struct pm_pin *p;
+	int err;
+
+	if (off > PM_FILE_MAX || len > PM_FILE_MAX - off)
+		return -EFBIG;
+	if (st->read_only)
+		return -EROFS;
+	pthread_mutex_lock(&st->lock);
+	files_sweep(st);
+	k.in = file_regular(st, id, &err);
+	if (!k.in)
+		goto out;
+	err = -ENOMEM;
+	k.f = file_get(st, id);
+	if (!k.f)
+		goto out;
+	p = conflict(&k);
+	if (p) {
+		w->next = p->waiters;
+		p->waiters = w;
+		err = -EINPROGRESS;
+		goto out;
+	}
+	if (pin_new(&k, true)) {
+		err = map_new(&k);
+		if (!err)
+			goto out;
+		free(k.pin->heap);
+		free(k.pin);
+	}
+	file_rest(st, k.f);
+out:
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
