@@ -181,6 +181,7 @@ static void open_soiled(enum pm_method method)
 {
 	pool_new(&pool, "file", 24 * MIB, method);
 	st = pool.st;
+	mk("keep"); /* the root directory has its block from now on */
 	soil();
 }
 
@@ -1141,13 +1142,8 @@ Test(file, fragmented_file_is_written_in_one_map)
 	struct pm_committed c;
 	struct pm_map m;
 
-	for (unsigned i = 0; i < 700; i += 2) { /* holes of one block each */
-		struct pm_id filler = mk("x");
-
+	for (unsigned i = 0; i < 700; i += 2) /* holes of one block each */
 		put(id, i * 4096ull, 4096, 1, PM_FILE_SYNC);
-		(void)filler;
-		rm("x");
-	}
 	cr_assert_eq(map(id, 0, 700 * 4096, &m), 0);
 	place(&m, 2);
 	cr_assert_eq(commit(&m, 700 * 4096, PM_FILE_SYNC, &c), 0);
@@ -1156,5 +1152,46 @@ Test(file, fragmented_file_is_written_in_one_map)
 	reopen(PM_CLWB);
 	cr_assert(holds(id, 0, 700 * 4096, 2));
 	rm("f");
+	pool_close(&pool); /* tree nodes come free with the next checkpoint */
+	pool_open(&pool, PM_CLWB);
+	st = pool.st;
 	cr_assert_eq(free_blocks(), before);
+}
+
+/* So many extents that cutting them takes several transactions. */
+Test(file_big, truncate_and_remove_of_many_extents)
+{
+	enum { N = 5000 };
+	struct pm_extent x[2];
+	struct pm_attr a;
+	uint64_t before;
+	struct pm_id id;
+	unsigned n;
+
+	pool_new(&pool, "many", 64 * MIB, PM_CLWB);
+	st = pool.st;
+	mk("keep");
+	id = mk("f");
+	before = free_blocks();
+	for (unsigned i = N; i-- > 0;)
+		put(id, i * 8192ull, 4096, (int)(i % 255 + 1), PM_FILE_SYNC);
+	resize(id, 3 * 8192 + 100);
+	cr_assert_eq(pm_getattr(st, id, &a), 0);
+	cr_assert_eq(a.used, 4 * 4096);
+	cr_assert_eq(pm_extents(st, id, a.size + 4096, x, 2, &n), 0);
+	cr_assert_eq(n, 0);
+	resize(id, N * 8192ull);
+	cr_assert(holds(id, 3 * 8192 + 100, 8 * MIB, 0));
+	for (unsigned i = N; i-- > 0;)
+		put(id, i * 8192ull, 4096, (int)(i % 255 + 1), PM_FILE_SYNC);
+	reopen(PM_CLWB);
+	cr_assert(holds(id, 4999 * 8192ull, 4999 * 8192ull + 4096, 4999 % 255 + 1));
+	rm("f");
+	pool_close(&pool);
+	check(&pool);
+	pool_open(&pool, PM_CLWB);
+	st = pool.st;
+	cr_assert_eq(free_blocks(), before);
+	pool_close(&pool);
+	pool_drop(&pool);
 }
