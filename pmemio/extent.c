@@ -347,3 +347,51 @@ int ext_find(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, u
 	*e = (struct ext){ .lblk = lblk, .len = (err ? UINT64_MAX : e->lblk) - lblk };
 	return -ENOENT;
 }
+
+struct each {
+	struct pm_store *st;
+	const struct pm_inode *in;
+	int (*fn)(void *arg, const struct ext *e);
+	void *arg;
+};
+
+static int each_one(const struct each *a, const struct pm_ext *x)
+{
+	struct ext e;
+	int err = unpack(a->st, a->in, x, &e);
+
+	return err ? err : a->fn(a->arg, &e);
+}
+
+static int each_leaf(void *arg, uint64_t blk, const struct pm_bnode *node)
+{
+	int err = 0;
+
+	(void)blk;
+	for (unsigned i = 0; !node->level && !err && i < node->count; i++) {
+		const uint8_t *at = (const uint8_t *)node + node->slot[i];
+		struct pm_ext x;
+		uint16_t len;
+
+		memcpy(&len, at + offsetof(struct pm_bent, len), sizeof(len));
+		if (len != sizeof(x))
+			return -EIO;
+		memcpy(&x, at + offsetof(struct pm_bent, val), sizeof(x));
+		err = each_one(arg, &x);
+	}
+	return err;
+}
+
+int ext_each(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
+             int (*fn)(void *arg, const struct ext *e), void *arg)
+{
+	const struct pm_inode *now = look(tx, in);
+	struct each a = { .st = st, .in = in, .fn = fn, .arg = arg };
+	int err = 0;
+
+	if (now->flags & PM_IF_TREE)
+		return bt_walk(st, tx, in, true, each_leaf, &a);
+	for (unsigned i = 0; !err && i < PM_INLINE_EXTENTS && now->u.ext[i].len_lo; i++)
+		err = each_one(&a, &now->u.ext[i]);
+	return err;
+}

@@ -220,6 +220,9 @@ int ext_put(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, co
 /* Take out [lblk, lblk + len); @fn sees every piece taken. */
 int ext_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t lblk, uint64_t len,
 	    void (*fn)(void *arg, const struct ext *e), void *arg);
+/* Visit all extents, in order; stops at the first error. Quicker than finding one after the other. */
+int ext_each(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
+	     int (*fn)(void *arg, const struct ext *e), void *arg);
 
 /* --- file.c, for dir.c, store.c ---------------------------------------------------------------------------------------------- */
 

@@ -173,6 +173,44 @@ int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in)
 	return 0;
 }
 
+/* --- dropping --- */
+
+static bool has_extents(const struct pm_inode *in)
+{
+	return in->type == PM_REG || (in->type == PM_LNK && in->size > PM_INLINE_LINK);
+}
+
+struct giver {
+	struct pm_tx *tx;
+	bool meta; /* a link target may be in a record */
+};
+
+static int give_one(void *arg, const struct ext *e)
+{
+	struct giver *g = arg;
+
+	tx_give(g->tx, e->pblk, e->len, g->meta);
+	return 0;
+}
+
+/* Give all blocks of an object that nobody pins; without editing a tree that goes as a whole. */
+static int drop_all(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in)
+{
+	struct giver g = { .tx = tx, .meta = in->type == PM_LNK };
+	struct pm_inode *sh;
+	int err = has_extents(in) ? ext_each(st, tx, in, give_one, &g) : 0;
+
+	if (!err && ino_look(tx, in)->flags & PM_IF_TREE)
+		err = bt_drop(st, tx, in);
+	if (err)
+		return err;
+	sh = ino_edit(tx, in);
+	memset(&sh->u, 0, sizeof(sh->u));
+	sh->flags &= (uint16_t)~PM_IF_TREE;
+	sh->blocks = 0;
+	return 0;
+}
+
 /* --- setattr --- */
 
 static struct pm_time time_of(const struct timespec *ts, struct pm_time now)
@@ -285,7 +323,9 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 	c.tx = tx_begin(st);
 	if (sa->set & PM_SET_SIZE && size > in->size)
 		err = extend(st, c.tx, f, in, size);
-	if (!err && size < old)
+	if (!err && size < old && !size && LIST_EMPTY(&f->pins))
+		err = drop_all(st, c.tx, in);
+	else if (!err && size < old)
 		err = cut_some(&c, in, blk_up(size), &more);
 	set_fields(ino_edit(c.tx, in), f, sa, store_now());
 	err = cut_commit(&c, err, &lsn);
@@ -517,38 +557,6 @@ int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_ext
 }
 
 /* --- removing --- */
-
-static bool has_extents(const struct pm_inode *in)
-{
-	return in->type == PM_REG || (in->type == PM_LNK && in->size > PM_INLINE_LINK);
-}
-
-/* Give all blocks of an object; without editing a tree that goes as a whole. */
-static int drop_all(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in)
-{
-	bool tree = ino_look(tx, in)->flags & PM_IF_TREE;
-	struct pm_inode *sh;
-	uint64_t at = 0;
-	struct ext e;
-	int err = 0;
-
-	while (has_extents(in) && at < UINT64_MAX) {
-		err = ext_find(st, tx, in, at, &e);
-		if (err && err != -ENOENT)
-			return err;
-		if (!err)
-			tx_give(tx, e.pblk, e.len, in->type == PM_LNK);
-		at = e.lblk + e.len;
-	}
-	err = tree ? bt_drop(st, tx, in) : 0;
-	if (err)
-		return err;
-	sh = ino_edit(tx, in);
-	memset(&sh->u, 0, sizeof(sh->u));
-	sh->flags &= (uint16_t)~PM_IF_TREE;
-	sh->blocks = 0;
-	return 0;
-}
 
 int file_unlinked(struct pm_tx *tx, const struct pm_inode *in)
 {
