@@ -51,6 +51,20 @@ static struct shadow *start(const char *tag, enum pm_method method)
 	return s;
 }
 
+static struct pm_tx *begin(struct shadow *s)
+{
+	pthread_mutex_lock(&s->pool.st->lock);
+	return tx_begin(s->pool.st);
+}
+
+static int commit(struct shadow *s, struct pm_tx *tx)
+{
+	int err = tx_commit(tx, NULL);
+
+	pthread_mutex_unlock(&s->pool.st->lock);
+	return err;
+}
+
 static int insert(struct shadow *s, struct pm_tx *tx, unsigned k, unsigned len)
 {
 	uint8_t buf[1024];
@@ -153,7 +167,7 @@ static void finish(struct shadow *s)
 static void churn(struct shadow *s, unsigned steps, unsigned span, unsigned grow, unsigned maxlen)
 {
 	while (steps) {
-		struct pm_tx *tx = tx_begin(s->pool.st);
+		struct pm_tx *tx = begin(s);
 		unsigned n = 1 + (unsigned)(rnd(s) % 6);
 
 		for (; n && steps; n--, steps--) {
@@ -169,7 +183,7 @@ static void churn(struct shadow *s, unsigned steps, unsigned span, unsigned grow
 		}
 		if (steps % 97 == 0)
 			compare(s, tx);
-		cr_assert_eq(tx_commit(tx, NULL), 0);
+		cr_assert_eq(commit(s, tx), 0);
 		if (steps % 31 == 0)
 			cr_assert_eq(s->in->u.tree.count, s->count);
 	}
@@ -213,10 +227,10 @@ Test(btree, growing_keys_fill_their_nodes)
 	uint64_t per_leaf = (PM_BLOCK - sizeof(struct pm_bnode)) / (8 + 2 + 14 + 2 + 8 - 2 + 2);
 
 	for (unsigned k = 0; k < KEYS; k++) {
-		struct pm_tx *tx = tx_begin(s->pool.st);
+		struct pm_tx *tx = begin(s);
 
 		insert(s, tx, k, 16);
-		cr_assert_eq(tx_commit(tx, NULL), 0);
+		cr_assert_eq(commit(s, tx), 0);
 	}
 	compare(s, NULL);
 	cr_assert_leq(s->in->blocks, KEYS / per_leaf + 4, "%lu nodes", (unsigned long)s->in->blocks);
@@ -228,10 +242,10 @@ Test(btree, shrinking_keys_from_the_top_leave_a_sound_tree)
 	struct shadow *s = start("bt6", PM_CLWB);
 
 	for (unsigned k = KEYS; k-- > 0;) {
-		struct pm_tx *tx = tx_begin(s->pool.st);
+		struct pm_tx *tx = begin(s);
 
 		insert(s, tx, k, 16);
-		cr_assert_eq(tx_commit(tx, NULL), 0);
+		cr_assert_eq(commit(s, tx), 0);
 	}
 	compare(s, NULL);
 	finish(s);
@@ -243,22 +257,22 @@ Test(btree, removal_gives_every_block_back)
 	uint64_t before = free_blocks(s);
 
 	for (int round = 0; round < 3; round++) {
-		struct pm_tx *tx = tx_begin(s->pool.st);
+		struct pm_tx *tx = begin(s);
 
 		for (unsigned k = 0; k < KEYS; k++) {
 			if (k % 64 == 0) {
-				cr_assert_eq(tx_commit(tx, NULL), 0);
-				tx = tx_begin(s->pool.st);
+				cr_assert_eq(commit(s, tx), 0);
+				tx = begin(s);
 			}
 			insert(s, tx, k, (unsigned)(rnd(s) % 200));
 		}
-		cr_assert_eq(tx_commit(tx, NULL), 0);
+		cr_assert_eq(commit(s, tx), 0);
 		for (unsigned i = 0; i < KEYS; i++) {
 			unsigned k = round == 0 ? i : round == 1 ? KEYS - 1 - i : i * 1237 % KEYS;
 
-			tx = tx_begin(s->pool.st);
+			tx = begin(s);
 			delete (s, tx, k);
-			cr_assert_eq(tx_commit(tx, NULL), 0);
+			cr_assert_eq(commit(s, tx), 0);
 		}
 		compare(s, NULL);
 		cr_assert_eq(s->in->blocks, 0);
@@ -273,7 +287,7 @@ Test(btree, replace_changes_the_value_and_nothing_else)
 {
 	struct shadow *s = start("bt8", PM_CLWB);
 	uint8_t buf[40];
-	struct pm_tx *tx = tx_begin(s->pool.st);
+	struct pm_tx *tx = begin(s);
 
 	for (unsigned k = 0; k < 300; k++)
 		insert(s, tx, k, 40);
@@ -282,7 +296,7 @@ Test(btree, replace_changes_the_value_and_nothing_else)
 	cr_assert_eq(bt_replace(s->pool.st, tx, s->in, key_of(77), buf, 40), 0);
 	cr_assert_eq(bt_replace(s->pool.st, tx, s->in, key_of(77), buf, 39), -EINVAL);
 	cr_assert_eq(bt_replace(s->pool.st, tx, s->in, key_of(500), buf, 40), -ENOENT);
-	cr_assert_eq(tx_commit(tx, NULL), 0);
+	cr_assert_eq(commit(s, tx), 0);
 	compare(s, NULL);
 	finish(s);
 }
@@ -296,10 +310,11 @@ Test(btree, an_aborted_change_leaves_the_tree_as_it_was)
 	churn(s, 2000, KEYS, 80, 100);
 	copy = *s;
 	before = free_blocks(s);
-	tx = tx_begin(s->pool.st);
+	tx = begin(s);
 	for (unsigned i = 0; i < 400; i++)
 		insert(s, tx, (unsigned)(rnd(s) % KEYS), 100);
 	tx_abort(tx);
+	pthread_mutex_unlock(&s->pool.st->lock);
 	*s = copy;
 	compare(s, NULL);
 	cr_assert_eq(free_blocks(s), before);
@@ -312,9 +327,9 @@ Test(btree, drop_gives_all_nodes_back)
 	struct pm_tx *tx;
 
 	churn(s, 3000, KEYS, 90, 100);
-	tx = tx_begin(s->pool.st);
+	tx = begin(s);
 	cr_assert_eq(bt_drop(s->pool.st, tx, s->in), 0);
-	cr_assert_eq(tx_commit(tx, NULL), 0);
+	cr_assert_eq(commit(s, tx), 0);
 	memset(s->len, 0, sizeof(s->len));
 	s->count = 0;
 	compare(s, NULL);
