@@ -40,7 +40,7 @@ Test(real_input, what_libnfs_stores_berth_reads_over_fabric_tcp_and_shm)
 	nfst_put(nfs, src, "/tree");
 	nfs_destroy_context(nfs);
 	BERTH("head -c 1073741824 /dev/urandom >%s/big", dir);
-	BERTH("nfs-cp %s/big 'nfs://127.0.0.1/big?nfsport=%u&mountport=%u' >/dev/null", dir, d.port, d.port);
+	BERTH("nfs-cp %s/big 'nfs://127.0.0.1//big?nfsport=%u&mountport=%u' >/dev/null", dir, d.port, d.port);
 
 	BERTH("%s cp -r -p %s/tree %s", berth, d.tcp_url, out);
 	tree_same(src, out);
@@ -78,8 +78,8 @@ Test(real_input, what_berth_stores_libnfs_reads)
 	nfst_get(nfs, "/tree2", out);
 	tree_same(src, out);
 	nfs_destroy_context(nfs);
-	BERTH("nfs-cat 'nfs://127.0.0.1/big?nfsport=%u&mountport=%u' | cmp - %s/big", d.port, d.port, dir);
-	BERTH("nfs-cp 'nfs://127.0.0.1/big2?nfsport=%u&mountport=%u' %s/back >/dev/null && cmp %s/big %s/back",
+	BERTH("nfs-cat 'nfs://127.0.0.1//big?nfsport=%u&mountport=%u' | cmp - %s/big", d.port, d.port, dir);
+	BERTH("nfs-cp 'nfs://127.0.0.1//big2?nfsport=%u&mountport=%u' %s/back >/dev/null && cmp %s/big %s/back",
 	      d.port, d.port, dir, dir, dir);
 	BERTH("test $(nfs-ls -R 'nfs://127.0.0.1/tree/from?nfsport=%u&mountport=%u' | wc -l) -ge 5000", d.port,
 	      d.port);
