@@ -19,7 +19,8 @@
  * F4  Every live inode but slots 0 and 1 has nlink names leading to it, or nlink == 0 (an orphan: recovery
  *     frees it). A directory has exactly one name, nlink 2 + its subdirectories, and its parent field.
  * F5  Bytes of the last block behind the end of file are undefined; whoever moves the end over them zeroes
- *     them first.
+ *     them first. So are written extents wholly behind it, which a crash in a long truncate can leave: whoever
+ *     moves the end up cuts them first. Unwritten ones may stand there for good.
  * F6  An extent without PM_EXT_UNWRITTEN was durable, data and all, before the transaction that made it so.
  */
 #ifndef PMEMIO_FORMAT_H

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "pmemio/pmemio.h"
+#include "pmemio/store.h"
 #include "test/lib/pool.h"
 
 #define STALE 0xee
@@ -1194,4 +1194,71 @@ Test(file_big, truncate_and_remove_of_many_extents)
 	cr_assert_eq(free_blocks(), before);
 	pool_close(&pool);
 	pool_drop(&pool);
+}
+
+/* What a crash in the middle of a long truncate leaves. */
+static void leave_behind(struct pm_id id, uint64_t lblk)
+{
+	struct ext e = { .lblk = lblk, .len = 1 };
+	const struct pm_inode *in;
+	struct blk_run run;
+	struct pm_tx *tx;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	in = ino_get(st, id, &err);
+	tx = tx_begin(st);
+	cr_assert_eq(tx_take(tx, 0, 1, 0, &run), 0);
+	e.pblk = run.start;
+	memset(data_ptr(st, run.start), STALE, PM_BLOCK);
+	cr_assert_eq(ext_put(st, tx, in, &e), 0);
+	cr_assert_eq(tx_commit(tx, NULL), 0);
+	pthread_mutex_unlock(&st->lock);
+}
+
+Test(file, extents_left_behind_the_end_never_come_back)
+{
+	struct pm_id id = mk("f"), g = mk("g");
+	uint64_t before = free_blocks();
+
+	leave_behind(id, 5);
+	cr_assert_eq(size_of(id), 0);
+	resize(id, 40960);
+	cr_assert(holds(id, 0, 40960, 0));
+	leave_behind(g, 1);
+	put(g, 30000, 100, 1, PM_FILE_SYNC);
+	cr_assert(holds(g, 0, 30000, 0));
+	rm("f");
+	rm("g");
+	cr_assert_eq(free_blocks(), before);
+}
+
+static void long_link(enum pm_method method)
+{
+	char target[PM_LINK_PATH], got[PM_LINK_PATH];
+	struct pm_new nw = { .type = PM_LNK, .target = target, .target_len = sizeof(target) };
+	struct pm_change ch;
+	size_t len;
+
+	memset(target, 'x', sizeof(target));
+	cr_assert_eq(pm_create(st, root, "link", 4, &nw, &ch), 0);
+	wait_ok(&ch);
+	cr_assert_eq(ch.obj.used, PM_BLOCK);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(pm_readlink(st, ch.obj.id, got, sizeof(got), &len), 0);
+		cr_assert_eq(len, sizeof(target));
+		cr_assert_arr_eq(got, target, sizeof(target));
+		if (!i)
+			reopen(method);
+	}
+	rm("link");
+}
+
+Test(file, long_link_target_has_a_block)
+{
+	long_link(PM_CLWB);
+}
+Test(file_msync, long_link_target_has_a_block)
+{
+	long_link(PM_MSYNC);
 }
