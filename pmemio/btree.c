@@ -7,12 +7,13 @@
  *   T1  Keys in a node grow; all keys below interior slot i lie in [key i, key i + 1).
  *   T2  No node is empty. A tree without entries has no node, and its inode no PM_IF_TREE.
  *   T3  All leaves are at level 0, the root at level height - 1.
- *   T4  low - end of slots is the free gap; every byte between low and the end of the block belongs to an
- *       entry, or is counted in dead.
+ *   T4  low - end of slots is the free gap; every byte between low and the end of the block belongs
+ * to an entry, or is counted in dead.
  *
- * Removal leaves dead bytes behind and moves nothing, so that the journal sees few words; a node is packed
- * when an insertion needs what is dead. A node that is full splits in the middle by bytes, except at the right
- * edge of the tree, where keys that only grow leave full nodes behind. Nodes under 40 % join a neighbour.
+ * Removal leaves dead bytes behind and moves nothing, so that the journal sees few words; a node is
+ * packed when an insertion needs what is dead. A node that is full splits in the middle by bytes,
+ * except at the right edge of the tree, where keys that only grow leave full nodes behind. Nodes
+ * under 40 % join a neighbour.
  *
  * A node from the view is verified, CRC and every offset, each time a call comes to it: code behind
  * node_get() may trust what it reads. Shadows were verified before they were made.
@@ -30,7 +31,8 @@
 #define MAX_VAL    1000u /* three entries fit in a node, so that a split always makes room */
 #define NO_KEY     UINT64_MAX
 
-/* A descent from the root (at height - 1) to a leaf (at 0): which slot was followed in each node. */
+/* A descent from the root (at height - 1) to a leaf (at 0): which slot was followed in each node.
+ */
 struct path {
 	unsigned height;
 	uint64_t blk[MAX_HEIGHT];
@@ -43,7 +45,8 @@ struct tree {
 	const struct pm_inode *in;
 };
 
-/* --- one node ------------------------------------------------------------------------------------------ */
+/* --- one node
+ * ------------------------------------------------------------------------------------------ */
 
 static const struct pm_bent *ent(const struct pm_bnode *n, unsigned i)
 {
@@ -196,7 +199,8 @@ const char *bt_fault(const struct pm_bnode *n, uint64_t ino, uint64_t blk, unsig
 	return slots_fault(n);
 }
 
-/* --- nodes of a tree ----------------------------------------------------------------------------------- */
+/* --- nodes of a tree
+ * ----------------------------------------------------------------------------------- */
 
 static const struct pm_inode *inode(const struct tree *t)
 {
@@ -213,7 +217,7 @@ static int damaged(const struct tree *t, uint64_t blk, const char *what)
 	STAT_ADD(t->st, checksum_errors, 1);
 	if (t->st->damaged_node != blk)
 		store_log(t->st, LOG_ERR, "inode %llu: tree node 0x%llx: %s; run `berth check`",
-			  (unsigned long long)t->in->ino, (unsigned long long)blk, what);
+		          (unsigned long long)t->in->ino, (unsigned long long)blk, what);
 	t->st->damaged_node = blk;
 	return -EIO;
 }
@@ -303,7 +307,8 @@ static int descend(const struct tree *t, uint64_t key, struct path *p, const str
 	return 0;
 }
 
-/* Move @p to the next or previous leaf, at its first or behind its last slot. -ENOENT: there is none. */
+/* Move @p to the next or previous leaf, at its first or behind its last slot. -ENOENT: there is
+ * none. */
 static int step(const struct tree *t, struct path *p, bool forward, const struct pm_bnode **leaf)
 {
 	unsigned l = 1;
@@ -331,10 +336,11 @@ static int step(const struct tree *t, struct path *p, bool forward, const struct
 	return 0;
 }
 
-/* --- reading ---------------------------------------------------------------------------------------------- */
+/* --- reading
+ * ---------------------------------------------------------------------------------------------- */
 
 static void cursor(const struct path *p, const struct pm_bnode *leaf, unsigned slot,
-		   struct bt_cursor *c)
+                   struct bt_cursor *c)
 {
 	const struct pm_bent *e = ent(leaf, slot);
 
@@ -344,7 +350,7 @@ static void cursor(const struct path *p, const struct pm_bnode *leaf, unsigned s
 }
 
 int bt_seek(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key,
-	    struct bt_cursor *c)
+            struct bt_cursor *c)
 {
 	struct tree t = { st, tx, in };
 	const struct pm_bnode *leaf;
@@ -359,7 +365,7 @@ int bt_seek(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, ui
 }
 
 int bt_seek_le(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key,
-	       struct bt_cursor *c)
+               struct bt_cursor *c)
 {
 	struct tree t = { st, tx, in };
 	const struct pm_bnode *leaf;
@@ -393,7 +399,8 @@ int bt_next(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, st
 	return c->key == NO_KEY ? -ENOENT : bt_seek(st, tx, in, c->key + 1, c);
 }
 
-/* --- insertion -------------------------------------------------------------------------------------------- */
+/* --- insertion
+ * -------------------------------------------------------------------------------------------- */
 
 static int new_root(const struct tree *t, unsigned level, uint64_t left)
 {
@@ -417,8 +424,8 @@ static int new_root(const struct tree *t, unsigned level, uint64_t left)
 	return 0;
 }
 
-/* Where to cut @n so that both sides take about as many bytes, counting a new entry of @need bytes at @at: the
- * number of old entries that stay. */
+/* Where to cut @n so that both sides take about as many bytes, counting a new entry of @need bytes
+ * at @at: the number of old entries that stay. */
 static unsigned split_point(const struct pm_bnode *n, unsigned at, unsigned need)
 {
 	unsigned half = (used(n) + need) / 2, sum = 0, i = 0;
@@ -453,11 +460,11 @@ static bool right_edge(const struct tree *t, const struct path *p, unsigned leve
 }
 
 static int put_at(const struct tree *t, struct path *p, unsigned level, unsigned at, uint64_t key,
-		  const void *val, unsigned len);
+                  const void *val, unsigned len);
 
 /* Split the full node at @level for the entry that goes to @at, and tell the parent. */
 static int split(const struct tree *t, struct path *p, unsigned level, unsigned at, uint64_t key,
-		 const void *val, unsigned len)
+                 const void *val, unsigned len)
 {
 	struct pm_bnode *n = node_edit(t, p->blk[level]), *right, *into;
 	unsigned from;
@@ -492,7 +499,7 @@ static int split(const struct tree *t, struct path *p, unsigned level, unsigned 
 }
 
 static int put_at(const struct tree *t, struct path *p, unsigned level, unsigned at, uint64_t key,
-		  const void *val, unsigned len)
+                  const void *val, unsigned len)
 {
 	struct pm_bnode *n = node_edit(t, p->blk[level]);
 
@@ -525,7 +532,7 @@ static int lower_bounds(const struct tree *t, const struct path *p, uint64_t key
 }
 
 int bt_insert(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key,
-	      const void *val, uint16_t len)
+              const void *val, uint16_t len)
 {
 	struct tree t = { st, tx, in };
 	const struct pm_bnode *leaf;
@@ -556,7 +563,7 @@ int bt_insert(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, 
 }
 
 int bt_replace(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t key,
-	       const void *val, uint16_t len)
+               const void *val, uint16_t len)
 {
 	struct tree t = { st, tx, in };
 	const struct pm_bnode *leaf;
@@ -577,7 +584,8 @@ int bt_replace(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
 	return 0;
 }
 
-/* --- removal ---------------------------------------------------------------------------------------------- */
+/* --- removal
+ * ---------------------------------------------------------------------------------------------- */
 
 static void no_root(const struct tree *t)
 {
@@ -694,7 +702,8 @@ int bt_delete(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, 
 	return cut_at(&t, &p, 0);
 }
 
-/* --- whole trees ------------------------------------------------------------------------------------------ */
+/* --- whole trees
+ * ------------------------------------------------------------------------------------------ */
 
 struct walk {
 	struct tree t;
@@ -720,7 +729,7 @@ static int walk_node(const struct walk *w, uint64_t blk, unsigned level)
 }
 
 int bt_walk(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, bool leaves,
-	    int (*fn)(void *arg, uint64_t blk, const struct pm_bnode *node), void *arg)
+            int (*fn)(void *arg, uint64_t blk, const struct pm_bnode *node), void *arg)
 {
 	struct walk w = { { st, tx, in }, leaves, fn, arg };
 	const struct pm_inode *now = inode(&w.t);

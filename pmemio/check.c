@@ -2,15 +2,16 @@
 /*
  * check.c - every invariant of the format, offline
  *
- * The pool is opened read-only: what a crash left in the journal is replayed in memory, nothing is written.
- * Then everything that the inode table leads to is walked once, trusting no structure further than its
- * own bytes have been judged:
+ * The pool is opened read-only: what a crash left in the journal is replayed in memory, nothing is
+ * written. Then everything that the inode table leads to is walked once, trusting no structure
+ * further than its own bytes have been judged:
  *
- *   superblocks, lane headers -> inode table -> each inode: its tree, extents or entries -> names against
- *   link counts and parents -> blocks in use against the free space that open computed or found stored
+ *   superblocks, lane headers -> inode table -> each inode: its tree, extents or entries -> names
+ * against link counts and parents -> blocks in use against the free space that open computed or
+ * found stored
  *
- * A damaged inode or node is one finding; what it would have led to may follow as findings of its own
- * (blocks that nobody owns, inodes without a name).
+ * A damaged inode or node is one finding; what it would have led to may follow as findings of its
+ * own (blocks that nobody owns, inodes without a name).
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -54,7 +55,8 @@ struct subject {
 	bool any, broken;
 };
 
-/* --- findings ------------------------------------------------------------------------------------------- */
+/* --- findings
+ * ------------------------------------------------------------------------------------------- */
 
 static void finding(struct check *c, const char *where, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -69,7 +71,8 @@ static void finding(struct check *c, const char *where, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	for (char *p = what; *p; p++) /* names may hold any byte; terminals should not see them all */
+	for (char *p = what; *p;
+	     p++) /* names may hold any byte; terminals should not see them all */
 		if ((unsigned char)*p < ' ' || *p == 0x7f)
 			*p = '?';
 	c->problem(c->arg, where, what);
@@ -84,10 +87,10 @@ static struct where where_ino(const struct subject *s)
 	struct where w;
 
 	snprintf(w.text, sizeof(w.text), "%s %llu",
-		 s->in->ino == 0          ? "inode table"
-		 : s->in->type == PM_DIR ? "directory"
-					  : "inode",
-		 ULL(s->in->ino));
+	         s->in->ino == 0         ? "inode table"
+	         : s->in->type == PM_DIR ? "directory"
+	                                 : "inode",
+	         ULL(s->in->ino));
 	return w;
 }
 
@@ -100,7 +103,9 @@ static struct where where_node(const struct subject *s, uint64_t blk, unsigned l
 	return w;
 }
 
-/* --- blocks ----------------------------------------------------------------------------------------------- */
+/* --- blocks
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static bool owned(const struct check *c, uint64_t blk)
 {
@@ -114,7 +119,8 @@ static bool own(struct subject *s, const char *where, uint64_t start, uint64_t l
 	uint64_t twice = 0, first = 0;
 
 	if (start < c->st->super.data_start || start >= c->nblk || len > c->nblk - start) {
-		finding(c, where, "names blocks 0x%llx+%llu outside the data area", ULL(start), ULL(len));
+		finding(c, where, "names blocks 0x%llx+%llu outside the data area", ULL(start),
+		        ULL(len));
 		return false;
 	}
 	for (uint64_t b = start; b < start + len; b++) {
@@ -124,12 +130,14 @@ static bool own(struct subject *s, const char *where, uint64_t start, uint64_t l
 	}
 	s->blocks += len;
 	if (twice)
-		finding(c, where, "shares %llu blocks from 0x%llx on with another owner", ULL(twice),
-			ULL(first));
+		finding(c, where, "shares %llu blocks from 0x%llx on with another owner",
+		        ULL(twice), ULL(first));
 	return twice == 0;
 }
 
-/* --- trees -------------------------------------------------------------------------------------------------- */
+/* --- trees
+ * --------------------------------------------------------------------------------------------------
+ */
 
 typedef void entry_fn(struct subject *s, const char *where, const struct pm_bent *e);
 
@@ -140,7 +148,7 @@ static const struct pm_bent *node_ent(const struct pm_bnode *n, unsigned i)
 
 /* All keys of the node at @blk lie in [@min, @max]. */
 static void tree_node(struct subject *s, uint64_t blk, unsigned level, uint64_t min, uint64_t max,
-		      entry_fn *fn)
+                      entry_fn *fn)
 {
 	struct where w = where_node(s, blk, level);
 	const struct pm_bnode *n;
@@ -170,7 +178,7 @@ static void tree_node(struct subject *s, uint64_t blk, unsigned level, uint64_t 
 		}
 		memcpy(&down, e->val, sizeof(down));
 		tree_node(s, down, level - 1, e->key,
-			  i + 1u < n->count ? node_ent(n, i + 1)->key - 1 : max, fn);
+		          i + 1u < n->count ? node_ent(n, i + 1)->key - 1 : max, fn);
 	}
 }
 
@@ -187,10 +195,12 @@ static void tree(struct subject *s, entry_fn *fn)
 	tree_node(s, in->u.tree.root, in->u.tree.height - 1, 0, UINT64_MAX, fn);
 	if (!s->broken && s->entries != in->u.tree.count)
 		finding(s->c, w.text, "says its tree has %llu entries, but it has %llu",
-			ULL(in->u.tree.count), ULL(s->entries));
+		        ULL(in->u.tree.count), ULL(s->entries));
 }
 
-/* --- files --------------------------------------------------------------------------------------------------- */
+/* --- files
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static void extent(struct subject *s, const char *where, const struct pm_ext *x)
 {
@@ -200,10 +210,10 @@ static void extent(struct subject *s, const char *where, const struct pm_ext *x)
 	}
 	if (x->lblk < s->end)
 		finding(s->c, where, "extents overlap or are out of order at file block %llu",
-			ULL(x->lblk));
+		        ULL(x->lblk));
 	if (x->lblk + x->len_lo > PM_FILE_MAX / PM_BLOCK)
 		finding(s->c, where, "extent at file block %llu is beyond the largest file",
-			ULL(x->lblk));
+		        ULL(x->lblk));
 	s->end = x->lblk + x->len_lo;
 	s->c->rep->extents++;
 	own(s, where, x->pblk, x->len_lo);
@@ -220,7 +230,7 @@ static void extent_entry(struct subject *s, const char *where, const struct pm_b
 	memcpy(&x, e->val, sizeof(x));
 	if (x.lblk != e->key)
 		finding(s->c, where, "extent at file block %llu stands under key %llu", ULL(x.lblk),
-			ULL(e->key));
+		        ULL(e->key));
 	extent(s, where, &x);
 }
 
@@ -254,11 +264,14 @@ static void symlink_target(struct subject *s)
 		finding(s->c, w.text, "symbolic link of %llu bytes", ULL(s->in->size));
 	else if (s->in->size > PM_INLINE_LINK)
 		extents(s);
-	if (s->in->size > PM_INLINE_LINK && s->in->size <= PM_LINK_PATH && s->end != 1 && !s->broken)
+	if (s->in->size > PM_INLINE_LINK && s->in->size <= PM_LINK_PATH && s->end != 1 &&
+	    !s->broken)
 		finding(s->c, w.text, "symbolic link without its block");
 }
 
-/* --- directories ------------------------------------------------------------------------------------------------ */
+/* --- directories
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static bool name_ok(const char *n, size_t len)
 {
@@ -267,27 +280,28 @@ static bool name_ok(const char *n, size_t len)
 }
 
 /* The entry's object as the inode table has it (F4). */
-static void entry_target(struct subject *s, const char *where, const struct pm_dent *d, const char *name,
-			 int len)
+static void entry_target(struct subject *s, const char *where, const struct pm_dent *d,
+                         const char *name, int len)
 {
 	struct check *c = s->c;
 	const struct pm_inode *to = d->ino < c->nino ? ino_at(c->st, d->ino) : NULL;
 	struct object *o;
 
 	if (!to || d->ino <= PM_ROOT_INO) {
-		finding(c, where, "entry '%.*s' leads to inode %llu, which no name may have", len, name,
-			ULL(d->ino));
+		finding(c, where, "entry '%.*s' leads to inode %llu, which no name may have", len,
+		        name, ULL(d->ino));
 		return;
 	}
 	o = &c->obj[d->ino];
 	if (!o->type) {
-		finding(c, where, "entry '%.*s' leads to inode %llu, which is free or damaged", len, name,
-			ULL(d->ino));
+		finding(c, where, "entry '%.*s' leads to inode %llu, which is free or damaged", len,
+		        name, ULL(d->ino));
 		return;
 	}
 	if (to->gen != d->gen || to->type != d->type)
-		finding(c, where, "entry '%.*s' disagrees with inode %llu on its generation or type", len,
-			name, ULL(d->ino));
+		finding(c, where,
+		        "entry '%.*s' disagrees with inode %llu on its generation or type", len,
+		        name, ULL(d->ino));
 	o->names++;
 	if (to->type == PM_DIR) {
 		o->in_dir = s->in->ino;
@@ -308,8 +322,8 @@ static void dir_entry(struct subject *s, const char *where, const struct pm_bent
 	}
 	memcpy(&d, e->val, sizeof(d));
 	if (e->key >> 16 != dir_hash(c->st, s->in->ino, name, len))
-		finding(c, where, "entry '%.*s' stands under the wrong cookie 0x%llx", (int)len, name,
-			ULL(e->key));
+		finding(c, where, "entry '%.*s' stands under the wrong cookie 0x%llx", (int)len,
+		        name, ULL(e->key));
 	entry_target(s, where, &d, name, (int)len);
 }
 
@@ -322,10 +336,12 @@ static void directory(struct subject *s)
 		tree(s, dir_entry);
 	if (!s->broken && in->size != s->entries)
 		finding(s->c, w.text, "says it has %llu entries, but it has %llu", ULL(in->size),
-			ULL(s->entries));
+		        ULL(s->entries));
 }
 
-/* --- inodes -------------------------------------------------------------------------------------------------------- */
+/* --- inodes
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 static void contents(struct check *c, const struct pm_inode *in)
 {
@@ -350,7 +366,7 @@ static void contents(struct check *c, const struct pm_inode *in)
 	}
 	if (!s.broken && s.blocks != in->blocks)
 		finding(c, w.text, "says it owns %llu blocks, but owns %llu", ULL(in->blocks),
-			ULL(s.blocks));
+		        ULL(s.blocks));
 	if (in->mode & ~07777u)
 		finding(c, w.text, "impossible mode 0%o", in->mode);
 }
@@ -396,10 +412,11 @@ static void walk_inodes(struct check *c)
 	}
 }
 
-/* --- names against inodes --------------------------------------------------------------------------------------------- */
+/* --- names against inodes
+ * --------------------------------------------------------------------------------------------- */
 
 static void dir_links(struct check *c, const struct pm_inode *in, const struct object *o,
-		      const char *where)
+                      const char *where)
 {
 	bool root = in->ino == PM_ROOT_INO;
 
@@ -409,13 +426,13 @@ static void dir_links(struct check *c, const struct pm_inode *in, const struct o
 		finding(c, where, "link count %u, but %u subdirectories", in->nlink, o->subdirs);
 	if (o->names && in->parent != o->in_dir)
 		finding(c, where, "says its parent is %llu, but stands in %llu", ULL(in->parent),
-			ULL(o->in_dir));
+		        ULL(o->in_dir));
 	if (root && in->parent != PM_ROOT_INO)
 		finding(c, where, "the root's parent is %llu", ULL(in->parent));
 }
 
 static void file_links(struct check *c, const struct pm_inode *in, const struct object *o,
-		       const char *where)
+                       const char *where)
 {
 	if (in->nlink == 0 && o->names == 0) {
 		if (c->st->info.was_clean) /* else recovery frees it */
@@ -427,7 +444,8 @@ static void file_links(struct check *c, const struct pm_inode *in, const struct 
 	}
 }
 
-/* Follow the directories that hold each directory: what does not end at the root ends at a loop or at nothing. */
+/* Follow the directories that hold each directory: what does not end at the root ends at a loop or
+ * at nothing. */
 static void reach(struct check *c, uint64_t ino)
 {
 	uint64_t at = ino;
@@ -461,7 +479,7 @@ static void names(struct check *c)
 		if (!o->type)
 			continue;
 		snprintf(where, sizeof(where), "%s %llu", o->type == PM_DIR ? "directory" : "inode",
-			 ULL(ino));
+		         ULL(ino));
 		if (o->type != PM_DIR) {
 			file_links(c, ino_at(c->st, ino), o, where);
 			continue;
@@ -471,7 +489,9 @@ static void names(struct check *c)
 	}
 }
 
-/* --- free space ------------------------------------------------------------------------------------------------------ */
+/* --- free space
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void free_space(struct check *c)
 {
@@ -490,7 +510,7 @@ static void free_space(struct check *c)
 		for (; b < c->nblk && owned(c, b) == mine && blk_marked(c->st, b) != mine; b++)
 			c->rep->blocks_used += mine && b > from;
 		finding(c, "free space", "blocks 0x%llx+%llu are %s", ULL(from), ULL(b - from),
-			mine ? "in use, but counted as free" : "free, but counted as in use");
+		        mine ? "in use, but counted as free" : "free, but counted as in use");
 	}
 	c->rep->blocks_used += sb->data_start;
 }
@@ -511,16 +531,19 @@ static void saved_run(struct check *c)
 		finding(c, "stored free space", "bad checksum");
 	for (; b < sb->saved_start + sb->saved_blocks; b++) {
 		if (owned(c, b)) {
-			finding(c, "stored free space", "shares block 0x%llx with an inode", ULL(b));
+			finding(c, "stored free space", "shares block 0x%llx with an inode",
+			        ULL(b));
 			return;
 		}
 	}
 }
 
-/* --- superblocks, journal ----------------------------------------------------------------------------------------------- */
+/* --- superblocks, journal
+ * -----------------------------------------------------------------------------------------------
+ */
 
-/* Open chose a good copy. The other may be half written by a crash: then all that never changes is as in the good
- * one, and the next open writes it anew. */
+/* Open chose a good copy. The other may be half written by a crash: then all that never changes is
+ * as in the good one, and the next open writes it anew. */
 static void supers(struct check *c)
 {
 	const struct pm_super *good = &c->st->super;
@@ -538,7 +561,7 @@ static void supers(struct check *c)
 		}
 		if (memcmp(s->magic, good->magic, 8) || s->version != good->version ||
 		    memcmp(&s->compat, &good->compat,
-			   offsetof(struct pm_super, boot) - offsetof(struct pm_super, compat)) ||
+		           offsetof(struct pm_super, boot) - offsetof(struct pm_super, compat)) ||
 		    memcmp(s->reserved2, good->reserved2, sizeof(s->reserved2)))
 			finding(c, where, "damaged; the other one is good");
 	}
@@ -559,7 +582,9 @@ static void lanes(struct check *c)
 	}
 }
 
-/* --- entry ------------------------------------------------------------------------------------------------------------------ */
+/* --- entry
+ * ------------------------------------------------------------------------------------------------------------------
+ */
 
 static int check_store(struct check *c)
 {
@@ -585,8 +610,8 @@ static int check_store(struct check *c)
 }
 
 int pm_check(const char *path, void (*problem)(void *arg, const char *where, const char *what),
-	     void (*progress)(void *arg, unsigned permille), void *arg, struct pm_check_report *out,
-	     struct pm_error *why)
+             void (*progress)(void *arg, unsigned permille), void *arg, struct pm_check_report *out,
+             struct pm_error *why)
 {
 	struct pm_check_report rep = { 0 };
 	struct pm_open_opts o = { .read_only = true };

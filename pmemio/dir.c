@@ -2,13 +2,13 @@
 /*
  * dir.c - names: lookup, create, remove, rename, link, readdir
  *
- * A directory is a B+tree from cookie to entry. The cookie is a keyed hash of the name, so that nobody can
- * aim many names at one cookie, with a sequence number for names that meet there all the same. It stays with
- * the entry for its life: a scan that goes on behind a cookie sees every entry that was there all the time
- * exactly once. "." and ".." are not stored; they are cookies 1 and 2.
+ * A directory is a B+tree from cookie to entry. The cookie is a keyed hash of the name, so that
+ * nobody can aim many names at one cookie, with a sequence number for names that meet there all the
+ * same. It stays with the entry for its life: a scan that goes on behind a cookie sees every entry
+ * that was there all the time exactly once. "." and ".." are not stored; they are cookies 1 and 2.
  *
- * Every change is one transaction: checks come first and touch nothing, then edits, then commit. Attributes
- * for the reply are taken under the same lock.
+ * Every change is one transaction: checks come first and touch nothing, then edits, then commit.
+ * Attributes for the reply are taken under the same lock.
  */
 #include <errno.h>
 #include <sys/stat.h>
@@ -35,7 +35,8 @@ struct place {
 	enum pm_type type;
 };
 
-/* --- helpers -------------------------------------------------------------------------------------------- */
+/* --- helpers
+ * -------------------------------------------------------------------------------------------- */
 
 static int name_check(struct name n)
 {
@@ -90,14 +91,14 @@ static const struct pm_inode *dir_get(struct pm_store *st, struct pm_id id, int 
 
 /* The object that an entry names. That it is not there is damage, not staleness. */
 static const struct pm_inode *child_get(struct pm_store *st, const struct pm_inode *dir,
-					const struct place *p, int *err)
+                                        const struct place *p, int *err)
 {
 	const struct pm_inode *in = ino_get(st, p->id, err);
 
 	if (in && in->type == (uint16_t)p->type)
 		return in;
 	store_log(st, LOG_ERR, "directory %llu: an entry leads to inode %llu, which is not it",
-		  (unsigned long long)dir->ino, (unsigned long long)p->id.ino);
+	          (unsigned long long)dir->ino, (unsigned long long)p->id.ino);
 	*err = -EIO;
 	return NULL;
 }
@@ -148,7 +149,8 @@ struct dent_buf {
 	uint16_t len;
 };
 
-static const struct dent_buf *dent_make(struct dent_buf *b, const struct pm_inode *obj, struct name n)
+static const struct dent_buf *dent_make(struct dent_buf *b, const struct pm_inode *obj,
+                                        struct name n)
 {
 	b->d = (struct pm_dent){ .ino = obj->ino, .gen = obj->gen, .type = (uint8_t)obj->type };
 	memcpy((uint8_t *)b + DENT_HEAD, n.s, n.len);
@@ -157,7 +159,7 @@ static const struct dent_buf *dent_make(struct dent_buf *b, const struct pm_inod
 }
 
 static int entry_add(struct pm_tx *tx, const struct pm_inode *dir, uint64_t key,
-		     const struct pm_inode *obj, struct name n)
+                     const struct pm_inode *obj, struct name n)
 {
 	struct dent_buf b;
 
@@ -221,7 +223,8 @@ static int lock_for_change(struct pm_store *st)
 	return 0;
 }
 
-/* --- lookup --------------------------------------------------------------------------------------------- */
+/* --- lookup
+ * --------------------------------------------------------------------------------------------- */
 
 static const struct pm_inode *parent_of(struct pm_store *st, const struct pm_inode *dir, int *err)
 {
@@ -229,7 +232,7 @@ static const struct pm_inode *parent_of(struct pm_store *st, const struct pm_ino
 
 	if (!up || ino_verify(up, dir->parent) || up->type != PM_DIR) {
 		store_log(st, LOG_ERR, "directory %llu: its parent %llu is none",
-			  (unsigned long long)dir->ino, (unsigned long long)dir->parent);
+		          (unsigned long long)dir->ino, (unsigned long long)dir->parent);
 		*err = -EIO;
 		return NULL;
 	}
@@ -251,7 +254,8 @@ static const struct pm_inode *look_up(struct pm_store *st, struct pm_id id, stru
 	return *err ? NULL : child_get(st, dir, &p, err);
 }
 
-int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_attr *out)
+int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+              struct pm_attr *out)
 {
 	const struct pm_inode *in;
 	int err = 0;
@@ -264,7 +268,9 @@ int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 	return in ? 0 : err;
 }
 
-/* --- create ----------------------------------------------------------------------------------------------- */
+/* --- create
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static int new_check(const struct pm_new *nw)
 {
@@ -289,7 +295,7 @@ static int link_fill(struct pm_tx *tx, struct pm_inode *sh, const struct pm_new 
 }
 
 static int new_fill(struct pm_tx *tx, const struct pm_inode *dir, struct pm_inode *sh,
-		    const struct pm_new *nw)
+                    const struct pm_new *nw)
 {
 	sh->mode = nw->mode & 07777;
 	sh->uid = nw->uid;
@@ -315,7 +321,7 @@ static int new_fill(struct pm_tx *tx, const struct pm_inode *dir, struct pm_inod
 }
 
 static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t key, struct name n,
-		      const struct pm_new *nw, struct pm_change *ch)
+                      const struct pm_new *nw, struct pm_change *ch)
 {
 	struct pm_tx *tx = tx_begin(st);
 	struct pm_inode *sh;
@@ -339,10 +345,10 @@ static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t 
 	return err;
 }
 
-/* The name exists. An EXCLUSIVE create that comes again succeeds; its record, which follows the first one's, makes
- * the reply wait until that is durable. */
+/* The name exists. An EXCLUSIVE create that comes again succeeds; its record, which follows the
+ * first one's, makes the reply wait until that is durable. */
 static int create_old(struct pm_store *st, const struct pm_inode *dir, const struct place *p,
-		      const struct pm_new *nw, struct pm_change *ch)
+                      const struct pm_new *nw, struct pm_change *ch)
 {
 	const struct pm_inode *obj;
 	struct pm_tx *tx;
@@ -364,7 +370,7 @@ static int create_old(struct pm_store *st, const struct pm_inode *dir, const str
 }
 
 int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
-	      const struct pm_new *nw, struct pm_change *ch)
+              const struct pm_new *nw, struct pm_change *ch)
 {
 	struct name n = { name, len };
 	struct pm_change done = { .lsn = 0 };
@@ -397,10 +403,12 @@ int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 	return err;
 }
 
-/* --- remove ------------------------------------------------------------------------------------------------- */
+/* --- remove
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool want_dir,
-		     struct pm_change *ch)
+                     struct pm_change *ch)
 {
 	const struct pm_inode *dir, *obj;
 	struct place p;
@@ -434,7 +442,7 @@ static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool w
 }
 
 static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool want_dir,
-		      struct pm_change *ch)
+                      struct pm_change *ch)
 {
 	struct pm_change done = { .lsn = 0 };
 	int err = name_check(n);
@@ -450,20 +458,24 @@ static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool
 	return err;
 }
 
-int pm_remove(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_change *ch)
+int pm_remove(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+              struct pm_change *ch)
 {
 	return remove_any(st, dir, (struct name){ name, len }, false, ch);
 }
 
-int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len, struct pm_change *ch)
+int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+             struct pm_change *ch)
 {
 	return remove_any(st, dir, (struct name){ name, len }, true, ch);
 }
 
-/* --- link --------------------------------------------------------------------------------------------------- */
+/* --- link
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struct name n,
-		   struct pm_change *ch)
+                   struct pm_change *ch)
 {
 	const struct pm_inode *dir, *obj;
 	struct pm_inode *sh;
@@ -499,7 +511,7 @@ static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struc
 }
 
 int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
-	    struct pm_change *ch)
+            struct pm_change *ch)
 {
 	struct name n = { name, len };
 	struct pm_change done = { .lsn = 0 };
@@ -516,16 +528,19 @@ int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char 
 	return err;
 }
 
-/* --- rename --------------------------------------------------------------------------------------------------- */
+/* --- rename
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 struct move {
-	const struct pm_inode *from, *to;   /* directories */
+	const struct pm_inode *from, *to; /* directories */
 	struct name fname, tname;
 	struct place src, dst;
 	const struct pm_inode *obj, *victim; /* victim: what the new name led to, or NULL */
 };
 
-/* Is @to inside @obj? Parents lead to the root; a loop would be damage, and ends at the number of inodes. */
+/* Is @to inside @obj? Parents lead to the root; a loop would be damage, and ends at the number of
+ * inodes. */
 static int subtree_check(struct pm_store *st, const struct pm_inode *obj, const struct pm_inode *to)
 {
 	int err = 0;
@@ -614,7 +629,7 @@ static int move_tx(struct pm_tx *tx, const struct move *m)
 }
 
 static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to, struct move *m,
-			 struct pm_change *ch)
+                         struct pm_change *ch)
 {
 	struct pm_tx *tx;
 	int err = move_find(st, from, to, m);
@@ -639,8 +654,8 @@ static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to
 	return 0;
 }
 
-int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen, struct pm_id to,
-	      const char *tname, size_t tlen, struct pm_change *ch)
+int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,
+              struct pm_id to, const char *tname, size_t tlen, struct pm_change *ch)
 {
 	struct move m = { .fname = { fname, flen }, .tname = { tname, tlen } };
 	struct pm_change done = { .lsn = 0 };
@@ -659,7 +674,8 @@ int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t 
 	return err;
 }
 
-/* --- readlink, readdir --------------------------------------------------------------------------------------- */
+/* --- readlink, readdir
+ * --------------------------------------------------------------------------------------- */
 
 static int link_read(struct pm_store *st, struct pm_id id, char *buf, size_t size, size_t *len)
 {
@@ -697,7 +713,7 @@ struct scan {
 
 /* @in: NULL if it is damaged. */
 static bool show(const struct scan *s, struct name n, uint64_t cookie, struct pm_id id,
-		 const struct pm_inode *in)
+                 const struct pm_inode *in)
 {
 	struct pm_dirent de = { .name = n.s, .len = n.len, .cookie = cookie, .id = id };
 	struct pm_attr attr;
@@ -753,7 +769,7 @@ static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t c
 }
 
 int pm_readdir(struct pm_store *st, struct pm_id id, uint64_t cookie, bool want_attr,
-	       bool (*fn)(void *arg, const struct pm_dirent *de), void *arg, bool *eof)
+               bool (*fn)(void *arg, const struct pm_dirent *de), void *arg, bool *eof)
 {
 	struct scan s = { st, want_attr, fn, arg };
 	const struct pm_inode *dir;

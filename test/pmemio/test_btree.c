@@ -82,7 +82,7 @@ static int insert(struct shadow *s, struct pm_tx *tx, unsigned k, unsigned len)
 	return err;
 }
 
-static int delete(struct shadow *s, struct pm_tx *tx, unsigned k)
+static int delete (struct shadow *s, struct pm_tx *tx, unsigned k)
 {
 	int err = bt_delete(s->pool.st, tx, s->in, key_of(k));
 
@@ -124,7 +124,8 @@ static void compare(struct shadow *s, struct pm_tx *tx)
 	for (unsigned k = 0; k < KEYS; k++) {
 		if (!s->len[k])
 			continue;
-		cr_assert_eq(bt_seek(st, tx, s->in, last < 0 ? 0 : key_of((unsigned)last) + 1, &c), 0);
+		cr_assert_eq(bt_seek(st, tx, s->in, last < 0 ? 0 : key_of((unsigned)last) + 1, &c),
+		             0);
 		expect(s, tx, &c, k);
 		err = seen ? bt_next(st, tx, s->in, &on) : bt_seek(st, tx, s->in, 0, &on);
 		cr_assert_eq(err, 0);
@@ -141,7 +142,8 @@ static void compare(struct shadow *s, struct pm_tx *tx)
 		seen++;
 	}
 	cr_assert_eq(seen, s->count);
-	cr_assert_eq(bt_seek(st, tx, s->in, last < 0 ? 0 : key_of((unsigned)last) + 1, &c), -ENOENT);
+	cr_assert_eq(bt_seek(st, tx, s->in, last < 0 ? 0 : key_of((unsigned)last) + 1, &c),
+	             -ENOENT);
 	cr_assert_eq(bt_walk(st, tx, s->in, true, count_node, &nodes), 0);
 	cr_assert_eq(in->blocks, nodes);
 	cr_assert_eq(!!(in->flags & PM_IF_TREE), s->count > 0);
@@ -233,7 +235,8 @@ Test(btree, growing_keys_fill_their_nodes)
 		cr_assert_eq(commit(s, tx), 0);
 	}
 	compare(s, NULL);
-	cr_assert_leq(s->in->blocks, KEYS / per_leaf + 4, "%lu nodes", (unsigned long)s->in->blocks);
+	cr_assert_leq(s->in->blocks, KEYS / per_leaf + 4, "%lu nodes",
+	              (unsigned long)s->in->blocks);
 	finish(s);
 }
 
