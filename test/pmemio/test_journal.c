@@ -93,8 +93,7 @@ static off_t record_at(struct pm_store *st, unsigned lane, unsigned n, struct pm
 	}
 }
 
-/* --- transactions
- * --------------------------------------------------------------------------------------- */
+/* --- transactions ---------------------------------------------------------------------------- */
 
 Test(tx, an_empty_one_has_lsn_0_and_leaves_no_record)
 {
@@ -238,9 +237,7 @@ Test(tx, many_objects_in_one)
 	pool_drop(&p);
 }
 
-/* --- replay
- * ------------------------------------------------------------------------------------------------
- */
+/* --- replay ---------------------------------------------------------------------------------- */
 
 Test(replay, brings_back_what_was_not_yet_in_place)
 {
@@ -378,8 +375,7 @@ Test(replay, is_the_same_when_done_twice_and_when_only_looking)
 	pool_drop(&p);
 }
 
-/* --- checkpoints
- * ---------------------------------------------------------------------------------------------- */
+/* --- checkpoints ----------------------------------------------------------------------------- */
 
 /* Thousands of transactions go through every lane several times; a kill loses none of them. */
 Test(checkpoint, full_lanes_are_left_behind_and_a_kill_at_any_time_loses_nothing)
@@ -411,6 +407,38 @@ Test(checkpoint, full_lanes_are_left_behind_and_a_kill_at_any_time_loses_nothing
 	pool_drop(&p);
 }
 
+/* It was being written when the power failed: what it would have checkpointed is still in the
+ * lanes. */
+Test(checkpoint, a_torn_lane_header_leaves_the_older_one)
+{
+	struct test_pool p, k;
+	uint8_t junk = 0xa5;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 3; n++)
+		count_to(&p, n);
+	for (unsigned copy = 0; copy < 2; copy++) {
+		uint64_t newest = journal_last(p.st);
+		struct pm_lane_head h[2];
+		off_t at = 2 * PM_BLOCK;
+
+		cr_assert(journal_checkpoint(p.st));
+		pool_copy(&k, &p, "head");
+		with_file(k.path, at, h, sizeof(h), false);
+		cr_assert_neq(h[0].ckpt_seq, h[1].ckpt_seq);
+		at += h[1].ckpt_seq > h[0].ckpt_seq ? 64 + 12 : 12;
+		cr_assert_eq(h[h[1].ckpt_seq > h[0].ckpt_seq].ckpt_seq, newest);
+		with_file(k.path, at, &junk, 1, true);
+		forget_root(k.path, p.st->super.data_start);
+		pool_open(&k, PM_CLWB);
+		cr_assert_eq(replayed(&k), copy ? 1 : 3);
+		is_at(&k, 3 + copy);
+		pool_drop(&k);
+		count_to(&p, 4);
+	}
+	pool_drop(&p);
+}
+
 Test(checkpoint, a_clean_close_leaves_nothing_to_replay)
 {
 	struct test_pool p;
@@ -424,9 +452,7 @@ Test(checkpoint, a_clean_close_leaves_nothing_to_replay)
 	pool_drop(&p);
 }
 
-/* --- msync
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- msync ----------------------------------------------------------------------------------- */
 
 Test(msync, is_visible_at_once_and_durable_when_the_wait_ends)
 {

@@ -99,8 +99,7 @@ static uint64_t inodes(struct test_pool *p)
 
 static const enum pm_method methods[] = { PM_CLWB, PM_FENCE, PM_MSYNC, PM_VOLATILE };
 
-/* --- inodes
- * ------------------------------------------------------------------------------------------- */
+/* --- inodes ---------------------------------------------------------------------------------- */
 
 Test(inodes, a_freed_slot_is_used_again_under_another_generation)
 {
@@ -215,8 +214,7 @@ Test(inodes, damage_costs_that_inode_alone)
 	pool_drop(&p);
 }
 
-/* --- free space
- * --------------------------------------------------------------------------------------------- */
+/* --- free space ------------------------------------------------------------------------------ */
 
 Test(space, is_the_same_after_a_clean_close_and_after_a_kill)
 {
@@ -278,20 +276,26 @@ Test(space, a_clean_close_stores_it_and_damage_to_that_is_no_loss)
 
 Test(space, a_file_without_a_name_is_freed_at_open)
 {
-	struct test_pool p;
-	struct pm_id kept, orphan;
-	uint64_t with_one;
+	for (unsigned m = 0; m < 4; m++) {
+		struct test_pool p;
+		struct pm_id kept, orphan;
+		uint64_t with_one;
 
-	pool_new(&p, "orphan", 64 * MIB, PM_CLWB);
-	kept = make_file(&p, 10, 1);
-	with_one = free_blocks(&p);
-	orphan = make_file(&p, 1000, 0);
-	pool_kill(&p);
-	pool_open(&p, PM_CLWB);
-	cr_assert(is_there(&p, kept));
-	cr_assert_not(is_there(&p, orphan));
-	cr_assert_eq(free_blocks(&p), with_one);
-	pool_drop(&p);
+		pool_new(&p, "orphan", 64 * MIB, methods[m]);
+		kept = make_file(&p, 10, 1);
+		with_one = free_blocks(&p);
+		orphan = make_file(&p, 1000, 0);
+		pool_kill(&p);
+		pool_open(&p, methods[m]);
+		cr_assert(is_there(&p, kept));
+		cr_assert_not(is_there(&p, orphan));
+		cr_assert_eq(free_blocks(&p), with_one);
+		pool_close(&p);
+		pool_open(&p, methods[m]);
+		cr_assert(is_there(&p, kept) && !is_there(&p, orphan));
+		cr_assert_eq(free_blocks(&p), with_one);
+		pool_drop(&p);
+	}
 }
 
 Test(space, blocks_taken_but_never_published_are_free_after_a_kill)
@@ -310,8 +314,7 @@ Test(space, blocks_taken_but_never_published_are_free_after_a_kill)
 	pool_drop(&p);
 }
 
-/* --- the verifier (I5)
- * --------------------------------------------------------------------------------------- */
+/* --- the verifier (I5) ----------------------------------------------------------------------- */
 
 static bool verf_changed(struct test_pool *p, uint8_t verf[8])
 {
@@ -373,9 +376,7 @@ Test(verifier, changes_at_every_open_of_a_volatile_pool)
 	pool_drop(&p);
 }
 
-/* --- the rest
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the rest -------------------------------------------------------------------------------- */
 
 Test(store, boot_counts_opens_that_may_write)
 {

@@ -61,8 +61,50 @@ static void cannot_open(struct test_pool *p, int err, const char *what)
 	pool_drop(p);
 }
 
-/* --- mkfs
- * ------------------------------------------------------------------------------------------- */
+/* FORMAT.md names these; pools are exchanged by them. */
+Test(format, fields_are_where_the_documentation_says)
+{
+#define AT(type, field, want) cr_assert_eq(offsetof(struct type, field), (size_t)(want))
+	AT(pm_super, crc, 8);
+	AT(pm_super, seq, 16);
+	AT(pm_super, incompat, 40);
+	AT(pm_super, secret, 128);
+	AT(pm_super, blocks, 152);
+	AT(pm_super, lanes, 176);
+	AT(pm_super, boot, 184);
+	AT(pm_super, write_verf, 192);
+	AT(pm_super, state, 200);
+	AT(pm_super, saved_start, 208);
+	AT(pm_super, saved_crc, 232);
+	AT(pm_lane_head, ckpt_seq, 8);
+	AT(pm_rec, nranges, 12);
+	AT(pm_rec, seq, 16);
+	AT(pm_inode, gen, 16);
+	AT(pm_inode, size, 40);
+	AT(pm_inode, verf, 72);
+	AT(pm_inode, atime, 80);
+	AT(pm_inode, u, 128);
+	AT(pm_bnode, owner, 8);
+	AT(pm_bnode, count, 24);
+	AT(pm_bnode, slot, 32);
+#undef AT
+}
+
+/* Bit by bit, with the Castagnoli polynomial reflected. */
+Test(format, checksums_are_crc32c_with_their_own_field_as_zero)
+{
+	uint8_t field[13] = { 1, 2, 3, 4, '1', '2', '3', '4', '5', '6', '7', '8', '9' };
+	uint32_t c = ~0u;
+
+	for (size_t i = 0; i < sizeof(field); i++) {
+		c ^= i < 4 ? 0 : field[i];
+		for (unsigned k = 0; k < 8; k++)
+			c = (c >> 1) ^ (c & 1 ? 0x82f63b78u : 0);
+	}
+	cr_assert_eq(pm_crc(field, sizeof(field), 0), ~c);
+}
+
+/* --- mkfs ------------------------------------------------------------------------------------ */
 
 static void cannot_make(const char *path, const struct pm_mkfs_opts *o, int err, const char *what)
 {
@@ -218,8 +260,7 @@ Test(mkfs, a_forced_one_forgets_the_journal_of_the_old_pool)
 	pool_drop(&p);
 }
 
-/* --- open
- * ---------------------------------------------------------------------------------------------- */
+/* --- open ------------------------------------------------------------------------------------ */
 
 Test(open, of_nothing_says_so)
 {
@@ -366,9 +407,7 @@ Test(open, refuses_damaged_lane_headers_and_inode_table)
 	cannot_open(&p, -EUCLEAN, "inode 0");
 }
 
-/* --- methods
- * -----------------------------------------------------------------------------------------------
- */
+/* --- methods --------------------------------------------------------------------------------- */
 
 Test(method, auto_follows_the_granularity_and_stronger_claims_are_refused)
 {
