@@ -42,8 +42,7 @@ struct pm_space_map {
 	struct queue data, meta;
 };
 
-/* --- bits
- * --------------------------------------------------------------------------------------------- */
+/* --- bits ------------------------------------------------------------------------------------ */
 
 static uint64_t next_bit(const uint64_t *bits, uint64_t from, uint64_t end, uint64_t flip)
 {
@@ -133,8 +132,7 @@ static void free_run(struct pm_space_map *a, uint64_t start, uint64_t len)
 	}
 }
 
-/* --- searching
- * ------------------------------------------------------------------------------------------ */
+/* --- searching ------------------------------------------------------------------------------- */
 
 /* A start congruent to @phase modulo 512 with @need free blocks. */
 static bool find_aligned(struct pm_space_map *a, uint64_t g0, uint64_t phase, uint64_t need,
@@ -264,8 +262,7 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
 	return err;
 }
 
-/* --- giving back
- * ------------------------------------------------------------------------------------------- */
+/* --- giving back ----------------------------------------------------------------------------- */
 
 void blk_give(struct pm_store *st, uint64_t start, uint64_t len)
 {
@@ -360,9 +357,7 @@ void alloc_count(struct pm_store *st, struct pm_space *out)
 	out->free_blocks = avail > a->reserve ? avail - a->reserve : 0;
 }
 
-/* --- recovery
- * -------------------------------------------------------------------------------------------------
- */
+/* --- recovery -------------------------------------------------------------------------------- */
 
 void blk_mark(struct pm_store *st, uint64_t start, uint64_t len)
 {
@@ -446,8 +441,7 @@ void alloc_close(struct pm_store *st)
 	st->space = NULL;
 }
 
-/* --- stored free space: per group 8 bytes (free blocks, kind), then its bitmap if mixed
- * -------------------------- */
+/* --- stored free space: per group 8 bytes (free blocks, kind), then its bitmap if mixed ------ */
 
 enum { SAVED_FREE, SAVED_FULL, SAVED_MIXED };
 

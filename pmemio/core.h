@@ -13,16 +13,14 @@
 #define STAT_ADD(st, field, n)                                                                     \
 	__atomic_fetch_add(&(st)->stats.field, (uint64_t)(n), __ATOMIC_RELAXED)
 
-/* --- persist.c
- * ------------------------------------------------------------------------------------- */
+/* --- persist.c ------------------------------------------------------------------------------- */
 
 enum persist_gran { GRAN_BYTE, GRAN_CACHE_LINE, GRAN_PAGE };
 /* The one place where a method is chosen. -EPERM: @want claims more than the mapping gives. */
 int persist_choose(enum persist_gran gran, enum pm_method want, enum pm_method *out,
                    const char **reason);
 
-/* --- media.c: the calls that count
- * --------------------------------------------------------------------- */
+/* --- media.c: the calls that count ----------------------------------------------------------- */
 
 static inline bool media_slow(const struct pm_store *st)
 {
@@ -38,8 +36,7 @@ int med_settle(struct pm_store *st, uint64_t at, size_t len);
 int media_create(const char *path, const struct pm_mkfs_opts *o, struct pm_media *m,
                  struct pm_error *why);
 
-/* --- super.c
- * --------------------------------------------------------------------------------------------- */
+/* --- super.c --------------------------------------------------------------------------------- */
 
 /* Choose and judge the superblock; @out is left alone on error. */
 int super_read(const struct pm_media *m, bool read_only, struct pm_super *out,
@@ -49,8 +46,7 @@ int super_write(struct pm_store *st);
 /* The first write of a read-write open: next boot, not clean, the verifier by rule I5. */
 int super_begin(struct pm_store *st);
 
-/* --- journal.c
- * ------------------------------------------------------------------------------------------- */
+/* --- journal.c ------------------------------------------------------------------------------- */
 
 /* Replay; on a read-write store end with a checkpoint that leaves every lane empty. */
 int journal_open(struct pm_store *st, struct pm_error *why);
@@ -78,9 +74,7 @@ pm_lsn journal_last(const struct pm_store *st);
 pm_lsn journal_durable(const struct pm_store *st);
 pm_lsn journal_ckpt(const struct pm_store *st);
 
-/* --- tx.c
- * --------------------------------------------------------------------------------------------------
- */
+/* --- tx.c ------------------------------------------------------------------------------------ */
 
 struct pm_tx *tx_alloc(struct pm_store *st);
 void tx_destroy(struct pm_tx *tx);
@@ -90,9 +84,7 @@ int tx_zero_run(struct pm_tx *tx, uint64_t start, uint64_t len);
 int tx_note_slot(struct pm_tx *tx, uint64_t ino, bool freed);
 void tx_note_chunk(struct pm_tx *tx);
 
-/* --- alloc.c
- * -------------------------------------------------------------------------------------------------
- */
+/* --- alloc.c --------------------------------------------------------------------------------- */
 
 int alloc_open(struct pm_store *st); /* all of [data_start, blocks) free */
 /* The first block in use of the run, else its end. The run lies inside the pool. */
@@ -108,9 +100,7 @@ size_t alloc_save_size(struct pm_store *st);
 size_t alloc_save(struct pm_store *st, uint8_t *buf);
 int alloc_load(struct pm_store *st, const uint8_t *buf, size_t len, size_t *used);
 
-/* --- inode.c
- * -------------------------------------------------------------------------------------------------
- */
+/* --- inode.c --------------------------------------------------------------------------------- */
 
 int table_open(struct pm_store *st,
                struct pm_error *why); /* the chunks; slots are all in use yet */
@@ -124,9 +114,7 @@ size_t table_save_size(struct pm_store *st);
 size_t table_save(struct pm_store *st, uint8_t *buf);
 int table_load(struct pm_store *st, const uint8_t *buf, size_t len);
 
-/* --- store.c
- * --------------------------------------------------------------------------------------------------
- */
+/* --- store.c --------------------------------------------------------------------------------- */
 
 /* Let go of a store without writing anything, as a kill would. */
 void store_drop(struct pm_store *st);

@@ -24,8 +24,7 @@ struct pm_table {
 	uint64_t nfree, bad;
 };
 
-/* --- reading
- * ------------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino)
 {
@@ -85,6 +84,7 @@ void ino_attr(const struct pm_inode *in, struct pm_attr *out)
 		.gid = in->gid,
 		.rdev_major = in->rdev_major,
 		.rdev_minor = in->rdev_minor,
+		/* a directory counts entries on media; callers expect bytes */
 		.size = in->type == PM_DIR ? PM_BLOCK * (in->blocks ? in->blocks : 1) : in->size,
 		.used = in->blocks * PM_BLOCK,
 		.atime = unpack_time(&in->atime),
@@ -104,9 +104,7 @@ void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree)
 	*used = ino_count(st) - st->table->nfree;
 }
 
-/* --- slots
- * ------------------------------------------------------------------------------------------------
- */
+/* --- slots ----------------------------------------------------------------------------------- */
 
 void table_slot(struct pm_store *st, uint64_t ino, bool is_free)
 {
@@ -257,9 +255,7 @@ void ino_free(struct pm_tx *tx, struct pm_inode *shadow)
 	tx_note_slot(tx, ino, true);
 }
 
-/* --- opening
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 int table_open(struct pm_store *st, struct pm_error *why)
 {
@@ -317,8 +313,7 @@ void table_close(struct pm_store *st)
 	st->table = NULL;
 }
 
-/* --- stored free slots: 32 bytes per chunk
- * ------------------------------------------------------------------------ */
+/* --- stored free slots: 32 bytes per chunk --------------------------------------------------- */
 
 size_t table_save_size(struct pm_store *st)
 {

@@ -96,8 +96,7 @@ int journal_error(struct pm_store *st)
 	return st->journal->err;
 }
 
-/* --- checkpoint
- * ------------------------------------------------------------------------------------------ */
+/* --- checkpoint ------------------------------------------------------------------------------ */
 
 /* Everything up to @seq is durable in place. May block with PM_MSYNC. */
 static int write_head(struct pm_store *st, unsigned lane, uint64_t seq)
@@ -145,8 +144,7 @@ bool journal_checkpoint(struct pm_store *st)
 	return false;
 }
 
-/* --- appending
- * -------------------------------------------------------------------------------------------- */
+/* --- appending ------------------------------------------------------------------------------- */
 
 static void seal(struct pm_rec *rec, uint64_t seq)
 {
@@ -226,9 +224,7 @@ int journal_sync_first(struct pm_store *st, uint64_t at, size_t len)
 	return 0;
 }
 
-/* --- replay
- * --------------------------------------------------------------------------------------------------
- */
+/* --- replay ---------------------------------------------------------------------------------- */
 
 struct found {
 	uint64_t seq;
@@ -417,8 +413,7 @@ int journal_open(struct pm_store *st, struct pm_error *why)
 	return err;
 }
 
-/* --- the flusher
- * --------------------------------------------------------------------------------------------- */
+/* --- the flusher ----------------------------------------------------------------------------- */
 
 /* Flusher, no lock: in place is durable up to what was written so far. */
 static int flusher_checkpoint(struct pm_store *st)

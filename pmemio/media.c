@@ -40,8 +40,7 @@ void why_set(struct pm_error *why, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* --- copies
- * ---------------------------------------------------------------------------------------- */
+/* --- copies ---------------------------------------------------------------------------------- */
 
 #ifdef __SSE2__
 static void nt_copy(uint8_t *dst, const uint8_t *src, size_t len)
@@ -101,8 +100,7 @@ void pm_copy_in(void *dst, const void *src, size_t len)
 	nt_copy(dst, src, len);
 }
 
-/* --- the real media's operations
- * ------------------------------------------------------------------- */
+/* --- the real media's operations ------------------------------------------------------------- */
 
 static void real_store(struct pm_media *m, void *dst, const void *src, size_t len)
 {
@@ -171,8 +169,7 @@ static const struct pm_media_ops real_ops = {
 	.close = real_close,
 };
 
-/* --- the calls that count
- * ---------------------------------------------------------------------------- */
+/* --- the calls that count -------------------------------------------------------------------- */
 
 void med_store(struct pm_store *st, uint64_t at, const void *src, size_t len)
 {
@@ -216,8 +213,7 @@ int med_settle(struct pm_store *st, uint64_t at, size_t len)
 	return 0;
 }
 
-/* --- locking
- * -------------------------------------------------------------------------------------------- */
+/* --- locking --------------------------------------------------------------------------------- */
 
 /* Who holds the flock of @fd, as /proc/locks shows it; 0 unknown. */
 static long lock_holder(int fd)
@@ -270,8 +266,7 @@ static int media_lock(int fd, bool shared, struct pm_error *why)
 	return -EBUSY;
 }
 
-/* --- mapping
- * ---------------------------------------------------------------------------------------------- */
+/* --- mapping --------------------------------------------------------------------------------- */
 
 static int pmem2_fail(int rc, const char *what, struct pm_error *why)
 {
@@ -447,9 +442,7 @@ close_fd:
 	return err;
 }
 
-/* --- mkfs
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- mkfs ------------------------------------------------------------------------------------ */
 
 /* Does @fd hold anything that mkfs would destroy? */
 static int refuse_data(int fd, const struct stat *sb, struct pm_error *why)

@@ -42,8 +42,7 @@ static uint64_t now_usec(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-/* --- free space gathered from the inodes
- * ------------------------------------------------------------------ */
+/* --- free space gathered from the inodes ----------------------------------------------------- */
 
 struct gather {
 	struct pm_store *st;
@@ -169,8 +168,7 @@ static void reap_orphans(struct gather *g)
 	}
 }
 
-/* --- stored free space
- * ---------------------------------------------------------------------------------------- */
+/* --- stored free space ----------------------------------------------------------------------- */
 
 static bool load_space(struct pm_store *st, const struct pm_super *old)
 {
@@ -220,9 +218,7 @@ static void save_space(struct pm_store *st)
 	s->saved_crc = crc;
 }
 
-/* --- opening
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 static int reset_space(struct pm_store *st, struct pm_error *why)
 {
@@ -370,9 +366,7 @@ int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store *
 	return err;
 }
 
-/* --- closing
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- closing --------------------------------------------------------------------------------- */
 
 static int close_clean(struct pm_store *st)
 {
@@ -413,9 +407,7 @@ void store_drop(struct pm_store *st)
 	m.ops->close(&m);
 }
 
-/* --- questions
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- questions ------------------------------------------------------------------------------- */
 
 void pm_get_info(struct pm_store *st, struct pm_info *out)
 {

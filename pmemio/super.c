@@ -47,8 +47,7 @@ static bool has_magic(const struct pm_super *s)
 	return !memcmp(s->magic, PM_MAGIC, sizeof(s->magic));
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 static int judge_version(const struct pm_super *s, bool read_only, struct pm_error *why)
 {
@@ -141,8 +140,7 @@ int super_read(const struct pm_media *m, bool read_only, struct pm_super *out, s
 	return err;
 }
 
-/* --- writing
- * ------------------------------------------------------------------------------------------ */
+/* --- writing --------------------------------------------------------------------------------- */
 
 static int write_next(struct pm_store *st, const struct pm_super *next)
 {
@@ -233,9 +231,7 @@ const uint8_t *pm_secret(struct pm_store *st)
 	return st->super.secret; /* constant while open */
 }
 
-/* --- mkfs
- * ------------------------------------------------------------------------------------------------
- */
+/* --- mkfs ------------------------------------------------------------------------------------ */
 
 static int mk_settle(struct pm_media *m, uint64_t at, size_t len)
 {

@@ -65,8 +65,7 @@ struct pm_tx {
 	uint8_t scratch[PM_BLOCK]; /* what edits get when memory ran out */
 };
 
-/* --- memory
- * -------------------------------------------------------------------------------------------- */
+/* --- memory ---------------------------------------------------------------------------------- */
 
 static int room(void **at, size_t *cap, size_t n, size_t size)
 {
@@ -224,8 +223,7 @@ struct pm_store *tx_store(const struct pm_tx *tx)
 	return tx->st;
 }
 
-/* --- building a transaction
- * -------------------------------------------------------------------------------- */
+/* --- building a transaction ------------------------------------------------------------------ */
 
 struct pm_tx *tx_begin(struct pm_store *st)
 {
@@ -356,9 +354,7 @@ void tx_note_chunk(struct pm_tx *tx)
 	tx->grew = true;
 }
 
-/* --- commit
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- commit ---------------------------------------------------------------------------------- */
 
 static void put_crc(struct edit *e)
 {
