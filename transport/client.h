@@ -89,7 +89,8 @@ struct tp_client {
 
 	uint32_t buf_size, send_max, recv_max; /* bytes of a message */
 	unsigned want, credits, inflight, sending;
-	bool stuck; /* a post was refused for now */
+	bool stuck;        /* a post was refused for now */
+	bool tried, heard; /* shm: a send was tried; one went through, so the server knows us */
 	unsigned nslots;
 	struct client_slot *slots;
 	uint8_t *slab;

@@ -34,6 +34,7 @@
 #define BATCH       64
 #define SPIN_NS     50000
 #define NAP_MS      1
+#define LET_IN_MS   300
 #define NAP_LONG_MS 10 /* when nothing has happened for NAP_LONG_NS */
 #define NAP_LONG_NS 200000000
 
@@ -101,10 +102,12 @@ int client_post_send(struct tp_client *c, struct client_slot *s, size_t len)
 {
 	int err = fab_send(c->f, c->ep, s->buf, len, c->slab_mr.desc, c->peer, &s->op);
 
+	c->tried = true;
 	if (err) {
 		c->stuck = err == -EAGAIN;
 		return err;
 	}
+	c->heard = true;
 	SLIST_REMOVE(&c->idle, s, client_slot, link);
 	c->sending++;
 	c->last_ns = client_now();
@@ -265,6 +268,29 @@ static void read_events(struct tp_client *c)
  * ------------------------------------------------------------------------------------------------
  */
 
+/*
+ * The first send of an shm endpoint asks the server to map our memory and is refused until it has.
+ * Were that memory gone by then, the server would fall over it (libfabric 1.17), so an impatient
+ * caller waits for a live server to get there. RDMA_DONE is a message that every server ignores.
+ */
+static void let_server_in(struct tp_client *c)
+{
+	struct rr_header h = { .credits = 1, .proc = RR_DONE };
+	struct client_slot *s = SLIST_FIRST(&c->idle);
+
+	if (!c->f->shm || !c->tried || c->heard || !s)
+		return;
+	rr_encode(&h, NULL, s->buf, c->buf_size);
+	for (unsigned ms = 0; ms < LET_IN_MS && client_post_send(c, s, RR_FIXED) == -EAGAIN; ms++) {
+		struct pollfd p = { .fd = c->rdv.fd, .events = POLLIN };
+
+		rdv_ring(&c->rdv);
+		if (poll(&p, 1, 1) > 0 && rdv_drain(&c->rdv))
+			break;
+		fab_progress(c->f, BATCH);
+	}
+}
+
 /* T1: on the first return from the provider after the fault. */
 static void down(struct tp_client *c, int err)
 {
@@ -276,6 +302,8 @@ static void down(struct tp_client *c, int err)
 	watch(c, c->f->cq_fd, 0, EPOLL_CTL_DEL);
 	watch(c, c->f->eq_fd, 0, EPOLL_CTL_DEL);
 	if (c->rdv.fd >= 0) {
+		if (err == -ECANCELED)
+			let_server_in(c);
 		if (c->rdv.mine)
 			rdv_disarm(c->rdv.mine);
 		watch(c, c->rdv.fd, 0, EPOLL_CTL_DEL);

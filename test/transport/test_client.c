@@ -47,13 +47,18 @@ struct peer {
 	struct fid_ep *ep;
 	struct fab_mr mr; /* of mem */
 	uint8_t *mem;     /* where pulled payload lands and pushed payload comes from */
-	char port[8];
+	const char *provider;
+	char port[16];
 	script *script;
 	unsigned credits;
 	pthread_t thread;
 	_Atomic bool stop;
 	struct rslot *slots, *ready, **last;
-	bool waiting, dead;
+	bool dead;
+	fi_addr_t to; /* shm: the client */
+	struct rdv rdv;
+	struct rdv_page *page;
+	int listener;
 	_Atomic unsigned calls, most; /* seen; most outstanding at once */
 	unsigned held;
 	struct msg keep[SLOTS];
@@ -97,8 +102,11 @@ static void peer_send(struct peer *p, const void *buf, size_t len)
 {
 	struct wait_op w = { .op.done = waited };
 
-	if (!fab_send(p->f, p->ep, buf, len, NULL, FI_ADDR_UNSPEC, &w.op))
-		settle(p, &w);
+	if (fab_send(p->f, p->ep, buf, len, NULL, p->to, &w.op))
+		return;
+	if (p->f->rdm)
+		rdv_ring(&p->rdv);
+	settle(p, &w);
 }
 
 static void rma(struct peer *p, bool write, uint8_t *at, const struct rr_seg *s, size_t len)
@@ -110,10 +118,8 @@ static void rma(struct peer *p, bool write, uint8_t *at, const struct rr_seg *s,
 
 	if (!len)
 		return;
-	err = write ? fab_write(p->f, p->ep, &v, &desc, 1, FI_ADDR_UNSPEC, s->offset, s->handle,
-	                        &w.op)
-	            : fab_read(p->f, p->ep, &v, &desc, 1, FI_ADDR_UNSPEC, s->offset, s->handle,
-	                       &w.op);
+	err = write ? fab_write(p->f, p->ep, &v, &desc, 1, p->to, s->offset, s->handle, &w.op)
+	            : fab_read(p->f, p->ep, &v, &desc, 1, p->to, s->offset, s->handle, &w.op);
 	if (!err)
 		settle(p, &w);
 }
@@ -262,7 +268,7 @@ static void take(struct peer *p, struct rslot *s)
 	free(m);
 }
 
-static void events(struct peer *p)
+static void events_msg(struct peer *p)
 {
 	struct fab_event ev;
 
@@ -283,6 +289,57 @@ static void events(struct peer *p)
 	}
 }
 
+/* The client's hello, our answer; afterwards its doorbell, which is no use to one that never
+ * sleeps. */
+static void events_rdm(struct peer *p)
+{
+	struct rdv_hello h;
+
+	if (p->dead || p->stop)
+		return;
+	if (p->rdv.fd < 0 && rdv_accept(p->f, p->listener, &p->rdv)) {
+		p->rdv.fd = -1;
+		return;
+	}
+	if (p->ep) {
+		rdv_drain(&p->rdv);
+		return;
+	}
+	if (rdv_recv_hello(&p->rdv, &h))
+		return;
+	cr_assert_eq(fi_av_insert(p->f->av, h.addr, 1, &p->to, 0, NULL), 1);
+	p->ep = p->f->ep;
+	for (unsigned i = 0; i < SLOTS; i++)
+		fab_recv(p->f, p->ep, p->slots[i].buf, BUF, NULL, &p->slots[i].op);
+	h = (struct rdv_hello){ .addr_len = (uint32_t)p->f->addr_len,
+		                .inline_size = p->max_inline,
+		                .credits = 1,
+		                .ring = true };
+	memcpy(h.addr, p->f->addr, p->f->addr_len);
+	cr_assert_eq(rdv_answer(&p->rdv, p->page, &h), 0);
+}
+
+static void events(struct peer *p)
+{
+	if (p->f->rdm)
+		events_rdm(p);
+	else
+		events_msg(p);
+}
+
+static void hang_up(struct peer *p)
+{
+	if (!p->ep)
+		return;
+	if (p->f->rdm) {
+		rdv_page_put(p->page, &p->rdv);
+		rdv_close(&p->rdv);
+	} else {
+		fab_ep_close(p->f, p->ep);
+	}
+	p->ep = NULL;
+}
+
 static void *peer_main(void *arg)
 {
 	struct peer *p = arg;
@@ -299,24 +356,45 @@ static void *peer_main(void *arg)
 				p->last = &p->ready;
 			take(p, s);
 		}
-		if (p->dead && p->ep) {
-			fab_ep_close(p->f, p->ep);
-			p->ep = NULL;
-		}
+		if (p->dead)
+			hang_up(p);
 	}
 	return NULL;
 }
 
-static struct peer *peer_start(script *fn)
+static void peer_listen(struct peer *p, const struct tp_fabric_opts *o)
 {
-	struct tp_fabric_opts o = {
-		.provider = "tcp", .node = "127.0.0.1", .service = "0", .ep_type = "FI_EP_MSG"
-	};
-	struct peer *p = calloc(1, sizeof(*p));
 	struct sockaddr_in sin;
 	size_t len = sizeof(sin);
 	struct tp_error why;
 
+	p->to = FI_ADDR_UNSPEC;
+	p->rdv.fd = -1;
+	if (p->f->rdm) {
+		cr_assert_eq(rdv_listen(p->f, o, &p->listener, &why), 0, "%s", why.text);
+		cr_assert_eq(rdv_page_new(&p->page), 0);
+		return;
+	}
+	cr_assert_eq(fi_passive_ep(p->f->fabric, p->f->info, &p->pep, NULL), 0);
+	cr_assert_eq(fi_pep_bind(p->pep, &p->f->eq->fid, 0), 0);
+	cr_assert_eq(fi_listen(p->pep), 0);
+	cr_assert_eq(fi_getname(&p->pep->fid, &sin, &len), 0);
+	snprintf(p->port, sizeof(p->port), "%u", ntohs(sin.sin_port));
+}
+
+static struct peer *peer_start_on(const char *provider, script *fn)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+	bool shm = !strcmp(provider, "shm");
+	struct tp_fabric_opts o = { .provider = provider,
+		                    .node = shm ? NULL : "127.0.0.1",
+		                    .service = "0" };
+	struct tp_error why;
+
+	if (shm)
+		o.service = p->port;
+	snprintf(p->port, sizeof(p->port), "t-%d", getpid());
+	p->provider = provider;
 	p->script = fn;
 	p->credits = 8;
 	p->max_inline = 4096;
@@ -329,11 +407,7 @@ static struct peer *peer_start(script *fn)
 	}
 	p->mem = malloc(MEM);
 	cr_assert_eq(fab_mr_open(p->f, p->mem, MEM, FI_READ | FI_WRITE, &p->mr), 0);
-	cr_assert_eq(fi_passive_ep(p->f->fabric, p->f->info, &p->pep, NULL), 0);
-	cr_assert_eq(fi_pep_bind(p->pep, &p->f->eq->fid, 0), 0);
-	cr_assert_eq(fi_listen(p->pep), 0);
-	cr_assert_eq(fi_getname(&p->pep->fid, &sin, &len), 0);
-	snprintf(p->port, sizeof(p->port), "%u", ntohs(sin.sin_port));
+	peer_listen(p, &o);
 	cr_assert_eq(pthread_create(&p->thread, NULL, peer_main, p), 0);
 	return p;
 }
@@ -342,9 +416,15 @@ static void peer_stop(struct peer *p)
 {
 	p->stop = true;
 	pthread_join(p->thread, NULL);
-	if (p->ep)
-		fab_ep_close(p->f, p->ep);
-	fi_close(&p->pep->fid);
+	hang_up(p);
+	if (p->f->rdm) {
+		rdv_page_free(p->page);
+		close(p->listener);
+		fab_ep_close(p->f, p->f->ep);
+		p->f->ep = NULL;
+	} else {
+		fi_close(&p->pep->fid);
+	}
 	while (fab_progress(p->f, 64) > 0)
 		;
 	fab_mr_close(p->f, &p->mr);
@@ -358,10 +438,10 @@ static void peer_stop(struct peer *p)
 
 static struct tp_client *dial_with(const struct peer *p, unsigned credits, int want_state)
 {
-	struct tp_fabric_opts o = { .provider = "tcp",
-		                    .node = "127.0.0.1",
+	bool shm = p->provider && !strcmp(p->provider, "shm");
+	struct tp_fabric_opts o = { .provider = shm ? "shm" : "tcp",
+		                    .node = shm ? NULL : "127.0.0.1",
 		                    .service = p->port,
-		                    .ep_type = "FI_EP_MSG",
 		                    .credits = credits };
 	struct tp_client *c;
 	struct tp_error why;
@@ -482,12 +562,26 @@ static void fetch(struct tp_client *c, uint8_t *into, size_t len, size_t room, u
 		             len);
 }
 
-TestSuite(client, .timeout = 60);
+TestSuite(client_tcp, .timeout = 60);
+TestSuite(client_shm, .timeout = 60);
 
-Test(client, payload_goes_out_whole_inline_and_by_chunk)
+/* What follows is true of FI_EP_MSG and of FI_EP_RDM. */
+#define ON_BOTH(name)                                                                              \
+	static void name(const char *fabric);                                                      \
+	Test(client_tcp, name)                                                                     \
+	{                                                                                          \
+		name("tcp");                                                                       \
+	}                                                                                          \
+	Test(client_shm, name)                                                                     \
+	{                                                                                          \
+		name("shm");                                                                       \
+	}                                                                                          \
+	static void name(const char *fabric)
+
+ON_BOTH(payload_goes_out_whole_inline_and_by_chunk)
 {
 	static const size_t lens[] = { 0, 1, 3, 4, 1000, 3900, 3990, 4000, 4097, 65536, 1000001 };
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 	uint8_t *data = malloc(1 << 20);
 
@@ -501,10 +595,10 @@ Test(client, payload_goes_out_whole_inline_and_by_chunk)
 	free(data);
 }
 
-Test(client, payload_comes_in_where_it_belongs)
+ON_BOTH(payload_comes_in_where_it_belongs)
 {
 	static const size_t lens[] = { 0, 1, 4, 511, 4096, 70000, 1000001 };
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 	uint8_t *into = malloc(1 << 20);
 
@@ -536,11 +630,11 @@ static void listed(struct tp_req *req, int err)
 	}
 }
 
-Test(client, long_arguments_and_long_results_travel_by_chunks)
+ON_BOTH(long_arguments_and_long_results_travel_by_chunks)
 {
 	static const uint32_t counts[] = { 0, 10, 900, 990, 1000, 1024, 5000, 100000 };
 	uint32_t *w = malloc(4 * 100001);
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 
 	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
@@ -590,14 +684,14 @@ static void hold_or_release(struct peer *p, struct msg *m)
 		release(p);
 }
 
-Test(client, one_call_until_the_first_reply_then_as_granted)
+ON_BOTH(one_call_until_the_first_reply_then_as_granted)
 {
 	static const struct {
 		unsigned want, grant, most;
 	} cases[] = { { 16, 8, 8 }, { 4, 8, 4 }, { 16, 0, 1 }, { 16, ~0u, 16 }, { 1, 1, 1 } };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct peer *p = peer_start(hold_or_release);
+		struct peer *p = peer_start_on(fabric, hold_or_release);
 		struct tp_client *c = dial_with(p, cases[i].want, TP_CLIENT_UP);
 		unsigned most = cases[i].most, n = 1 + 2 * most;
 		struct ask *a = calloc(n, sizeof(*a));
@@ -631,9 +725,9 @@ static void say_err_vers(struct peer *p, struct msg *m)
 	peer_send(p, b, rr_encode_error(b, m->h.xid, 8, word(m->args)));
 }
 
-Test(client, an_rdma_error_fails_its_call_only)
+ON_BOTH(an_rdma_error_fails_its_call_only)
 {
-	struct peer *p = peer_start(say_err_vers);
+	struct peer *p = peer_start_on(fabric, say_err_vers);
 	struct tp_client *c = dial(p);
 	struct ask a[3] = { 0 };
 
@@ -666,9 +760,9 @@ static void say_rpc(struct peer *p, struct msg *m)
 	answer(p, m, rpc, n, 0);
 }
 
-Test(client, rpc_errors_reach_the_caller)
+ON_BOTH(rpc_errors_reach_the_caller)
 {
-	struct peer *p = peer_start(say_rpc);
+	struct peer *p = peer_start_on(fabric, say_rpc);
 	struct tp_client *c = dial(p);
 	struct ask a[5] = { 0 };
 
@@ -763,10 +857,10 @@ static void lie(struct peer *p, struct msg *m)
 	peer_send(p, b, at + n);
 }
 
-Test(client, a_server_that_lies_loses_the_connection_and_every_call_ends_once)
+ON_BOTH(a_server_that_lies_loses_the_connection_and_every_call_ends_once)
 {
 	for (uint32_t what = 0; what < LIES; what++) {
-		struct peer *p = peer_start(lie);
+		struct peer *p = peer_start_on(fabric, lie);
 		struct tp_client *c = dial(p);
 		uint8_t room[2][1000];
 		struct ask a = { 0 }, b = { 0 };
@@ -783,7 +877,7 @@ Test(client, a_server_that_lies_loses_the_connection_and_every_call_ends_once)
 			tp_client_wait(c, 100);
 		cr_assert_eq(tp_client_state(c, &why), TP_CLIENT_DOWN, "lie %u was believed", what);
 		cr_assert(a.times == 1 && b.times == 1 && a.err < 0 && b.err < 0);
-		cr_assert(strstr(why.text, "tcp"), "%s", why.text);
+		cr_assert(strstr(why.text, fabric), "%s", why.text);
 		cr_assert_eq(begin(c, &b, 0, 0, NULL), -ENOTCONN);
 		tp_client_close(c);
 		cr_assert(a.times == 1 && b.times == 1);
@@ -800,9 +894,9 @@ static void mumble(struct peer *p, struct msg *m)
 	serve(p, m); /* and once more */
 }
 
-Test(client, replies_nobody_waits_for_are_ignored)
+ON_BOTH(replies_nobody_waits_for_are_ignored)
 {
-	struct peer *p = peer_start(mumble);
+	struct peer *p = peer_start_on(fabric, mumble);
 	struct tp_client *c = dial(p);
 
 	for (unsigned i = 0; i < 200; i++) {
@@ -824,9 +918,9 @@ static void die(struct peer *p, struct msg *m)
 	p->dead = true;
 }
 
-Test(client, the_servers_end_is_noticed_and_all_calls_fail_once)
+ON_BOTH(the_servers_end_is_noticed_and_all_calls_fail_once)
 {
-	struct peer *p = peer_start(die);
+	struct peer *p = peer_start_on(fabric, die);
 	struct tp_client *c = dial(p);
 	uint8_t *data = calloc(1, 1 << 20);
 	struct ask a[40] = { 0 };
@@ -847,9 +941,9 @@ Test(client, the_servers_end_is_noticed_and_all_calls_fail_once)
 	free(data);
 }
 
-Test(client, closing_cancels_what_is_out)
+ON_BOTH(closing_cancels_what_is_out)
 {
-	struct peer *p = peer_start(hold);
+	struct peer *p = peer_start_on(fabric, hold);
 	struct tp_client *c = dial(p);
 	struct ask a[10] = { 0 };
 
@@ -875,9 +969,9 @@ static void close_it(struct tp_req *req, int err)
 	tp_client_close(k->c);
 }
 
-Test(client, a_callback_may_close_the_client)
+ON_BOTH(a_callback_may_close_the_client)
 {
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct closer k = { .a.req.done = close_it };
 	struct ask other = { 0 };
 
@@ -891,9 +985,9 @@ Test(client, a_callback_may_close_the_client)
 	peer_stop(p);
 }
 
-Test(client, nobody_there_is_an_error_with_a_text)
+Test(client_tcp, nobody_there_is_an_error_with_a_text)
 {
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on("tcp", serve);
 	struct peer gone = { 0 };
 	struct tp_error why;
 
@@ -921,9 +1015,9 @@ static unsigned kept(struct tp_client *c)
 	return n;
 }
 
-Test(client, the_cache_keeps_64_ranges_and_lets_the_oldest_go)
+ON_BOTH(the_cache_keeps_64_ranges_and_lets_the_oldest_go)
 {
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 	uint8_t *data = calloc(100, 8192);
 
@@ -943,9 +1037,9 @@ Test(client, the_cache_keeps_64_ranges_and_lets_the_oldest_go)
 	free(data);
 }
 
-Test(client, registered_memory_is_used_in_place)
+ON_BOTH(registered_memory_is_used_in_place)
 {
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 	uint8_t *data = calloc(1, 1 << 20);
 	struct tp_mr *mr;
@@ -962,9 +1056,9 @@ Test(client, registered_memory_is_used_in_place)
 	free(data);
 }
 
-Test(client, memory_unregistered_while_a_call_uses_it_stays_until_the_reply)
+ON_BOTH(memory_unregistered_while_a_call_uses_it_stays_until_the_reply)
 {
-	struct peer *p = peer_start(hold_or_release);
+	struct peer *p = peer_start_on(fabric, hold_or_release);
 	struct tp_client *c = dial(p);
 	uint8_t *data = calloc(1, 1 << 16);
 	struct ask first = { 0 }, a = { 0 }, b = { 0 };
@@ -988,9 +1082,9 @@ Test(client, memory_unregistered_while_a_call_uses_it_stays_until_the_reply)
 	free(data);
 }
 
-Test(client, a_request_too_scattered_for_a_message_is_refused)
+ON_BOTH(a_request_too_scattered_for_a_message_is_refused)
 {
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 	struct iovec *v = calloc(1000, sizeof(*v));
 	uint8_t *data = calloc(1000, 64);
@@ -1025,9 +1119,9 @@ static void again(struct tp_req *req, int err)
 	}
 }
 
-Test(client, a_callback_may_send_the_next_call)
+ON_BOTH(a_callback_may_send_the_next_call)
 {
-	struct peer *p = peer_start(serve);
+	struct peer *p = peer_start_on(fabric, serve);
 	struct tp_client *c = dial(p);
 	struct ask a[20] = { 0 };
 
