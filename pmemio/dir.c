@@ -144,18 +144,17 @@ static int find(struct pm_store *st, const struct pm_inode *dir, struct name n, 
 }
 
 struct dent_buf {
-	struct pm_dent d;
-	uint8_t name[PM_NAME_MAX];
+	uint8_t bytes[DENT_HEAD + PM_NAME_MAX];
 	uint16_t len;
 };
 
-static const struct dent_buf *dent_make(struct dent_buf *b, const struct pm_inode *obj,
-                                        struct name n)
+static void dent_make(struct dent_buf *b, const struct pm_inode *obj, struct name n)
 {
-	b->d = (struct pm_dent){ .ino = obj->ino, .gen = obj->gen, .type = (uint8_t)obj->type };
-	memcpy((uint8_t *)b + DENT_HEAD, n.s, n.len);
+	struct pm_dent d = { .ino = obj->ino, .gen = obj->gen, .type = (uint8_t)obj->type };
+
+	memcpy(b->bytes, &d, DENT_HEAD);
+	memcpy(b->bytes + DENT_HEAD, n.s, n.len);
 	b->len = (uint16_t)(DENT_HEAD + n.len);
-	return b;
 }
 
 static int entry_add(struct pm_tx *tx, const struct pm_inode *dir, uint64_t key,
@@ -167,7 +166,7 @@ static int entry_add(struct pm_tx *tx, const struct pm_inode *dir, uint64_t key,
 		return -ENOSPC;
 	ino_edit(tx, dir)->size++;
 	dent_make(&b, obj, n);
-	return bt_insert(tx_store(tx), tx, dir, key, &b, b.len);
+	return bt_insert(tx_store(tx), tx, dir, key, b.bytes, b.len);
 }
 
 static int entry_cut(struct pm_tx *tx, const struct pm_inode *dir, uint64_t key)
@@ -603,7 +602,7 @@ static int move_enter(struct pm_tx *tx, const struct move *m)
 	if (!m->victim)
 		return entry_add(tx, m->to, m->dst.key, m->obj, m->tname);
 	dent_make(&b, m->obj, m->tname);
-	return bt_replace(tx_store(tx), tx, m->to, m->dst.key, &b, b.len);
+	return bt_replace(tx_store(tx), tx, m->to, m->dst.key, b.bytes, b.len);
 }
 
 static int move_tx(struct pm_tx *tx, const struct move *m)
