@@ -140,7 +140,8 @@ Test(dir, each_type_is_made_as_asked_and_found_again)
 		cr_assert_eq(at.uid, 7);
 		cr_assert_eq(at.gid, 8);
 		cr_assert_eq(at.nlink, t == PM_DIR ? 2 : 1);
-		cr_assert_eq(at.size, t == PM_LNK ? 2 : 0);
+		if (t != PM_DIR) /* whose size is not for us to say */
+			cr_assert_eq(at.size, t == PM_LNK ? 2 : 0);
 		cr_assert_eq(at.rdev_major, t == PM_BLK || t == PM_CHR ? 5 : 0);
 		cr_assert_eq(at.rdev_minor, t == PM_BLK || t == PM_CHR ? 6 : 0);
 		cr_assert_eq(entries(ROOT), t);
