@@ -526,6 +526,8 @@ static void set_sizes(struct tp_client *c, const struct tp_fabric_opts *opts)
 	if (c->want + CLIENT_SPARE > c->f->rx_size && c->f->rx_size > CLIENT_SPARE)
 		c->want = (unsigned)(c->f->rx_size - CLIENT_SPARE);
 	size = size < RR_DEF_INLINE ? RR_DEF_INLINE : size > 256 * 1024 ? 256 * 1024 : size;
+	if (size > c->f->msg_max)
+		size = (uint32_t)c->f->msg_max;
 	c->buf_size = size & ~(uint32_t)1023; /* what the private data can say */
 	c->pinned = c->f->info->domain_attr->mr_mode & FI_MR_ALLOCATED;
 }

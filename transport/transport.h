@@ -236,8 +236,9 @@ struct tp_req {
 /* The stream for the arguments (payload left out): at most @max bytes. Cred: AUTH_SYS with these, or NULL: AUTH_NONE. */
 TP_API XDR *tp_req_begin(struct tp_client *c, struct tp_req *req, uint32_t prog, uint32_t vers, uint32_t proc,
 		  const struct tp_cred *cred, size_t max);
-/* Send, or queue until there is credit. done() may be called before this returns only if it fails later;
- * a negative return means done() is not called. */
+/* Send, or queue until there is credit. done() is called from tp_client_progress() or tp_client_close(), never before
+ * this returns; a negative return means that it is not called and the request is as if abandoned. done() may begin and
+ * send other requests (this one too), and may close the client. */
 TP_API int tp_req_send(struct tp_client *c, struct tp_req *req);
 TP_API void tp_req_abandon(struct tp_client *c, struct tp_req *req); /* begun, not to be sent */
 

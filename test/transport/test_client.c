@@ -12,6 +12,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +53,7 @@ struct peer {
 	script *script;
 	unsigned credits;
 	pthread_t thread;
-	_Atomic bool stop;
+	_Atomic bool stop, let_go;
 	struct rslot *slots, *ready, **last;
 	bool dead;
 	fi_addr_t to; /* shm: the client */
@@ -238,6 +239,9 @@ static void serve(struct peer *p, struct msg *m)
 	answer(p, m, rpc, n, pushed);
 }
 
+static void hold(struct peer *p, struct msg *m);
+static void release(struct peer *p);
+
 /* --- its machinery --- */
 
 static void take(struct peer *p, struct rslot *s)
@@ -358,6 +362,8 @@ static void *peer_main(void *arg)
 		}
 		if (p->dead)
 			hang_up(p);
+		if (p->let_go && p->held)
+			release(p);
 	}
 	return NULL;
 }
@@ -1135,6 +1141,47 @@ ON_BOTH(a_callback_may_send_the_next_call)
 			tp_client_wait(c, 100);
 		cr_assert_eq(a[i].err, 0);
 	}
+	tp_client_close(c);
+	peer_stop(p);
+}
+
+/* --- sleep --- */
+
+/* Whatever is to be done before it may sleep; returns for how long it may. */
+static int to_bed(struct tp_client *c)
+{
+	int ms = 0, n;
+
+	for (unsigned i = 0; i < 1000000; i++) {
+		n = tp_client_before_poll(c, &ms);
+		if (!n)
+			return ms;
+		cr_assert_eq(n, -EAGAIN);
+		cr_assert_geq(tp_client_progress(c), 0);
+	}
+	cr_assert_fail("never goes to sleep");
+	return 0;
+}
+
+ON_BOTH(a_client_at_rest_sleeps_until_a_message_wakes_it)
+{
+	struct peer *p = peer_start_on(fabric, hold);
+	struct tp_client *c = dial(p);
+	struct ask a = { 0 };
+
+	cr_assert_eq(to_bed(c), -1, "nothing is out, and yet it wants to wake up");
+	cr_assert_eq(begin(c, &a, 0, 0, NULL), 0);
+	while (!p->most) /* the first send of an shm client takes a few turns */
+		tp_client_wait(c, 1);
+	to_bed(c);
+	p->let_go = true;
+
+	struct pollfd fd = { .fd = tp_client_fd(c), .events = POLLIN };
+
+	cr_assert_eq(poll(&fd, 1, 20000), 1, "the reply did not wake it");
+	until(c, &a.times, 1);
+	cr_assert_eq(a.err, 0);
+	cr_assert_eq(to_bed(c), -1);
 	tp_client_close(c);
 	peer_stop(p);
 }
