@@ -117,7 +117,7 @@ void nfs3_wcc_now(struct nfs3_ctx *cx, struct pm_id id, wcc_data *out);
 nfsstat3 nfs3_sattr(const sattr3 *in, struct pm_setattr *out);
 
 /* Every reply without payload, but of the directory listings, fits in this. */
-#define NFS3_SMALL_REPLY 512
+#define NFS3_SMALL_REPLY 256
 XDR *nfs3_reply_begin(struct tp_call *call);
 void nfs3_reply_end(struct tp_call *call, bool encoded);
 #define NFS3_REPLY(cx, type, res)                                                                  \
