@@ -16,6 +16,7 @@
 #include <sodium.h>
 
 #include "pmemio/core.h"
+#include "pmemio/file.h"
 
 #define SEQ_BITS   16
 #define HASH_RANGE ((1ull << 47) - 3) /* hashes 0..2 << 16 are kept free of names: "." and ".." */
@@ -453,6 +454,7 @@ static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool
 	err = unlink_at(st, dir, n, want_dir, &done);
 	if (!err)
 		*ch = done;
+	files_sweep(st); /* what was written to it and never committed is free space again */
 	pthread_mutex_unlock(&st->lock);
 	return err;
 }
@@ -669,6 +671,7 @@ int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t 
 	err = rename_locked(st, from, to, &m, &done);
 	if (!err)
 		*ch = done;
+	files_sweep(st);
 	pthread_mutex_unlock(&st->lock);
 	return err;
 }

@@ -306,6 +306,54 @@ Test(dir, remove_and_rmdir_keep_to_their_kinds)
 	cr_assert_eq(pm_getattr(pool.st, d, &at), -ESTALE);
 }
 
+static uint64_t free_blocks(void)
+{
+	struct pm_space sp;
+
+	pm_get_space(pool.st, &sp);
+	return sp.free_blocks;
+}
+
+Test(dir, removal_gives_back_what_was_written_and_never_committed)
+{
+	struct pm_id keep = made(ROOT, "keep", PM_REG), id;
+	struct pm_committed done;
+	struct test_waiter w;
+	struct pm_map m;
+	uint64_t before = free_blocks();
+
+	for (int over = 0; over < 2; over++) {
+		id = made(ROOT, "f", PM_REG);
+		waiter_init(&w);
+		cr_assert_eq(pm_map_write(pool.st, id, 0, 1 << 20, &m, &w.w), 0);
+		for (unsigned i = 0; i < m.nseg; i++)
+			memset(m.seg[i].iov_base, 1, m.seg[i].iov_len);
+		cr_assert_eq(
+			waiter_result(&w, pm_commit(&m, m.len, PM_UNSTABLE, true, &done, &w.w)), 0);
+		pm_unpin(&m);
+		cr_assert_leq(free_blocks() + 256, before);
+		cr_assert_eq(over ? mv(ROOT, "keep", ROOT, "f") : del(ROOT, "f"), 0);
+		cr_assert_eq(free_blocks(), before);
+	}
+	cr_assert_eq(nlink_of(keep), 1);
+}
+
+Test(dir, a_pinned_file_outlives_its_name)
+{
+	struct pm_id id = made(ROOT, "f", PM_REG), other = made(ROOT, "g", PM_REG);
+	struct pm_map m;
+	struct pm_change c;
+
+	cr_assert_eq(pm_allocate(pool.st, id, 0, 8 * PM_BLOCK, &c), 0);
+	cr_assert_eq(pm_map_read(pool.st, id, 0, 100, &m), 0);
+	cr_assert_eq(del(ROOT, "f"), 0);
+	cr_assert_eq(pm_link(pool.st, id, ROOT, "again", 5, &ch), -ESTALE);
+	cr_assert_eq(look(ROOT, "f"), -ENOENT);
+	pm_unpin(&m);
+	cr_assert_eq(pm_getattr(pool.st, id, &at), -ESTALE);
+	cr_assert_eq(nlink_of(other), 1);
+}
+
 Test(dir, a_slot_used_again_has_another_generation)
 {
 	struct pm_id a = made(ROOT, "a", PM_REG), b;
