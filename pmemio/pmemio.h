@@ -96,7 +96,8 @@ struct pm_open_opts {
 int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store **out,
 	    struct pm_error *why);
 
-/* Make everything durable, store the free space, mark clean, unmap. All pins must be gone. */
+/* Make everything durable, store the free space, mark clean, unmap. -EBUSY: there are pins, nothing was done. With any
+ * other error the store is gone as well, but was not marked clean: the next open recovers. */
 int pm_close(struct pm_store *st);
 
 struct pm_info {
