@@ -105,6 +105,8 @@ int client_post_send(struct tp_client *c, struct client_slot *s, size_t len)
 	c->tried = true;
 	if (err) {
 		c->stuck = err == -EAGAIN;
+		if (c->stuck && c->f->rdm) /* shm: the server has to make room, or to let us in */
+			rdv_ring(&c->rdv);
 		return err;
 	}
 	c->heard = true;
@@ -284,7 +286,6 @@ static void let_server_in(struct tp_client *c)
 	for (unsigned ms = 0; ms < LET_IN_MS && client_post_send(c, s, RR_FIXED) == -EAGAIN; ms++) {
 		struct pollfd p = { .fd = c->rdv.fd, .events = POLLIN };
 
-		rdv_ring(&c->rdv);
 		if (poll(&p, 1, 1) > 0 && rdv_drain(&c->rdv))
 			break;
 		fab_progress(c->f, BATCH);
@@ -414,7 +415,7 @@ TP_API int tp_client_progress(struct tp_client *c)
 /* Without a wait descriptor: turn, arm, look once more, sleep. */
 static int before_nap(struct tp_client *c, int *timeout_ms)
 {
-	bool out = c->inflight || c->sending;
+	bool out = c->inflight || c->sending || c->stuck;
 	uint64_t idle = out ? client_now() - c->last_ns : 0;
 
 	if (out && !c->armed && idle < SPIN_NS) {
