@@ -487,3 +487,60 @@ Test(check, a_loop_of_directories_is_named)
 	expect("directory", "inside itself");
 	cr_assert_eq(check().problems, 1, "%s", found);
 }
+
+/* --- any byte
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+Test(check, every_flipped_bit_of_live_metadata_is_found)
+{
+	const struct pm_id live[] = { ROOT, dir, sub, file, sparse, orphan, lnk };
+	unsigned rnd = 12345;
+
+	for (unsigned i = 0; i < 150; i++) {
+		uint64_t leaf = 0;
+		uint8_t *p;
+
+		rnd = rnd * 1103515245 + 12345;
+		memcpy(&leaf, ent(root_of(sparse), 1)->val, 8);
+		if (i % 3 == 0)
+			p = (uint8_t *)inode(live[rnd >> 8 & 3].ino) + (rnd >> 16) % PM_INODE_SIZE;
+		else
+			p = (uint8_t *)(i % 3 == 1 ? root_of(dir) : node(leaf)) +
+			    (rnd >> 16) % PM_BLOCK;
+		*p ^= (uint8_t)(1 << i % 8);
+		cr_assert_gt(check().problems, 0, "round %u", i);
+		*p ^= (uint8_t)(1 << i % 8);
+	}
+	cr_assert_eq(check().problems, 0, "%s", found);
+}
+
+Test(check, nonsense_under_good_checksums_never_breaks_check)
+{
+	const struct pm_id live[] = { ROOT, dir, sub, file, sparse, orphan, lnk };
+	unsigned rnd = 54321;
+	uint8_t *copy = malloc(SIZE);
+
+	memcpy(copy, map, SIZE);
+	for (unsigned i = 0; i < 150; i++) {
+		struct pm_bnode *n = root_of(i % 2 ? dir : sparse);
+
+		for (unsigned k = 0; k < 4; k++) {
+			rnd = rnd * 1103515245 + 12345;
+			if (i % 3 == 0)
+				((uint8_t *)n)[32 + (rnd >> 16) % (PM_BLOCK - 32)] ^= 0x41;
+			else if (i % 3 == 1)
+				((uint8_t *)n)[32 + (rnd >> 16) % 64] ^= (uint8_t)(rnd >> 10);
+			else
+				((uint8_t *)inode(live[i / 3 % 7].ino))[32 + (rnd >> 16) % 224] ^=
+					(uint8_t)(rnd >> 10);
+		}
+		seal_node(n);
+		for (unsigned k = 0; k < 7; k++)
+			seal_inode(inode(live[k].ino));
+		check();
+		memcpy(map + super()->data_start * PM_BLOCK, copy + super()->data_start * PM_BLOCK,
+		       SIZE - super()->data_start * PM_BLOCK);
+	}
+	free(copy);
+}
