@@ -7,7 +7,7 @@
  * the wear spreads, and what a lane holds behind its newest record is older than the checkpoint and
  * is told apart by its seq.
  *
- *   seq = boot << 40 | counter. Each read-write open ends recovery with a checkpoint of boot << 40:
+ * seq = boot << 40 | counter. Each read-write open ends recovery with a checkpoint of boot << 40:
  * the next record is that plus one, and no record of an earlier boot can ever follow it without a
  * gap.
  *
@@ -18,8 +18,11 @@
  * PM_MSYNC: the kernel may write any page of the shared mapping at any time, so records wait in
  * DRAM and the flusher alone touches lanes and metadata:
  *
- *   jobs' data synced -> jobs' fn commit -> ranges to sync first -> records to the lane, synced ->
- * durable; applied in place
+ *   data of jobs synced
+ *   fn of jobs: they commit
+ *   ranges to sync first (new inode chunks)
+ *   records to the lane, synced: durable
+ *   changes in place
  */
 #include <errno.h>
 #include <isa-l/crc.h>

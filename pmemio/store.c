@@ -2,9 +2,12 @@
 /*
  * store.c - open, recover, close
  *
- * Open:  superblock -> next boot, not clean (the first write) -> replay, empty journal -> inode
- * table -> free space, loaded after a clean close and else gathered from the inodes -> orphans
- * freed Close: unstable writes committed -> checkpoint -> free space stored in free blocks -> clean
+ * Open:   superblock
+ *         its next copy: next boot, not clean (the first write)
+ *         replay, journal emptied
+ *         inode table; free space, loaded after a clean close, else gathered from the inodes
+ *         orphans freed
+ * Close:  unstable writes committed, checkpoint, free space stored in free blocks, clean
  *
  * Every step of an open may be cut off and done again: what it leaves on the media is either the
  * old state or one that the same steps lead on from.

@@ -4,9 +4,11 @@
  *
  * Commit, on media with a cheap flush:
  *
- *   new blocks stored and flushed  -- drain -->  record flushed  -- drain -->  changes in place,
- * flushed (they and the caller's data)                 (journal_append)              (the next
- * drain covers them)
+ *   new blocks, and the caller's data, stored and flushed
+ *     drain (only if there were any)
+ *   record in the lane, flushed
+ *     drain: the transaction is durable (journal_append)
+ *   changes in place, flushed; the next drain covers them
  *
  * so at most two drains, and one where nothing is new. Before the record is durable no byte that
  * anything durable leads to has changed; after it recovery makes the rest of the changes. With
