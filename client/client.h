@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * client.h - what the parts of libberth share; private to this directory
+ *
+ *   url.c      URLs                                session.c  connection, reconnect, event loop
+ *   nfs.c      encoding and decoding of calls      mount.c    finding and mounting the export
+ *   file.c     open files, unstable data           path.c     names, synchronously
+ *
+ * An operation (struct op) is in exactly one list of its session:
+ *
+ *   pending --send--> sent --answer--> finished --callback--> freed
+ *      ^                |
+ *      +---- connection lost, or NFS3ERR_JUKEBOX
+ */
+#ifndef CLIENT_CLIENT_H
+#define CLIENT_CLIENT_H
+
+#include <sys/queue.h>
+
+#include "client/berth.h"
+#include "transport/transport.h"
+
+#ifndef container_of
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#endif
+
+struct op {
+	struct tp_req req;
+	struct berth *b;
+	TAILQ_ENTRY(op) link;
+	uint32_t prog, proc;
+	uint8_t *args; /* encoded once, sent as often as needed */
+	size_t args_len;
+	struct iovec out, in; /* payload; iov_base NULL: none */
+	size_t max_results;
+	int (*decode)(struct op *op, XDR *x); /* into reply; 0 or negative errno; JUKEBOX below */
+	berth_done *done;
+	void *arg;
+	struct berth_reply reply;
+	void *extra; /* of decode: freed with the op by drop_extra */
+	void (*drop_extra)(struct op *op);
+	uint32_t xid;
+	bool numbered; /* xid is set: this one was sent before */
+	unsigned tries, delays;
+	uint64_t not_before, sent_at; /* ms */
+	int err;
+};
+TAILQ_HEAD(op_list, op);
+
+#define OP_JUKEBOX (-4095) /* what decode() says to "try again later" */
+
+struct berth_mr {
+	LIST_ENTRY(berth_mr) link;
+	void *base;
+	size_t len;
+	struct tp_mr *mr; /* of the connection that stands; NULL between connections */
+};
+
+struct berth {
+	struct berth_url *url;
+	struct tp_fabric_opts fab;
+	struct tp_client *c; /* NULL: none, and next_try says when to make one */
+	bool up;             /* c stands and pending operations were handed to it */
+	bool first;          /* never was up: failure is told at once, not bridged */
+	bool tearing, closing, in_progress, in_callback;
+	int epfd, watched;  /* berth_fd(), and the transport's descriptor in it or -1 */
+	uint64_t next_try, connect_by, outage_since; /* ms of the monotonic clock; 0: none */
+	unsigned backoff_ms, connect_ms, timeout_ms, reconnect_ms;
+	uint32_t next_xid;
+	struct tp_cred cred;
+	struct op_list pending, sent, finished;
+	unsigned nops;
+	LIST_HEAD(, berth_mr) regs;
+	struct berth_fh root;
+	char *export_path, *path;
+	uint32_t rtmax, wtmax, dtpref;
+	struct berth_counters count;
+	void (*log)(void *arg, int priority, const char *text);
+	void *log_arg;
+	struct tp_error why;
+};
+
+/* --- session.c ---------------------------------------------------------------------------------- */
+uint64_t now_ms(void);
+/* Take @op (filled from prog to arg) into the session; never fails. */
+void op_start(struct op *op);
+void op_free(struct op *op);
+
+struct waiting { /* a synchronous call's stay */
+	bool answered;
+	int err;
+	struct berth_reply reply; /* entries left out */
+};
+void sync_done(void *arg, int err, const struct berth_reply *r); /* arg: struct waiting */
+/* Wait for what @started (the start function's return value) started. */
+int sync_wait(struct berth *b, struct waiting *w, int started);
+
+/* --- nfs.c --------------------------------------------------------------------------------------- */
+/* A new operation with @args encoded by @enc; NULL: no memory. */
+struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, void *args,
+		  int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg);
+int nfs_errno(unsigned status);
+
+/* --- mount.c ------------------------------------------------------------------------------------- */
+int mount_export(struct berth *b, struct berth_error *why);
+/* @path behind @dir ("/a" holds "/a" and "/a/b"): the rest without slashes in front, or NULL. */
+const char *path_behind(const char *path, const char *dir);
+
+#endif
