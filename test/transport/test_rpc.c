@@ -444,12 +444,18 @@ Test(rpc, a_connection_that_dies_while_placing_tells_once)
 	rpc_conn_put(&nc->conn);
 }
 
+static void note_err(void *arg, int err)
+{
+	*(int *)arg = err;
+}
+
 Test(rpc, calls_outlive_their_connection)
 {
-	struct tp_call *call[5];
-	struct wire w = { 0 };
+	struct iovec seg = { f.mem, 8 };
+	struct tp_call *call[6];
+	int heard = 0;
 
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < 6; i++)
 		call[i] = held_put(100);
 	cr_assert(tp_call_alive(call[0]));
 	notes_close(&nc->conn);
@@ -464,8 +470,10 @@ Test(rpc, calls_outlive_their_connection)
 	cr_assert_eq(freed, 0);
 	cr_assert_gt(tp_reply_room(call[4]), 0);
 	tp_reply_error(call[4], SYSTEM_ERR);
+	cr_assert_not_null(tp_reply_begin(call[5], 8));
+	tp_reply_end_payload(call[5], &seg, 1, 8, note_err, &heard);
+	cr_assert_eq(heard, -ECONNRESET);
 	cr_assert_eq(freed, 1);
-	wire_free(&w);
 }
 
 Test(rpc, segments_of_an_unsent_reply_come_back_with_an_error)

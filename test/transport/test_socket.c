@@ -5,13 +5,13 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <ev.h>
-#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-#include <netinet/in.h>
 
 enum { HDR = 24, MIB = 1 << 20 };
 
@@ -598,6 +598,52 @@ Test(socket, hostile_lengths)
 	close(other);
 }
 
+Test(socket, a_record_that_is_too_long_ends_the_connection_before_its_call_runs)
+{
+	static const uint32_t marks[] = { 0x80000000u + MIB + 32768 + 4, 0xffffffff, 0x7fffffff };
+
+	for (unsigned i = 0; i < 3; i++) {
+		struct wire m = { 0 }, w = { 0 };
+		int fd = peer_connect(&f);
+
+		wire_put(&m, 5, 0, PUT_NOW, data, 2000);
+		wire_u32(&w, marks[i]);
+		wire_bytes(&w, m.b, m.len);
+		peer_send(&f, fd, w.b, w.len);
+		cr_assert(peer_closed(&f, fd));
+		cr_assert_eq(f.runs, 0);
+		cr_assert_eq(tp_service_stats(f.svc)->bad_records, i + 1);
+		wire_free(&m);
+		wire_free(&w);
+		close(fd);
+	}
+}
+
+/* However much work one connection brings, its turn ends; what is left is done without another byte
+ * from the peer. */
+Test(socket, the_turn_of_a_connection_may_end_anywhere)
+{
+	int fd = peer_connect(&f);
+
+	for (uint32_t n = 100; n < 140; n++) {
+		struct wire m = { 0 }, w = { 0 };
+
+		wire_put(&m, n, 0, PUT_NOW, data, n);
+		wire_u32(&w, (uint32_t)(m.len - (n + (-n & 3))));
+		wire_bytes(&w, m.b, m.len - (n + (-n & 3)));
+		for (uint32_t i = 0; i < n; i++) {
+			wire_u32(&w, i + 1 == n ? 0x80000001u : 1);
+			wire_bytes(&w, data + i, 1);
+		}
+		peer_send(&f, fd, w.b, w.len);
+		expect_word(fd, n, n);
+		cr_assert(!memcmp(f.mem, data, n));
+		wire_free(&m);
+		wire_free(&w);
+	}
+	close(fd);
+}
+
 Test(socket, every_word_of_a_call_may_be_all_ones)
 {
 	struct wire m = { 0 }, w = { 0 };
@@ -907,6 +953,98 @@ Test(socket, connections_are_bounded)
 	close(a);
 	close(b);
 	close(c);
+}
+
+static void *run_loop(void *arg)
+{
+	(void)arg;
+	ev_run(f.loop, 0);
+	return NULL;
+}
+
+static void end_loop(struct ev_loop *loop, ev_async *w, int revents)
+{
+	(void)w;
+	(void)revents;
+	ev_break(loop, EVBREAK_ALL);
+}
+
+struct opaque {
+	char *p;
+	u_int len;
+};
+
+static bool_t xdr_opaque_arg(XDR *x, ...)
+{
+	va_list ap;
+	struct opaque *o;
+
+	va_start(ap, x);
+	o = va_arg(ap, struct opaque *);
+	va_end(ap);
+	return xdr_bytes(x, &o->p, &o->len, MIB);
+}
+
+static bool_t xdr_put_arg(XDR *x, ...)
+{
+	uint32_t off = 3, mode = PUT_NOW;
+	va_list ap;
+	struct opaque *o;
+
+	va_start(ap, x);
+	o = va_arg(ap, struct opaque *);
+	va_end(ap);
+	return xdr_u_int32_t(x, &off) && xdr_u_int32_t(x, &mode) &&
+	       xdr_bytes(x, &o->p, &o->len, MIB);
+}
+
+static bool_t xdr_word(XDR *x, ...)
+{
+	va_list ap;
+	uint32_t *v;
+
+	va_start(ap, x);
+	v = va_arg(ap, uint32_t *);
+	va_end(ap);
+	return xdr_u_int32_t(x, v);
+}
+
+Test(socket, libtirpc_s_client_is_served)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+		                   .sin_port = htons((uint16_t)atoi(f.port)) };
+	struct opaque out = { (char *)data, 20000 }, in = { NULL, 0 }, put = { (char *)data, MIB };
+	struct timeval tv = { 20, 0 };
+	int fd = RPC_ANYSOCK;
+	uint32_t word = 0;
+	pthread_t thread;
+	ev_async end;
+	CLIENT *c;
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ev_async_init(&end, end_loop);
+	ev_async_start(f.loop, &end);
+	cr_assert_eq(pthread_create(&thread, NULL, run_loop, NULL), 0);
+	c = clnttcp_create(&sin, FIX_PROG, FIX_VERS, &fd, 0, 0);
+	cr_assert_not_null(c);
+	auth_destroy(c->cl_auth);
+	c->cl_auth = authunix_create_default();
+	cr_assert_eq(clnt_call(c, FIX_ECHO, xdr_opaque_arg, (void *)&out, xdr_opaque_arg,
+	                       (void *)&in, tv),
+	             RPC_SUCCESS);
+	cr_assert_eq(in.len, out.len);
+	cr_assert(!memcmp(in.p, data, in.len));
+	cr_assert_eq(clnt_call(c, FIX_PUT, xdr_put_arg, (void *)&put, xdr_word, (void *)&word, tv),
+	             RPC_SUCCESS);
+	cr_assert_eq(word, MIB);
+	cr_assert(!memcmp(f.mem + 3, data, MIB));
+	cr_assert_eq(clnt_call(c, FIX_GAP, xdr_word, (void *)&word, xdr_word, (void *)&word, tv),
+	             RPC_PROCUNAVAIL);
+	clnt_destroy(c);
+	free(in.p);
+	ev_async_send(f.loop, &end);
+	pthread_join(thread, NULL);
+	ev_async_stop(f.loop, &end);
 }
 
 Test(socket, binding_names_the_thing_and_the_cure)
