@@ -224,7 +224,7 @@ static void use(CLIENT *cl)
 	numbers sq = { 10000, calloc(10000, sizeof(quad_t)) }, *rs;
 
 	for (u_int i = 0; i < 10000; i++)
-		sq.numbers_val[i] = i - 5000;
+		sq.numbers_val[i] = (quad_t)i - 5000;
 	rs = sample_squares_1(&sq, cl);
 	cr_assert(rs, "%s", clnt_sperror(cl, "squares"));
 	cr_assert_eq(rs->numbers_len, 10000);
