@@ -19,7 +19,7 @@ struct search {
 	const char *path;
 	char best[MNTPATHLEN + 1];
 	char seen[256]; /* for the message: "/a, /b" */
-	size_t best_len;
+	size_t best_len, below; /* longer ones turned out not to exist */
 	bool found;
 };
 
@@ -49,7 +49,8 @@ static void consider(struct search *s, const mntpath3 *dir)
 	memcpy(text, dir->mntpath3_val, dir->mntpath3_len);
 	text[dir->mntpath3_len] = '\0';
 	snprintf(s->seen + at, sizeof(s->seen) - at, "%s%s", at ? ", " : "", text);
-	if (!path_behind(s->path, text) || (s->found && dir->mntpath3_len < s->best_len))
+	if (!path_behind(s->path, text) || (s->found && dir->mntpath3_len < s->best_len) ||
+	    dir->mntpath3_len >= s->below)
 		return;
 	s->found = true;
 	s->best_len = dir->mntpath3_len;
@@ -168,18 +169,29 @@ static int ask_limits(struct berth *b)
 
 int mount_export(struct berth *b, struct berth_error *why)
 {
-	struct search s = {.path = b->url->path};
+	struct search s = {.path = b->url->path, .below = SIZE_MAX};
 	const char *what = "list the exports";
-	int err = list_exports(b, &s);
+	int err;
+
+again:
+	err = list_exports(b, &s);
 
 	if (!err && !s.found) {
 		snprintf(why->text, sizeof(why->text), "no export of the server holds %s; it exports %s",
 			 b->url->path, s.seen[0] ? s.seen : "nothing");
+		if (s.below != SIZE_MAX)
+			snprintf(why->text, sizeof(why->text),
+				 "the server exports the directory of %s, but it does not exist",
+				 b->url->path);
 		return -ENOENT;
 	}
 	if (!err) {
 		what = "mount";
 		err = mnt(b, s.best, &b->root);
+		if (err == -ENOENT && *path_behind(s.best, "/")) { /* one above may still hold it */
+			s = (struct search){.path = b->url->path, .below = s.best_len};
+			goto again;
+		}
 	}
 	if (!err) {
 		what = "ask for the limits of";
