@@ -561,6 +561,30 @@ static int rdm_insert(struct flistener *l, struct fconn *conn, struct rdv_hello 
 	return 0;
 }
 
+static void touched(struct fab_op *op, int err)
+{
+	(void)err;
+	free(container_of(op, struct frma, op));
+}
+
+/*
+ * shm maps a peer's region when the first operation names it, and does not survive a message of a peer whose
+ * region is gone by then. So it is made to map it now, while the client waits for our answer; the operation
+ * itself is not wanted, and mostly refused until the client has answered in turn.
+ */
+static void shm_touch(struct flistener *l, const struct fconn *conn)
+{
+	struct frma *r = calloc(1, sizeof(*r));
+	struct iovec none = { .iov_base = l, .iov_len = 0 };
+	void *desc = NULL;
+
+	if (!r)
+		return;
+	r->op.done = touched;
+	if (fab_write(l->fab, l->fab->ep, &none, &desc, 1, conn->addr, 0, 0, &r->op))
+		free(r);
+}
+
 static int rdm_hello(struct flistener *l, struct fconn *conn)
 {
 	struct rdv_hello h, mine = { .inline_size = (uint32_t)l->pool->cap,
@@ -581,6 +605,8 @@ static int rdm_hello(struct flistener *l, struct fconn *conn)
 	conn->peer_max = h.inline_size < l->pool->cap ? h.inline_size : l->pool->cap;
 	conn->ep = l->fab->ep;
 	conn->state = FCONN_UP;
+	if (l->fab->shm)
+		shm_touch(l, conn);
 	mine.credits = conn->granted;
 	memcpy(mine.addr, l->fab->addr, l->fab->addr_len);
 	return rdv_answer(&conn->rdv, l->page, &mine);
