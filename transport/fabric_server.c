@@ -727,6 +727,9 @@ static bool stay_awake(struct flistener *l, bool any)
 	int64_t idle = since_ns(&l->active, &now);
 
 	if (any) {
+		if (l->armed)
+			rdv_disarm(rdv_page_server(l->page));
+		l->armed = false;
 		l->active = now;
 		l->nap_len = NAP_MIN;
 		return true;
@@ -735,10 +738,12 @@ static bool stay_awake(struct flistener *l, bool any)
 		sched_yield();
 		return true;
 	}
-	if (l->page && !l->armed) {
+	/* The flag must have been up before the look that found nothing, and be up still: a client that rang
+	 * has taken it down. */
+	if (l->page && !(l->armed && atomic_load(rdv_page_server(l->page)))) {
 		l->armed = true;
 		rdv_arm(rdv_page_server(l->page));
-		return true; /* the loop comes round once more, and looks */
+		return true;
 	}
 	if (l->nout || !TAILQ_EMPTY(&l->stuck) || !l->page) {
 		nap(l, l->nap_len);
@@ -909,10 +914,6 @@ static void turn_guarded(struct flistener *l)
 	if (!l->fab) {
 		provider_reopen(l);
 		return;
-	}
-	if (l->armed) {
-		l->armed = false;
-		rdv_disarm(rdv_page_server(l->page));
 	}
 	l->seen = 0;
 	if (l->fab->shm && !watch_start(l)) {
