@@ -168,7 +168,7 @@ static int receive(void)
 
 /* Call with the @n bytes of arguments at out + ARGS_AT; accept_stat, DENIED + auth_stat, or LOST.
  */
-static int go(uint32_t prog, uint32_t proc, size_t n)
+static void post(uint32_t prog, uint32_t proc, size_t n)
 {
 	uint8_t head[ARGS_AT], *p = head + 4, *mark = head;
 	size_t len;
@@ -196,6 +196,12 @@ static int go(uint32_t prog, uint32_t proc, size_t n)
 	put32(&mark, 0x80000000 | (uint32_t)(len - 4 + n));
 	memcpy(out + ARGS_AT - len, head, len);
 	die_unless(write(sock, out + ARGS_AT - len, len + n) == (ssize_t)(len + n), "write");
+}
+
+/* The same and its answer: accept_stat, DENIED + auth_stat, or LOST. */
+static int go(uint32_t prog, uint32_t proc, size_t n)
+{
+	post(prog, proc, n);
 	return receive();
 }
 
@@ -1866,42 +1872,102 @@ Test(nfs3, unknown_kinds_of_stability_and_creation_are_garbage)
 	cr_assert_eq(go(NFS3_PROGRAM, 22, 0), PROC_UNAVAIL);
 }
 
+/* Announce a WRITE of @len bytes at 0 on the present connection, but send only @now of them. */
+static void write_stalled(const H *h, uint32_t len, uint32_t now)
+{
+	uint8_t begun[200], *p = begun;
+
+	put32(&p, 0x80000000 | (24 + 28 + 8 + 36 + 20 + len));
+	put32(&p, ++xid);
+	put32(&p, CALL);
+	put32(&p, 2);
+	put32(&p, NFS3_PROGRAM);
+	put32(&p, 3);
+	put32(&p, NFSPROC3_WRITE);
+	put32(&p, AUTH_SYS);
+	put32(&p, 20);
+	for (int i = 0; i < 7; i++)
+		put32(&p, 0);
+	put32(&p, FH_SIZE);
+	memcpy(p, h->b, FH_SIZE);
+	p += FH_SIZE;
+	put32(&p, 0);
+	put32(&p, 0);
+	put32(&p, len);
+	put32(&p, FILE_SYNC);
+	put32(&p, len);
+	memset(out, 'A', len);
+	die_unless(write(sock, begun, (size_t)(p - begun)) == p - begun, "write");
+	die_unless(write(sock, out, now) == (ssize_t)now, "write");
+}
+
 Test(nfs3, a_peer_that_dies_inside_a_write_leaves_nothing)
 {
 	char buf[8];
 	uint32_t got;
-	uint8_t head_[200], *p = head_;
 	H h;
 
 	cr_assert_eq(create(&root, "f", &h), NFS3_OK);
 	for (unsigned round = 0; round < 5; round++) {
-		p = head_;
-		put32(&p, 0x80000000 | (24 + 36 + 8 + 36 + 20 + 4 + 65536));
-		put32(&p, 77);
-		put32(&p, CALL);
-		put32(&p, 2);
-		put32(&p, NFS3_PROGRAM);
-		put32(&p, 3);
-		put32(&p, NFSPROC3_WRITE);
-		put32(&p, AUTH_SYS);
-		put32(&p, 20);
-		for (int i = 0; i < 7; i++)
-			put32(&p, 0);
-		put32(&p, FH_SIZE);
-		memcpy(p, h.b, FH_SIZE);
-		p += FH_SIZE;
-		put32(&p, 0);
-		put32(&p, 0);
-		put32(&p, 65536);
-		put32(&p, FILE_SYNC);
-		put32(&p, 65536);
-		die_unless(write(sock, head_, (size_t)(p - head_)) == p - head_, "write");
-		die_unless(write(sock, out, 1000 * round) == 1000 * round, "write");
+		write_stalled(&h, 65536, 1000 * round);
 		close(sock);
 		dial(&where);
 	}
 	cr_assert_eq(read_at(&h, 0, 8, buf, &got), NFS3_OK);
 	cr_assert_eq(got, 0);
+}
+
+/* Two writes fill one new block: the second waits for the first, whether that succeeds or dies. */
+static void share_a_block(bool first_dies)
+{
+	WRITE3head q;
+	uint32_t n = 1, got, first_xid;
+	char *p = (char *)(uintptr_t) "B", back[64];
+	int first = sock;
+	fattr3 a;
+	H h;
+
+	cr_assert_eq(create(&root, "f", &h), NFS3_OK);
+	write_stalled(&h, 1000, 500);
+	first_xid = xid;
+	dial(&where);
+	cr_assert_eq(getattr(&h, &a), NFS3_OK);
+	cr_assert_eq(a.size, 0, "others see nothing of it");
+	q = (WRITE3head){ wire(&h), 2000, 1, FILE_SYNC };
+	cr_assert(xdr_WRITE3head(args(), &q) && xdr_bytes(&enc, &p, &n, n));
+	post(NFS3_PROGRAM, NFSPROC3_WRITE, xdr_getpos(&enc));
+	if (!first_dies) {
+		int second = sock;
+		uint32_t second_xid = xid;
+
+		memset(out, 'A', 500);
+		die_unless(write(first, out, 500) == 500, "write");
+		sock = first;
+		xid = first_xid;
+		cr_assert_eq(receive(), SUCCESS);
+		sock = second;
+		xid = second_xid;
+	}
+	close(first);
+	cr_assert_eq(receive(), SUCCESS);
+	cr_assert(xdr_WRITE3res(&res, &written));
+	cr_assert_eq(written.status, NFS3_OK);
+	cr_assert_eq(read_at(&h, 990, 20, back, &got), NFS3_OK);
+	cr_assert_eq(got, 20);
+	for (int i = 0; i < 20; i++)
+		cr_assert_eq(back[i], i < 10 && !first_dies ? 'A' : 0);
+	cr_assert_eq(read_at(&h, 1999, 20, back, &got), NFS3_OK);
+	cr_assert(got == 2 && back[0] == 0 && back[1] == 'B');
+}
+
+Test(nfs3, a_second_write_to_a_new_block_waits_for_the_first)
+{
+	share_a_block(false);
+}
+
+Test(nfs3, a_second_write_to_a_new_block_survives_the_first)
+{
+	share_a_block(true);
 }
 
 /* --- slow media: every durable answer comes by mail
