@@ -33,6 +33,7 @@ struct worker_rt {
 	ev_check after_sleep;
 	ev_timer drain_limit;
 	struct mail stop_mail;
+	atomic_bool stop_asked;
 	bool stopping;
 };
 
@@ -95,8 +96,12 @@ static void deliver_stop(struct worker *w, struct mail *m)
 
 void worker_stop(struct worker *w)
 {
-	w->rt->stop_mail.deliver = deliver_stop;
-	worker_post(w, &w->rt->stop_mail);
+	struct worker_rt *rt = w->rt;
+
+	if (atomic_exchange(&rt->stop_asked, true))
+		return; /* a mail is in the box once */
+	rt->stop_mail.deliver = deliver_stop;
+	worker_post(w, &rt->stop_mail);
 }
 
 static void on_before_sleep(struct ev_loop *loop, ev_prepare *p, int events)
