@@ -90,6 +90,11 @@ static pid_t start_copy(const char *src, const char *url, unsigned n)
 		execl(berth, berth, "cp", "-r", "-p", src, to, (char *)NULL);
 		_exit(127);
 	}
+	for (int i = 0; i < 1000; i++) { /* connected and at work, so that a kill finds it there */
+		if (!shell("%s stat %s/copy%u >/dev/null 2>&1", berth, url, n))
+			break;
+		nap(10);
+	}
 	return pid;
 }
 
