@@ -645,6 +645,8 @@ static void conn_work(struct flistener *l, struct fconn *conn)
 		err = e2 ? e2 : err;
 	}
 	if (err == -EAGAIN) {
+		if (l->fab->rdm) /* it may be asleep and have to make room, or to make us known */
+			rdv_ring(&conn->rdv);
 		undirty(conn);
 		conn->queued = FCONN_STUCK;
 		TAILQ_INSERT_TAIL(&l->stuck, conn, dlink);
