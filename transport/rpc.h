@@ -2,23 +2,26 @@
 /*
  * rpc.h - what a transport (socket.c, fabric_server.c) and the RPC layer (rpc.c) owe each other
  *
- * A transport gathers the head of a call (RPC header and arguments; for a procedure with a payload argument
- * up to and with its length word), takes a call object, and hands it over. From then on the RPC layer
- * calls back through tp_conn_ops, and the transport reports completions:
+ * A transport gathers the head of a call (RPC header and arguments; for a procedure with a payload
+ * argument up to and with its length word), takes a call object, and hands it over. From then on
+ * the RPC layer calls back through tp_conn_ops, and the transport reports completions:
  *
  *   rpc_head_scan()               is the head complete? where does the payload begin?
  *   rpc_call_get(), rpc_call_run()
  *       ops->place  ............. rpc_placed(c, err)         exactly once each
  *       ops->reply_buf, then
  *       ops->reply_end or
- *       ops->drop   ............. rpc_call_done(c, err)      exactly once each: the call object is gone
+ *       ops->drop   ............. rpc_call_done(c, err)      exactly once each: the call object is
+ * gone
  *
  *   RPC_RUN --tp_place--> RPC_PLACING --rpc_placed--> RPC_RUN --tp_reply_begin--> RPC_BEGUN
- *   RPC_RUN, RPC_BEGUN --tp_reply_end, tp_reply_error, tp_drop, ...--> RPC_SENDING --rpc_call_done--> gone
+ *   RPC_RUN, RPC_BEGUN --tp_reply_end, tp_reply_error, tp_drop, ...--> RPC_SENDING
+ * --rpc_call_done--> gone
  *
- * A connection is kept by one reference of its transport (until rpc_conn_put()) and one of each call, so
- * that a program may end a call long after its peer died. Once rpc_conn_dead() was called, ops->place,
- * ops->reply_buf and ops->reply_end are not called any more; ops->drop still is, for every call that the program ends.
+ * A connection is kept by one reference of its transport (until rpc_conn_put()) and one of each
+ * call, so that a program may end a call long after its peer died. Once rpc_conn_dead() was called,
+ * ops->place, ops->reply_buf and ops->reply_end are not called any more; ops->drop still is, for
+ * every call that the program ends.
  */
 #ifndef TRANSPORT_RPC_H
 #define TRANSPORT_RPC_H
@@ -27,15 +30,16 @@
 
 #include <sys/queue.h>
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
-#define RPC_REPLY_HDR 24 /* bytes of an accepted reply in front of its results: xid .. accept_stat */
+#define RPC_REPLY_HDR                                                                              \
+	24 /* bytes of an accepted reply in front of its results: xid .. accept_stat */
 #define RPC_IOV_SMALL 8
 
 enum rpc_stage { RPC_RUN, RPC_PLACING, RPC_BEGUN, RPC_SENDING };
 
 struct rpc_call {
-	struct tp_call pub; /* first: what the program sees */
+	struct tp_call pub;         /* first: what the program sees */
 	TAILQ_ENTRY(rpc_call) link; /* tp_conn.calls, or the free list */
 	enum rpc_stage stage;
 	bool payload_pending; /* there is a payload argument, nobody has asked for it yet */
@@ -44,8 +48,9 @@ struct rpc_call {
 	struct iovec *iov;
 	unsigned niov;
 	uint32_t reply_payload;
-	/* reply_buf: the RPC reply message without its payload: @len of @cap bytes at @buf are good in reply_end.
-	 * With a payload the last word is its length; the padding behind it is the transport's. */
+	/* reply_buf: the RPC reply message without its payload: @len of @cap bytes at @buf are good
+	 * in reply_end. With a payload the last word is its length; the padding behind it is the
+	 * transport's. */
 	uint8_t *buf;
 	size_t cap, len;
 	void *priv; /* ops->priv_size bytes of the transport's own, zeroed, aligned for anything */
@@ -68,14 +73,17 @@ struct tp_conn_ops {
 	size_t priv_size; /* the same for all connections of one kind */
 	/* Move the payload into c->iov[0..c->niov), then rpc_placed(), maybe at once. */
 	void (*place)(struct rpc_call *c);
-	/* Memory for a reply of at most @max bytes (RPC header in it). NULL: none. Stays until reply_end or drop.
-	 * A payload still pending (c->payload_pending) is not wanted any more: skip it. */
+	/* Memory for a reply of at most @max bytes (RPC header in it). NULL: none. Stays until
+	 * reply_end or drop. A payload still pending (c->payload_pending) is not wanted any more:
+	 * skip it. */
 	uint8_t *(*reply_buf)(struct rpc_call *c, size_t max);
-	/* Send c->buf, c->len, and behind it c->iov if c->reply_payload or c->niov; then rpc_call_done(). */
+	/* Send c->buf, c->len, and behind it c->iov if c->reply_payload or c->niov; then
+	 * rpc_call_done(). */
 	void (*reply_end)(struct rpc_call *c);
 	/* Release what the call holds and skip a pending payload; then rpc_call_done(c, 0). */
 	void (*drop)(struct rpc_call *c);
-	/* Most bytes of an RPC reply (header in it, payload not) and of a reply's payload. NULL: the service's. */
+	/* Most bytes of an RPC reply (header in it, payload not) and of a reply's payload. NULL:
+	 * the service's. */
 	size_t (*reply_room)(const struct rpc_call *c);
 	uint32_t (*payload_room)(const struct rpc_call *c);
 	/* Read no more calls; close once the calls in progress are answered. */
@@ -89,7 +97,7 @@ struct tp_conn_ops {
 struct tp_conn { /* embedded in the transport's own struct */
 	const struct tp_conn_ops *ops;
 	struct tp_service *svc;
-	LIST_ENTRY(tp_conn) link; /* tp_service.conns until rpc_conn_dead() */
+	LIST_ENTRY(tp_conn) link;   /* tp_service.conns until rpc_conn_dead() */
 	struct rpc_call_list calls; /* all of them, in any stage */
 	unsigned ncalls, refs;
 	enum tp_kind kind;
@@ -101,7 +109,8 @@ struct tp_conn { /* embedded in the transport's own struct */
 struct tp_listener_ops {
 	void (*stop)(struct tp_listener *l); /* accept no more */
 	void (*describe)(const struct tp_listener *l, char *buf, size_t len);
-	void (*close)(struct tp_listener *l); /* and free; its connections are closed too if they cannot live without it */
+	void (*close)(struct tp_listener *l); /* and free; its connections are closed too if they
+	                                         cannot live without it */
 };
 
 struct tp_listener { /* embedded likewise */
@@ -123,16 +132,20 @@ struct tp_service {
 	/* rpc.c's own */
 	unsigned nprograms, nprocs;
 	size_t ctx_size; /* the largest of all programs */
-	/* socket.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups */
+	/* socket.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups
+	 */
 	uint8_t *scratch;
 };
 
-/* --- heads of calls ---------------------------------------------------------------------------------------- */
+/* --- heads of calls
+ * ---------------------------------------------------------------------------------------- */
 
 enum rpc_head_kind {
 	RPC_HEAD_MORE,    /* look again when there are @len bytes (> have) */
-	RPC_HEAD_WHOLE,   /* no payload argument (or a call that gets an error): the arguments end where the message ends */
-	RPC_HEAD_PAYLOAD, /* the head has @len bytes (<= have), its last word is payload_len, payload follows */
+	RPC_HEAD_WHOLE,   /* no payload argument (or a call that gets an error): the arguments end
+	                     where the message ends */
+	RPC_HEAD_PAYLOAD, /* the head has @len bytes (<= have), its last word is payload_len,
+	                     payload follows */
 	RPC_HEAD_BAD,     /* not a call: close the connection */
 };
 struct rpc_head {
@@ -141,38 +154,51 @@ struct rpc_head {
 	uint32_t payload_len; /* as the peer says; not yet bounded */
 };
 /* Pure. @have bytes of an RPC message at @msg. */
-void rpc_head_scan(const struct tp_service *svc, const uint8_t *msg, size_t have, struct rpc_head *h);
+void rpc_head_scan(const struct tp_service *svc, const uint8_t *msg, size_t have,
+                   struct rpc_head *h);
 
-/* --- calls --------------------------------------------------------------------------------------------------- */
+/* --- calls
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 /* A call object on @conn, counted and referenced. NULL: no memory. */
 struct rpc_call *rpc_call_get(struct tp_conn *conn);
-/* Decode the header in msg[0..len) and run the procedure, or answer with the error that RFC 5531 wants.
- * For RPC_HEAD_PAYLOAD @len is the head's and @payload_have how many bytes can follow (record or chunk; SIZE_MAX:
- * not known yet); less than payload_len is GARBAGE_ARGS. msg is not used after the return. By then the call may be
- * gone: the transport touches it again only in its ops.
- * -EBADMSG: no header; the call object is gone (ops->drop was called): close the connection. */
+/* Decode the header in msg[0..len) and run the procedure, or answer with the error that RFC 5531
+ * wants. For RPC_HEAD_PAYLOAD @len is the head's and @payload_have how many bytes can follow
+ * (record or chunk; SIZE_MAX: not known yet); less than payload_len is GARBAGE_ARGS. msg is not
+ * used after the return. By then the call may be gone: the transport touches it again only in its
+ * ops. -EBADMSG: no header; the call object is gone (ops->drop was called): close the connection.
+ */
 int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payload_have);
 void rpc_placed(struct rpc_call *c, int err);
 void rpc_call_done(struct rpc_call *c, int err);
 
-/* --- connections ------------------------------------------------------------------------------------------------ */
+/* --- connections
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* -EMFILE: max_conns reached; -ESHUTDOWN: the service is stopped. */
-int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kind, const struct tp_conn_ops *ops);
+int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kind,
+                  const struct tp_conn_ops *ops);
 /* The peer is gone: tp_call_alive() turns false. Idempotent. */
 void rpc_conn_dead(struct tp_conn *conn);
-/* Complete all that the transport has in hand (RPC_PLACING, RPC_SENDING) with @err, once nothing of it is in flight. */
+/* Complete all that the transport has in hand (RPC_PLACING, RPC_SENDING) with @err, once nothing of
+ * it is in flight. */
 void rpc_conn_fail_calls(struct tp_conn *conn, int err);
-/* References; rpc_conn_init() gives the transport one, to be put after rpc_conn_dead(). The last put calls ops->free. */
+/* References; rpc_conn_init() gives the transport one, to be put after rpc_conn_dead(). The last
+ * put calls ops->free. */
 void rpc_conn_get(struct tp_conn *conn);
 void rpc_conn_put(struct tp_conn *conn);
 
-/* --- helpers ---------------------------------------------------------------------------------------------------- */
+/* --- helpers
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-void rpc_listener_init(struct tp_listener *l, struct tp_service *svc, const struct tp_listener_ops *ops);
+void rpc_listener_init(struct tp_listener *l, struct tp_service *svc,
+                       const struct tp_listener_ops *ops);
 void rpc_listener_gone(struct tp_listener *l); /* in ops->close, before freeing */
-void rpc_log(const struct tp_service *svc, int priority, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void rpc_log(const struct tp_service *svc, int priority, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* Statistics have one writer and many readers. */
 static inline void rpc_count(uint64_t *counter, uint64_t n)
@@ -180,9 +206,10 @@ static inline void rpc_count(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
 
-/* Scatter @len bytes at @src into @iov from byte @at on with the service's copy_in. Counts nothing. */
-void rpc_copy_in(const struct tp_service *svc, const struct iovec *iov, unsigned n, size_t at, const void *src,
-		 size_t len);
+/* Scatter @len bytes at @src into @iov from byte @at on with the service's copy_in. Counts nothing.
+ */
+void rpc_copy_in(const struct tp_service *svc, const struct iovec *iov, unsigned n, size_t at,
+                 const void *src, size_t len);
 
 static inline uint32_t rpc_be32(const uint8_t *p)
 {
