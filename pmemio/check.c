@@ -609,24 +609,37 @@ static int check_store(struct check *c)
 	return 0;
 }
 
+int store_check(struct pm_store *st,
+                void (*problem)(void *arg, const char *where, const char *what),
+                void (*progress)(void *arg, unsigned permille), void *arg,
+                struct pm_check_report *out)
+{
+	struct pm_check_report rep = { 0 };
+	struct check c = {
+		.st = st, .rep = &rep, .problem = problem, .progress = progress, .arg = arg
+	};
+	int err = check_store(&c);
+
+	free(c.obj);
+	free(c.owned);
+	if (!err)
+		*out = rep;
+	return err;
+}
+
 int pm_check(const char *path, void (*problem)(void *arg, const char *where, const char *what),
              void (*progress)(void *arg, unsigned permille), void *arg, struct pm_check_report *out,
              struct pm_error *why)
 {
-	struct pm_check_report rep = { 0 };
 	struct pm_open_opts o = { .read_only = true };
-	struct check c = { .rep = &rep, .problem = problem, .progress = progress, .arg = arg };
-	int err = pm_open(path, &o, &c.st, why);
+	struct pm_store *st;
+	int err = pm_open(path, &o, &st, why);
 
 	if (err)
 		return err;
-	err = check_store(&c);
-	free(c.obj);
-	free(c.owned);
-	pm_close(c.st);
-	if (!err)
-		*out = rep;
-	else if (why)
+	err = store_check(st, problem, progress, arg, out);
+	pm_close(st);
+	if (err && why)
 		why_set(why, "pool %.200s: not enough memory to check it", path);
 	return err;
 }

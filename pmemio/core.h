@@ -116,6 +116,12 @@ int table_load(struct pm_store *st, const uint8_t *buf, size_t len);
 
 /* --- store.c --------------------------------------------------------------------------------- */
 
+/* As pm_check, on a store that nobody else uses: nothing is pinned, fresh or waiting for a
+ * checkpoint. */
+int store_check(struct pm_store *st,
+                void (*problem)(void *arg, const char *where, const char *what),
+                void (*progress)(void *arg, unsigned permille), void *arg,
+                struct pm_check_report *out);
 /* Let go of a store without writing anything, as a kill would. */
 void store_drop(struct pm_store *st);
 
