@@ -92,7 +92,8 @@ struct berth_opts {        /* NULL or zeroed: the defaults. What the URL says go
 	uint32_t uid, gid;
 	unsigned ngids;
 	const uint32_t *gids;  /* at most BERTH_GIDS_MAX are used */
-	unsigned connect_ms;   /* for the first connection; 0: 10 s */
+	unsigned connect_ms;   /* for one attempt to connect; 0: 10 s */
+	unsigned patience_ms;  /* how long to try again if the first attempts fail; 0: a failure is final */
 	unsigned timeout_ms;   /* without an answer for so long the connection counts as dead; 0: 30 s */
 	unsigned reconnect_ms; /* longest outage to bridge; 0: 60 s */
 	void (*log)(void *arg, int priority, const char *text); /* syslog priorities; lost, back, given up */

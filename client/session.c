@@ -646,15 +646,14 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 	return b;
 }
 
-/* The first connection: no patience beyond connect_ms, and none at all with a clear refusal. */
-static int first_connection(struct berth *b)
+/* One attempt at the first connection. -EINVAL and the like from opening are final, the rest may be tried again. */
+static int try_first(struct berth *b, bool *final)
 {
 	uint64_t end = now_ms() + b->connect_ms;
 	int err = begin_connecting(b, now_ms());
 
-	if (err)
-		return err;
-	while (!b->up) {
+	*final = err != 0;
+	while (!err && !b->up) {
 		uint64_t now = now_ms();
 		int state;
 
@@ -668,11 +667,27 @@ static int first_connection(struct berth *b)
 		state = tp_client_state(b->c, &b->why);
 		if (err < 0 || state == TP_CLIENT_DOWN)
 			return err < 0 ? err : -ECONNREFUSED;
+		err = 0;
 		if (state == TP_CLIENT_UP)
 			came_up(b);
 	}
-	b->first = false;
-	return 0;
+	return err;
+}
+
+static int first_connection(struct berth *b, unsigned patience_ms)
+{
+	uint64_t end = now_ms() + patience_ms;
+	unsigned nap = BACKOFF_MIN;
+	bool final;
+	int err;
+
+	while ((err = try_first(b, &final)) && !final && now_ms() + nap <= end) {
+		close_connection(b);
+		poll(NULL, 0, (int)nap);
+		nap = nap * 2 < BACKOFF_MAX ? nap * 2 : BACKOFF_MAX;
+	}
+	b->first = err != 0;
+	return err;
 }
 
 const char *berth_export_path(const struct berth *b)
@@ -768,7 +783,7 @@ int berth_connect(const char *url, const struct berth_opts *opts, struct berth *
 		snprintf(why->text, sizeof(why->text), "no memory");
 		return -ENOMEM;
 	}
-	err = first_connection(b);
+	err = first_connection(b, opts ? opts->patience_ms : 0);
 	if (err)
 		snprintf(why->text, sizeof(why->text), "%s",
 			 b->why.text[0] ? b->why.text : strerror(-err));

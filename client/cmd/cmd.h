@@ -40,8 +40,13 @@ int usage_error(const struct cmd *c, const char *fmt, ...) __attribute__((format
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void complain_errno(int err, const char *what, const char *name); /* err: negative errno */
 
+/* What has been said about the connections of a command: each outage is told once, not by every session. */
+struct outage {
+	_Atomic bool lost;
+};
 /* Sessions of one command, each opened once and used by its thread. */
 struct sessions {
+	struct outage outage;
 	struct berth *list[16];
 	unsigned n;
 };
@@ -55,7 +60,7 @@ int place_open(struct sessions *s, const char *operand, struct place *p);
 int place_remote(struct sessions *s, const struct cmd *c, const char *operand, struct place *p);
 void place_close(struct place *p);
 void sessions_close(struct sessions *s);
-int session_open(const char *url, struct berth **out); /* outside of any cache */
+int session_open(const char *url, unsigned patience_ms, struct outage *said, struct berth **out); /* outside of any cache */
 
 bool parse_size(const char *text, uint64_t *out); /* 4096, 64K, 1G, 1.5T; bytes */
 bool parse_octal(const char *text, uint32_t max, uint32_t *out);

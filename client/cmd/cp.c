@@ -27,6 +27,7 @@
 
 #define QUEUE_MAX   512
 #define WORKERS_MAX 32
+#define PATIENCE    60000 /* ms; the server was there just now */
 
 struct cdir { /* a directory on its two sides; lives until the end */
 	SLIST_ENTRY(cdir) link; /* newest first: children before their parents */
@@ -187,7 +188,7 @@ static struct berth *own_session(struct worker *w, const struct place *p)
 	for (unsigned i = 0; i < w->nown; i++)
 		if (w->own[i].main == p->b)
 			return w->own[i].own;
-	if (w->nown == sizeof(w->own) / sizeof(*w->own) || session_open(p->text, &b))
+	if (w->nown == sizeof(w->own) / sizeof(*w->own) || session_open(p->text, PATIENCE, &w->cp->sessions.outage, &b))
 		return NULL;
 	w->own[w->nown].main = p->b;
 	w->own[w->nown++].own = b;

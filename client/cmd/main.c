@@ -109,6 +109,30 @@ static int run(const char *name, const char *socket, int argc, char **argv)
 	return help(stderr);
 }
 
+/* libfabric starts every provider it knows at the first question; some search the kernel's symbols for half a
+ * second. The operands tell which ones we need. */
+static void only_needed_providers(int argc, char **argv)
+{
+	char list[128] = "";
+	size_t at = 0;
+
+	if (getenv("FI_PROVIDER"))
+		return;
+	for (int i = 1; i < argc; i++) {
+		const char *name = argv[i] + strlen("berth+");
+		size_t n;
+
+		if (!berth_is_url(argv[i]))
+			continue;
+		n = strcspn(name, ":");
+		if (at + n + 2 < sizeof(list))
+			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%.*s",
+					       at ? "," : "", (int)n, name);
+	}
+	if (at)
+		setenv("FI_PROVIDER", list, 1);
+}
+
 int main(int argc, char **argv)
 {
 	static const int taken[] = {SIGSEGV, SIGBUS, SIGTERM, SIGINT, SIGABRT, SIGILL};
@@ -119,6 +143,7 @@ int main(int argc, char **argv)
 	for (unsigned k = 0; k < sizeof(taken) / sizeof(*taken); k++)
 		signal(taken[k], SIG_DFL);
 
+	only_needed_providers(argc, argv);
 	if (i + 1 < argc && !strcmp(argv[i], "-s")) {
 		socket = argv[i + 1];
 		i += 2;

@@ -13,6 +13,8 @@
 
 #include "client/cmd/cmd.h"
 
+#define PATIENCE 1500 /* ms; a server that is being started again is back by then */
+
 void complain(const char *fmt, ...)
 {
 	char text[2048];
@@ -34,14 +36,18 @@ void complain_errno(int err, const char *what, const char *name)
 
 static void session_log(void *arg, int priority, const char *text)
 {
-	(void)arg;
-	if (priority <= LOG_NOTICE)
+	struct outage *said = arg;
+	bool lost = priority == LOG_WARNING;
+
+	if (priority > LOG_NOTICE)
+		return;
+	if (priority < LOG_WARNING || atomic_exchange(&said->lost, lost) != lost)
 		complain("%s", text);
 }
 
-int session_open(const char *url, struct berth **out)
+int session_open(const char *url, unsigned patience_ms, struct outage *said, struct berth **out)
 {
-	struct berth_opts opts = {.log = session_log};
+	struct berth_opts opts = {.log = session_log, .log_arg = said, .patience_ms = patience_ms};
 	struct berth_error why = {{0}};
 	int err = berth_connect(url, &opts, out, &why);
 
@@ -74,7 +80,7 @@ int place_open(struct sessions *s, const char *operand, struct place *p)
 		complain("%s: more than %u exports in one command", operand, s->n);
 		return -E2BIG;
 	}
-	err = session_open(operand, &p->b);
+	err = session_open(operand, PATIENCE, &s->outage, &p->b);
 	if (err)
 		return err;
 	s->list[s->n++] = p->b;
