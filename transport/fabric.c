@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CQ_BATCH    16
@@ -55,6 +56,14 @@ static bool is_shm(const char *provider)
 	return provider && !strcmp(provider, "shm");
 }
 
+/* Numbers of processes mean something in their own name space only. */
+static unsigned long pid_space(void)
+{
+	struct stat st;
+
+	return stat("/proc/self/ns/pid", &st) ? 0 : (unsigned long)st.st_ino;
+}
+
 /* Names of shm endpoints are files in /dev/shm, one name space for the whole machine. */
 static void shm_new_name(char *name, size_t len, enum fab_role role)
 {
@@ -62,7 +71,27 @@ static void shm_new_name(char *name, size_t len, enum fab_role role)
 
 	if (getrandom(&r, sizeof(r), 0) != sizeof(r))
 		r = (uint32_t)(uintptr_t)name;
-	snprintf(name, len, "berth-%c-%ld-%08x", role == FAB_SERVER ? 's' : 'c', (long)getpid(), r);
+	snprintf(name, len, "berth-%c-%lx-%ld-%08x", role == FAB_SERVER ? 's' : 'c', pid_space(),
+		 (long)getpid(), r);
+}
+
+/* Files of ours whose process is dead: 16 MiB each, and nobody else removes them. */
+static void shm_sweep(void)
+{
+	DIR *dir = opendir("/dev/shm");
+	unsigned long space;
+	struct dirent *d;
+	long pid;
+	char role;
+
+	if (!dir)
+		return;
+	while ((d = readdir(dir)))
+		if (sscanf(d->d_name, "berth-%c-%lx-%ld-", &role, &space, &pid) == 3 &&
+		    (role == 's' || role == 'c') && pid > 0 && space == pid_space() &&
+		    kill((pid_t)pid, 0) && errno == ESRCH)
+			fab_unlink_shm(d->d_name);
+	closedir(dir);
 }
 
 static struct fi_info *make_hints(const struct tp_fabric_opts *opts, enum fab_role role,
@@ -324,6 +353,8 @@ int fab_open(const struct tp_fabric_opts *opts, enum fab_role role, struct fab *
 	save_signals(old);
 	err = open_all(f, opts, role, why);
 	restore_signals(old);
+	if (!err && f->shm && role == FAB_SERVER)
+		shm_sweep();
 	if (err) {
 		fab_close(f);
 		return err < -FI_ERRNO_OFFSET ? -EIO : err;
@@ -425,9 +456,9 @@ static int eq_error(struct fab *f, struct fab_event *ev)
 
 int fab_eq_read(struct fab *f, struct fab_event *ev)
 {
-	struct {
+	union {
 		struct fi_eq_cm_entry cm;
-		uint8_t room[sizeof(ev->data)];
+		uint8_t room[sizeof(struct fi_eq_cm_entry) + sizeof(ev->data)];
 	} e;
 	ssize_t n;
 	int got = 0;
