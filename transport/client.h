@@ -19,7 +19,10 @@
 #include "transport/fabric.h"
 #include "transport/rpcrdma.h"
 
+#include <pthread.h>
+#include <setjmp.h>
 #include <sys/queue.h>
+#include <time.h>
 
 #define CLIENT_CACHE 64 /* ranges registered on the caller's behalf and kept */
 #define CLIENT_SPARE                                                                               \
@@ -96,6 +99,14 @@ struct tp_client {
 	uint8_t *slab;
 	struct fab_mr slab_mr;
 	struct client_slots idle, repost;
+
+	/* shm: a server killed inside the provider leaves a lock taken, for which we would spin for
+	 * ever */
+	bool hung, has_timer;
+	timer_t timer;
+	pthread_t thread;
+	sigjmp_buf *volatile jump;
+	volatile sig_atomic_t seen, seen_turn;
 
 	uint32_t next_xid;
 	struct client_reqs queued, sent;

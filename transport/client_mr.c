@@ -28,7 +28,8 @@ static void mr_close(struct tp_client *c, struct tp_mr *mr)
 	TAILQ_REMOVE(&c->mrs, mr, link);
 	if (!mr->callers)
 		c->ncached--;
-	fab_mr_close(c->f, &mr->mr);
+	if (!c->hung)
+		fab_mr_close(c->f, &mr->mr);
 	free(mr);
 }
 
@@ -142,7 +143,8 @@ struct client_reply *client_reply_get(struct tp_client *c, size_t size)
 
 static void reply_free(struct tp_client *c, struct client_reply *r)
 {
-	fab_mr_close(c->f, &r->mr);
+	if (!c->hung)
+		fab_mr_close(c->f, &r->mr);
 	free(r->buf);
 	free(r);
 }

@@ -55,7 +55,7 @@ static void put_mrs(struct client_req *q)
 static void withdraw(struct client_req *q)
 {
 	put_mrs(q);
-	if (q->call_mr.mr)
+	if (q->call_mr.mr && !q->c->hung)
 		fab_mr_close(q->c->f, &q->call_mr);
 	q->call_mr.mr = NULL;
 }

@@ -28,15 +28,18 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH       64
-#define SPIN_NS     50000
-#define NAP_MS      1
-#define LET_IN_MS   300
-#define NAP_LONG_MS 10 /* when nothing has happened for NAP_LONG_NS */
-#define NAP_LONG_NS 200000000
+#define BATCH        64
+#define WATCH_SIGNAL (SIGRTMIN + 7)
+#define WATCH_NS     200000000
+#define SPIN_NS      50000
+#define NAP_MS       1
+#define LET_IN_MS    300
+#define NAP_LONG_MS  10 /* when nothing has happened for NAP_LONG_NS */
+#define NAP_LONG_NS  200000000
 
 uint64_t client_now(void)
 {
@@ -52,6 +55,96 @@ void client_fail(struct tp_client *c, int err, const char *what)
 		return;
 	c->broken = err;
 	snprintf(c->why.text, sizeof(c->why.text), "%s: %s: %s", c->name, what, strerror(-err));
+}
+
+/* --- watchdog --- *
+ *
+ * Over shm, every call that may wait for a lock in shared memory goes through guarded(). A timer on
+ * this thread's CPU time (none is used at rest) that finds the same visit to the provider twice
+ * jumps out of it; what the provider had is then left behind. Frames between the jump and guarded()
+ * are the provider's and fabric.c's: callbacks that call it again have a guard of their own.
+ */
+
+static void watch_signal(int sig, siginfo_t *si, void *uc)
+{
+	struct tp_client *c = si->si_value.sival_ptr;
+	sigjmp_buf *jump;
+
+	(void)sig;
+	(void)uc;
+	if (si->si_code != SI_TIMER)
+		return;
+	jump = c->jump;
+	if (!jump || !c->f->guard.inside) {
+		c->seen = 0;
+		return;
+	}
+	if (c->seen && c->seen_turn == c->f->guard.turn)
+		siglongjmp(*jump, 1);
+	c->seen = 1;
+	c->seen_turn = c->f->guard.turn;
+}
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+/* The client may be handed from thread to thread. */
+static void watch_thread(struct tp_client *c)
+{
+	struct sigaction sa = { .sa_sigaction = watch_signal,
+		                .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER };
+	struct sigevent se = { .sigev_notify = SIGEV_THREAD_ID,
+		               .sigev_signo = WATCH_SIGNAL,
+		               .sigev_value.sival_ptr = c };
+	struct itimerspec every = { .it_interval.tv_nsec = WATCH_NS, .it_value.tv_nsec = WATCH_NS };
+	sigset_t set;
+
+	if (c->has_timer && pthread_equal(c->thread, pthread_self()))
+		return;
+	if (c->has_timer)
+		timer_delete(c->timer);
+	c->has_timer = false;
+	sigemptyset(&sa.sa_mask);
+	sigemptyset(&set);
+	sigaddset(&set, WATCH_SIGNAL);
+	if (sigaction(WATCH_SIGNAL, &sa, NULL) || pthread_sigmask(SIG_UNBLOCK, &set, NULL))
+		return;
+	se.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
+	if (timer_create(CLOCK_THREAD_CPUTIME_ID, &se, &c->timer))
+		return;
+	c->has_timer = true;
+	c->thread = pthread_self();
+	timer_settime(c->timer, 0, &every, NULL);
+}
+
+static int guarded(struct tp_client *c, int (*fn)(struct tp_client *c, void *arg), void *arg)
+{
+	sigjmp_buf here, *volatile outer = c->jump;
+	const unsigned depth = c->depth;
+	int ret;
+
+	if (!c->f->shm)
+		return fn(c, arg);
+	if (c->hung)
+		return -ECONNRESET;
+	watch_thread(c);
+	if (sigsetjmp(here, 0)) {
+		c->jump = NULL;
+		c->hung = true;
+		c->depth = depth;
+		return -ECONNRESET;
+	}
+	c->jump = &here;
+	ret = fn(c, arg);
+	c->jump = c->hung ? NULL : outer;
+	return ret;
+}
+
+static int turn(struct tp_client *c, void *arg)
+{
+	(void)arg;
+	return fab_progress(c->f, BATCH);
 }
 
 /* --- messages
@@ -98,9 +191,22 @@ static void sent(struct fab_op *op, int err)
 		client_fail(c, err == -ECANCELED ? -ECONNRESET : err, "the connection broke");
 }
 
+struct sending {
+	struct client_slot *s;
+	size_t len;
+};
+
+static int do_send(struct tp_client *c, void *arg)
+{
+	const struct sending *m = arg;
+
+	return fab_send(c->f, c->ep, m->s->buf, m->len, c->slab_mr.desc, c->peer, &m->s->op);
+}
+
 int client_post_send(struct tp_client *c, struct client_slot *s, size_t len)
 {
-	int err = fab_send(c->f, c->ep, s->buf, len, c->slab_mr.desc, c->peer, &s->op);
+	struct sending m = { s, len };
+	int err = guarded(c, do_send, &m);
 
 	c->tried = true;
 	if (err) {
@@ -288,8 +394,17 @@ static void let_server_in(struct tp_client *c)
 
 		if (poll(&p, 1, 1) > 0 && rdv_drain(&c->rdv))
 			break;
-		fab_progress(c->f, BATCH);
+		guarded(c, turn, NULL);
 	}
+}
+
+static int close_ep(struct tp_client *c, void *arg)
+{
+	(void)arg;
+	if (c->f->rdm)
+		c->f->ep = NULL;
+	fab_ep_close(c->f, c->ep);
+	return 0;
 }
 
 /* T1: on the first return from the provider after the fault. */
@@ -311,13 +426,10 @@ static void down(struct tp_client *c, int err)
 		rdv_close(&c->rdv);
 		c->rdv.fd = -1;
 	}
-	if (c->ep) {
-		fab_ep_close(c->f, c->ep);
-		c->ep = NULL;
-		if (c->f->rdm)
-			c->f->ep = NULL;
-	}
-	while (fab_progress(c->f, BATCH) > 0)
+	if (c->ep)
+		guarded(c, close_ep, NULL);
+	c->ep = NULL;
+	while (guarded(c, turn, NULL) > 0)
 		;
 	client_fail_all(c, err);
 	c->depth--;
@@ -325,7 +437,15 @@ static void down(struct tp_client *c, int err)
 
 static void client_free(struct tp_client *c)
 {
+	if (c->has_timer)
+		timer_delete(c->timer);
 	client_mr_free_all(c);
+	if (c->hung) { /* the message buffers may be in the provider's hands for ever */
+		fab_abandon(c->f);
+		close(c->epfd);
+		free(c);
+		return;
+	}
 	if (c->slab_mr.mr)
 		fab_mr_close(c->f, &c->slab_mr);
 	fab_close(c->f);
@@ -385,9 +505,11 @@ TP_API int tp_client_progress(struct tp_client *c)
 		return c->err;
 	c->events = 0;
 	c->depth++;
-	n = fab_progress(c->f, BATCH);
+	n = guarded(c, turn, NULL);
 	if (n < 0)
-		client_fail(c, n, "the completion queue broke");
+		client_fail(c, n,
+		            c->hung ? "the server died and left the provider locked"
+		                    : "the completion queue broke");
 	if (n) {
 		c->last_ns = client_now();
 		disarm(c);
