@@ -9,10 +9,12 @@
 #include <errno.h>
 #include <ev.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PROG  0x20000098
@@ -536,4 +538,96 @@ ON_BOTH(a_client_dies_with_calls_out_and_another_goes_on)
 		tp_client_wait(d, 100);
 	tp_client_close(d);
 	stop(s);
+}
+
+/* --- a server killed in the middle --- */
+
+static pid_t start_apart(const char *fabric, struct server *s)
+{
+	int fd[2];
+	pid_t pid;
+
+	cr_assert_eq(pipe(fd), 0);
+	pid = fork();
+	if (!pid) {
+		struct server *own = start(fabric);
+
+		if (write(fd[1], own->service, sizeof(own->service)) < 0)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(fd[1]);
+	*s = (struct server){ 0 };
+	cr_assert_eq(read(fd[0], s->service, sizeof(s->service)), sizeof(s->service));
+	close(fd[0]);
+	s->o = (struct tp_fabric_opts){ .name = "pair", .provider = fabric, .service = s->service };
+	return pid;
+}
+
+struct pull {
+	struct tp_req req;
+	struct tp_client *c;
+	struct iovec v;
+	uint8_t *buf;
+	unsigned done;
+	int err;
+};
+static void pull(struct pull *l);
+
+static void fetch_more(struct tp_req *req, int err)
+{
+	struct pull *l = (struct pull *)(void *)req;
+
+	l->done++;
+	l->err = err;
+	if (!err)
+		pull(l);
+}
+
+static void pull(struct pull *l)
+{
+	uint32_t off = 0, len = 1 << 20, n = 0;
+	XDR *x;
+
+	memset(&l->req, 0, sizeof(l->req));
+	l->req.done = fetch_more;
+	x = tp_req_begin(l->c, &l->req, PROG, 1, FETCH, NULL, 12);
+	cr_assert(x && xdr_u_int32_t(x, &off) && xdr_u_int32_t(x, &len) && xdr_u_int32_t(x, &n));
+	l->v = (struct iovec){ l->buf, len };
+	l->req.in = &l->v;
+	l->req.nin = 1;
+	l->req.max_results = 8;
+	l->err = tp_req_send(l->c, &l->req);
+}
+
+ON_BOTH(the_death_of_a_server_is_noticed_in_the_middle_of_transfers)
+{
+	for (unsigned round = 0; round < 8; round++) {
+		struct server s;
+		pid_t pid = start_apart(fabric, &s);
+		struct tp_client *c = dial(&s);
+		struct pull *l = calloc(4, sizeof(*l));
+		unsigned more = 1 + round * 5 % 13, n = 0;
+
+		for (unsigned i = 0; i < 4; i++) {
+			l[i].c = c;
+			l[i].buf = malloc(1 << 20);
+			pull(&l[i]);
+		}
+		while (n < more) {
+			tp_client_wait(c, 1000);
+			n = l[0].done + l[1].done + l[2].done + l[3].done;
+		}
+		kill(pid, SIGKILL);
+		while (tp_client_state(c, NULL) != TP_CLIENT_DOWN)
+			tp_client_wait(c, 1000);
+		for (unsigned i = 0; i < 4; i++) {
+			cr_assert(l[i].err < 0, "%d", l[i].err);
+			free(l[i].buf);
+		}
+		tp_client_close(c);
+		waitpid(pid, NULL, 0);
+		free(l);
+	}
 }
