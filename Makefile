@@ -159,8 +159,12 @@ check-run: all tests
 	@test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
+# Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
 check-tsan: deps
-	$(Q)$(MAKE) --no-print-directory check-run B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
+	$(Q)$(MAKE) --no-print-directory all B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
+	$(Q)$(MAKE) --no-print-directory tests
+	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS=second_deadlock_stack=1 \
+		test/run $(if $(T),-k $(T)) ./$(B)/test/integration/test_workers
 
 install: all
 	install -D -m755 $(B)/berthd $(DESTDIR)$(PREFIX)/bin/berthd

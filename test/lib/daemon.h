@@ -36,7 +36,7 @@ uint64_t daemon_counter(struct daemon *d, const char *name); /* from `berth stat
 pid_t daemon_server_pid(struct daemon *d); /* the process that serves (the supervisor's child) */
 void daemon_show_log(struct daemon *d);
 
-/* $(B)/NAME of the build that this test belongs to. */
+/* $(B)/NAME of the build that this test belongs to, or of the one that $BERTH_PROGRAMS names. */
 const char *built(const char *name, char buf[512]);
 /* Run a shell command (printf format); returns its exit status. */
 int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
