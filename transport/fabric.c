@@ -72,7 +72,7 @@ static void shm_new_name(char *name, size_t len, enum fab_role role)
 	if (getrandom(&r, sizeof(r), 0) != sizeof(r))
 		r = (uint32_t)(uintptr_t)name;
 	snprintf(name, len, "berth-%c-%lx-%ld-%08x", role == FAB_SERVER ? 's' : 'c', pid_space(),
-		 (long)getpid(), r);
+	         (long)getpid(), r);
 }
 
 /* Files of ours whose process is dead: 16 MiB each, and nobody else removes them. */

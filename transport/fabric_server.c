@@ -568,9 +568,10 @@ static void touched(struct fab_op *op, int err)
 }
 
 /*
- * shm maps a peer's region when the first operation names it, and does not survive a message of a peer whose
- * region is gone by then. So it is made to map it now, while the client waits for our answer; the operation
- * itself is not wanted, and mostly refused until the client has answered in turn.
+ * shm maps a peer's region when the first operation names it, and does not survive a message of a
+ * peer whose region is gone by then. So it is made to map it now, while the client waits for our
+ * answer; the operation itself is not wanted, and mostly refused until the client has answered in
+ * turn.
  */
 static void shm_touch(struct flistener *l, const struct fconn *conn)
 {
@@ -740,8 +741,8 @@ static bool stay_awake(struct flistener *l, bool any)
 		sched_yield();
 		return true;
 	}
-	/* The flag must have been up before the look that found nothing, and be up still: a client that rang
-	 * has taken it down. */
+	/* The flag must have been up before the look that found nothing, and be up still: a client
+	 * that rang has taken it down. */
 	if (l->page && !(l->armed && atomic_load(rdv_page_server(l->page)))) {
 		l->armed = true;
 		rdv_arm(rdv_page_server(l->page));

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * test_fabric_server.c - the responder's side of RPC-over-RDMA against a requester that says what it likes
+ * test_fabric_server.c - the responder's side of RPC-over-RDMA against a requester that says what
+ * it likes
  *
- * The requester below is a few calls of libfabric: it encodes headers with the codec or word by word, and looks
- * at the messages that come back. Each test runs against a server on a thread of its own, mostly once over
- * tcp (FI_EP_MSG) and once over shm (FI_EP_RDM).
+ * The requester below is a few calls of libfabric: it encodes headers with the codec or word by
+ * word, and looks at the messages that come back. Each test runs against a server on a thread of
+ * its own, mostly once over tcp (FI_EP_MSG) and once over shm (FI_EP_RDM).
  */
 #include "transport/fabric_server.h"
 
@@ -28,7 +29,8 @@
 
 enum { P_NULL, P_ECHO, P_WRITE, P_READ, P_HOLD, P_BIG, P_FREE };
 
-/* --- the server -----------------------------------------------------------------------------------
+/* --- the server
+ * -----------------------------------------------------------------------------------
  */
 
 struct server {
@@ -180,15 +182,15 @@ static void free_held(struct ev_loop *loop, ev_async *w, int events)
 }
 
 static const struct tp_proc procs[] = {
-	{ "NULL", run_null, NULL }, { "ECHO", run_echo, NULL },	   { "WRITE", run_write, write_at },
+	{ "NULL", run_null, NULL }, { "ECHO", run_echo, NULL }, { "WRITE", run_write, write_at },
 	{ "READ", run_read, NULL }, { "HOLD", run_hold, NULL }, { "BIG", run_big, NULL },
 };
 static const struct tp_program program = { .prog = PROG,
-					   .vers = 1,
-					   .procs = procs,
-					   .nprocs = 6,
-					   .ctx_size = sizeof(struct rw_ctx),
-					   .auth_none_ok = true };
+	                                   .vers = 1,
+	                                   .procs = procs,
+	                                   .nprocs = 6,
+	                                   .ctx_size = sizeof(struct rw_ctx),
+	                                   .auth_none_ok = true };
 static const struct tp_program *const programs[] = { &program, NULL };
 
 static void stop_loop(struct ev_loop *loop, ev_async *w, int events)
@@ -224,7 +226,7 @@ static struct tp_fabric_opts fabric_opts(const char *provider)
 	return o;
 }
 
-static void server_start(struct server *s, const char *provider, unsigned credits)
+static void server_make(struct server *s, const char *provider, unsigned credits)
 {
 	struct tp_region reg;
 	struct tp_service_opts so = { .programs = programs, .nregions = 1, .log = log_line };
@@ -247,6 +249,11 @@ static void server_start(struct server *s, const char *provider, unsigned credit
 	s->poke.data = s;
 	ev_async_start(s->loop, &s->stop);
 	ev_async_start(s->loop, &s->poke);
+}
+
+static void server_start(struct server *s, const char *provider, unsigned credits)
+{
+	server_make(s, provider, credits);
 	pthread_create(&s->thread, NULL, server_main, s);
 }
 
@@ -263,7 +270,8 @@ static void server_stop(struct server *s)
 	munmap(s->region, REGION);
 }
 
-/* --- the requester --------------------------------------------------------------------------------
+/* --- the requester
+ * --------------------------------------------------------------------------------
  */
 
 #define RECVS 40
@@ -470,7 +478,8 @@ static void send_raw(struct peer *p, const void *msg, size_t len)
 		rdv_ring(&p->rdv);
 }
 
-/* The next message, or NULL when the connection is down. Its buffer goes back at once: good till the next call. */
+/* The next message, or NULL when the connection is down. Its buffer goes back at once: good till
+ * the next call. */
 static struct message *receive(struct peer *p)
 {
 	static struct message copy;
@@ -507,7 +516,7 @@ static size_t put_call(uint8_t *b, uint32_t xid, uint32_t proc)
 
 /* Header and message; the chunk lists are those of @h. */
 static void send_msg(struct peer *p, struct rr_header *h, const struct rr_seg *segs,
-		     const uint8_t *msg, size_t len)
+                     const uint8_t *msg, size_t len)
 {
 	uint8_t b[4096];
 	size_t at;
@@ -524,13 +533,12 @@ static void send_msg(struct peer *p, struct rr_header *h, const struct rr_seg *s
 
 static struct rr_seg seg_of(struct peer *p, size_t off, size_t len)
 {
-	return (struct rr_seg){ fab_mr_addr(p->f, &p->mr, p->mem + off), p->mr.key,
-				(uint32_t)len };
+	return (struct rr_seg){ fab_mr_addr(p->f, &p->mr, p->mem + off), p->mr.key, (uint32_t)len };
 }
 
 /* A reply that must be RDMA_MSG or NOMSG: its header, and the RPC message in *msg. */
 static struct rr_header expect_reply(struct peer *p, uint32_t xid, uint32_t proc,
-				     struct rr_seg *segs, const uint8_t **msg, size_t *len)
+                                     struct rr_seg *segs, const uint8_t **msg, size_t *len)
 {
 	struct message *m = receive(p);
 	struct rr_header h;
@@ -602,7 +610,8 @@ static void with_both(void (*test)(struct server *s, struct peer *p))
 	}
 }
 
-/* --- calls ----------------------------------------------------------------------------------------
+/* --- calls
+ * ----------------------------------------------------------------------------------------
  */
 
 static void t_null(struct server *s, struct peer *p)
@@ -624,7 +633,8 @@ static void t_write(struct server *s, struct peer *p)
 	uint8_t b[64];
 	size_t len, at;
 
-	/* One segment, several, lengths that XDR pads, with and without the padding in the chunk. */
+	/* One segment, several, lengths that XDR pads, with and without the padding in the chunk.
+	 */
 	for (uint32_t i = 0; i < 24; i++) {
 		struct rr_seg rs[5];
 		size_t n = i < 12 ? MIB / 5 * (i % 5) + i : 3000 + i, parts = 1 + i % 5, done = 0;
@@ -633,7 +643,8 @@ static void t_write(struct server *s, struct peer *p)
 		fill(p->mem, n + 4, i);
 		memset(s->region, 0xee, n + 8);
 		for (size_t k = 0; k < parts; k++) {
-			size_t end = k + 1 == parts ? n + (i & 1 ? -n & 3 : 0) : n / parts * (k + 1);
+			size_t end =
+				k + 1 == parts ? n + (i & 1 ? -n & 3 : 0) : n / parts * (k + 1);
 
 			rs[k] = seg_of(p, done, end - done);
 			done = end;
@@ -700,7 +711,8 @@ static void t_long_write(struct server *s, struct peer *p)
 			rs[2] = seg_of(p, MIB, n);
 			fill(p->mem + MIB, n, i);
 			h.read[0] = (struct rr_chunk){ .n = 2 };
-			h.read[1] = (struct rr_chunk){ .position = (uint32_t)at, .first = 2, .n = 1 };
+			h.read[1] =
+				(struct rr_chunk){ .position = (uint32_t)at, .first = 2, .n = 1 };
 		} else {
 			rs[0] = seg_of(p, 0, 70);
 			rs[1] = seg_of(p, 70, 100000);
@@ -712,7 +724,7 @@ static void t_long_write(struct server *s, struct peer *p)
 		expect_reply(p, h.xid, RR_MSG, segs, &msg, &len);
 		expect_success(msg, len, h.xid);
 		cr_assert_eq(memcmp(s->region + 100, h.nreads == 2 ? p->mem + MIB : p->mem + at, n),
-			     0);
+		             0);
 	}
 }
 
@@ -740,8 +752,8 @@ static void t_insert(struct server *s, struct peer *p)
 		h.nreads = 1 + (unsigned)long_call;
 		rs[long_call] = seg_of(p, 0, n);
 		h.read[long_call] = (struct rr_chunk){ .position = (uint32_t)at,
-						       .first = (uint16_t)long_call,
-						       .n = 1 };
+			                               .first = (uint16_t)long_call,
+			                               .n = 1 };
 		if (long_call) {
 			memcpy(p->mem + 2 * MIB, b, at);
 			rs[0] = seg_of(p, 2 * MIB, at);
@@ -798,11 +810,13 @@ static void t_read(struct server *s, struct peer *p)
 		cr_assert_eq(r.nwrites, 2);
 		cr_assert_eq(rr_chunk_length(&r.write[0], segs), n);
 		cr_assert_eq(rr_chunk_length(&r.write[1], segs), 0);
-		/* The segments lie side by side, so the data does too; and it is here with the reply. */
+		/* The segments lie side by side, so the data does too; and it is here with the
+		 * reply. */
 		cr_assert_eq(memcmp(p->mem, s->region + i, n), 0, "read %u", i);
 		cr_assert_eq(p->mem[n], 0);
 	}
-	/* The pins are let go when both send and writes are back: the last may still be under way. */
+	/* The pins are let go when both send and writes are back: the last may still be under way.
+	 */
 	for (int i = 0; i < 2000 && __atomic_load_n(&s->sent, __ATOMIC_ACQUIRE) < 20; i++) {
 		peer_progress(p);
 		poll(NULL, 0, 1);
@@ -883,7 +897,72 @@ Test(fabric_server, long_results_take_the_reply_chunk)
 	with_both(t_too_long);
 }
 
-/* --- headers that are wrong -----------------------------------------------------------------------
+/* As if the provider had been stricter than tcp is: the server is told before it starts. */
+static void with_strict(bool local, bool unordered, void (*test)(struct server *s, struct peer *p))
+{
+	struct server s;
+	struct peer p;
+	struct flistener *l;
+
+	server_make(&s, "tcp", 0);
+	l = container_of(s.listener, struct flistener, base);
+	l->fab->mr_local = local;
+	l->fab->saw = !unordered;
+	l->fab->deliver = unordered;
+	pthread_create(&s.thread, NULL, server_main, &s);
+	cr_assert_eq(peer_open(&p, "tcp"), 0);
+	test(&s, &p);
+	if (local) {
+		cr_assert_gt(tp_service_stats(s.svc)->payload_staged_bytes, MIB);
+		cr_assert_eq(tp_service_stats(s.svc)->payload_placed_bytes, 0);
+	}
+	peer_close(&p);
+	server_stop(&s);
+}
+
+static void t_staged(struct server *s, struct peer *p)
+{
+	struct rr_seg segs[4], rs = seg_of(p, 0, MIB), ws = seg_of(p, 2 * MIB, MIB);
+	const uint8_t *msg;
+	uint8_t b[64];
+	size_t len, at;
+
+	struct rr_header h = { .xid = 1, .nreads = 1 };
+
+	fill(p->mem, MIB, 1);
+	at = put_call(b, 1, P_WRITE);
+	at = put_word(b, at, 3);
+	at = put_word(b, at, (uint32_t)MIB);
+	h.read[0] = (struct rr_chunk){ .position = (uint32_t)at, .n = 1 };
+	send_msg(p, &h, &rs, b, at);
+	expect_reply(p, 1, RR_MSG, segs, &msg, &len);
+	expect_success(msg, len, 1);
+	cr_assert_eq(memcmp(s->region + 3, p->mem, MIB), 0);
+	h = (struct rr_header){ .xid = 2, .nwrites = 1 };
+	h.write[0] = (struct rr_chunk){ .n = 1 };
+	at = put_call(b, 2, P_READ);
+	at = put_word(b, at, 3);
+	at = put_word(b, at, (uint32_t)MIB);
+	send_msg(p, &h, &ws, b, at);
+	expect_reply(p, 2, RR_MSG, segs, &msg, &len);
+	expect_success(msg, len, 2);
+	cr_assert_eq(memcmp(p->mem + 2 * MIB, p->mem, MIB), 0);
+}
+
+Test(fabric_server, stages_what_cannot_be_registered)
+{
+	with_strict(true, false, t_staged);
+}
+
+Test(fabric_server, waits_for_writes_where_sends_may_pass_them)
+{
+	with_strict(false, true, t_read);
+	with_strict(false, true, t_insert);
+	with_strict(false, true, t_read_elsewhere);
+}
+
+/* --- headers that are wrong
+ * -----------------------------------------------------------------------
  */
 
 static void t_versions(struct server *s, struct peer *p)
@@ -1077,7 +1156,8 @@ Test(fabric_server, closes_on_messages_without_header)
 	with_both(t_short);
 }
 
-/* --- credits --------------------------------------------------------------------------------------
+/* --- credits
+ * --------------------------------------------------------------------------------------
  */
 
 static void t_credits(struct server *s, struct peer *p)
@@ -1132,7 +1212,8 @@ Test(fabric_server, grants_credits_in_measure)
 	with_both(t_credits);
 }
 
-/* --- the dead -------------------------------------------------------------------------------------
+/* --- the dead
+ * -------------------------------------------------------------------------------------
  */
 
 static bool wait_stat(const uint64_t *counter, uint64_t value)
@@ -1159,7 +1240,8 @@ static void send_write(struct peer *p, uint32_t xid, size_t n, uint32_t key_off)
 	send_msg(p, &h, &rs, b, at);
 }
 
-/* Gone without a word, with calls in every stage: held by the program, being pulled, being pushed. */
+/* Gone without a word, with calls in every stage: held by the program, being pulled, being pushed.
+ */
 static void die_amid(const char *provider)
 {
 	struct server s;
@@ -1205,7 +1287,7 @@ static void die_amid(const char *provider)
 		waitpid(pid, &status, 0);
 		cr_assert(WIFSIGNALED(status));
 		cr_assert(wait_stat(&st->conns, 1), "%s: %lu connections left", provider,
-			  (unsigned long)st->conns);
+		          (unsigned long)st->conns);
 		ping(&q, round);
 	}
 	ev_async_send(s.loop, &s.poke); /* the program ends calls of the dead */
@@ -1271,7 +1353,8 @@ Test(fabric_server, closes_with_calls_out)
 	}
 }
 
-/* --- sleep ----------------------------------------------------------------------------------------
+/* --- sleep
+ * ----------------------------------------------------------------------------------------
  */
 
 static void t_idle(struct server *s, struct peer *p)
@@ -1309,7 +1392,8 @@ Test(fabric_server, sleeps_when_idle_and_wakes_for_messages)
 	with_both(t_idle);
 }
 
-/* --- the watchdog ---------------------------------------------------------------------------------
+/* --- the watchdog
+ * ---------------------------------------------------------------------------------
  */
 
 static ssize_t hang(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *from)
@@ -1325,7 +1409,8 @@ static ssize_t hang(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *from)
 
 Test(fabric_server, leaves_a_provider_that_hangs)
 {
-	static struct fab *lost; /* on purpose: leak checkers find all of it by this pointer */
+	static struct fab
+		*volatile lost; /* on purpose: leak checkers find all of it by this pointer */
 	struct server s;
 	struct peer p, q;
 	struct flistener *l;
@@ -1359,8 +1444,8 @@ Test(fabric_server, leaves_a_provider_that_hangs)
 	server_stop(&s);
 }
 
-/* Clients that die at any moment of their transfers. Whatever that does to the provider, the next one is
- * served. */
+/* Clients that die at any moment of their transfers. Whatever that does to the provider, the next
+ * one is served. */
 Test(fabric_server, outlives_shm_clients_killed_amid_transfers, .timeout = 100)
 {
 	const char *env = getenv("TEST_SOAK");
@@ -1412,6 +1497,6 @@ Test(fabric_server, outlives_shm_clients_killed_amid_transfers, .timeout = 100)
 	}
 	if (env)
 		fprintf(stderr, "%lu resets\n",
-			(unsigned long)tp_service_stats(s.svc)->provider_resets);
+		        (unsigned long)tp_service_stats(s.svc)->provider_resets);
 	server_stop(&s);
 }
