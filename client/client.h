@@ -63,7 +63,7 @@ struct berth {
 	bool up;             /* c stands and pending operations were handed to it */
 	bool first;          /* never was up: failure is told at once, not bridged */
 	bool tearing, closing, in_progress, in_callback;
-	int epfd, watched;  /* berth_fd(), and the transport's descriptor in it or -1 */
+	int epfd, watched; /* berth_fd(), and the transport's descriptor in it or -1 */
 	uint64_t next_try, connect_by, outage_since; /* ms of the monotonic clock; 0: none */
 	unsigned backoff_ms, connect_ms, timeout_ms, reconnect_ms;
 	uint32_t next_xid;
@@ -80,7 +80,8 @@ struct berth {
 	struct tp_error why;
 };
 
-/* --- session.c ---------------------------------------------------------------------------------- */
+/* --- session.c ----------------------------------------------------------------------------------
+ */
 uint64_t now_ms(void);
 /* Take @op (filled from prog to arg) into the session; never fails. */
 void op_start(struct op *op);
@@ -95,13 +96,15 @@ void sync_done(void *arg, int err, const struct berth_reply *r); /* arg: struct 
 /* Wait for what @started (the start function's return value) started. */
 int sync_wait(struct berth *b, struct waiting *w, int started);
 
-/* --- nfs.c --------------------------------------------------------------------------------------- */
+/* --- nfs.c ---------------------------------------------------------------------------------------
+ */
 /* A new operation with @args encoded by @enc; NULL: no memory. */
 struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, void *args,
-		  int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg);
+                  int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg);
 int nfs_errno(unsigned status);
 
-/* --- mount.c ------------------------------------------------------------------------------------- */
+/* --- mount.c -------------------------------------------------------------------------------------
+ */
 int mount_export(struct berth *b, struct berth_error *why);
 /* @path behind @dir ("/a" holds "/a" and "/a/b"): the rest without slashes in front, or NULL. */
 const char *path_behind(const char *path, const char *dir);

@@ -2,13 +2,14 @@
 /*
  * file.c - open files: any length cut into pieces, and unstable data kept until it is durable
  *
- *   F1  Data that the server answered less than FILE_SYNC to is in f->kept, with the verifier of that answer,
- *       or in the list of the commit under way, until a COMMIT answers the same verifier.
- *   F2  Ranges in these lists do not overlap and hold the newest acknowledged data: a write that is
+ *   F1  Data that the server answered less than FILE_SYNC to is in f->kept, with the verifier of
+ * that answer, or in the list of the commit under way, until a COMMIT answers the same verifier. F2
+ * Ranges in these lists do not overlap and hold the newest acknowledged data: a write that is
  *       acknowledged cuts its range out of them.
- *   F3  While kept data is written again, no other write of the file is out: new ones wait in f->held, and the
- *       resend waits for those already out. So an old copy never overwrites newer data.
- *   F4  At most KEEP_MAX bytes are kept. Half of it starts a COMMIT; beyond it writes are sent FILE_SYNC.
+ *   F3  While kept data is written again, no other write of the file is out: new ones wait in
+ * f->held, and the resend waits for those already out. So an old copy never overwrites newer data.
+ *   F4  At most KEEP_MAX bytes are kept. Half of it starts a COMMIT; beyond it writes are sent
+ * FILE_SYNC.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -68,7 +69,8 @@ struct berth_file {
 static void run_commit(struct commit *c);
 static int send_write(struct write_op *w);
 
-/* --- what is kept -------------------------------------------------------------------------------------- */
+/* --- what is kept
+ * -------------------------------------------------------------------------------------- */
 
 static void kept_drop(struct berth_file *f, struct kept_list *list, struct kept *k)
 {
@@ -109,7 +111,7 @@ static int cut_out(struct berth_file *f, struct kept_list *list, uint64_t off, u
 			continue;
 		if (k->off < off && k_end > end) { /* a hole in the middle */
 			tail = kept_new(end, k->data + (end - k->off), (size_t)(k_end - end),
-					k->verf);
+			                k->verf);
 			if (!tail)
 				return -ENOMEM;
 			TAILQ_INSERT_AFTER(list, k, tail, link);
@@ -141,7 +143,9 @@ static int newer(struct berth_file *f, uint64_t off, size_t len)
 	return err;
 }
 
-/* --- commit ------------------------------------------------------------------------------------------------ */
+/* --- commit
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void background_done(void *arg, int err, const struct berth_reply *r)
 {
@@ -158,7 +162,7 @@ static void release_held(struct berth_file *f)
 	int err;
 
 	while ((w = TAILQ_FIRST(&f->held))) {
-		struct berth_reply none = {0};
+		struct berth_reply none = { 0 };
 
 		TAILQ_REMOVE(&f->held, w, link);
 		err = send_write(w);
@@ -239,7 +243,7 @@ static void resend(struct commit *c)
 		next = TAILQ_NEXT(k, link);
 		k->job = c;
 		err = berth_start_write(c->f->b, &c->f->fh, k->off, k->data, k->len,
-					BERTH_FILE_SYNC, resent, k);
+		                        BERTH_FILE_SYNC, resent, k);
 		if (err)
 			c->err = err;
 		else
@@ -314,7 +318,9 @@ int berth_file_start_commit(struct berth_file *f, berth_done *done, void *arg)
 	return 0;
 }
 
-/* --- write ---------------------------------------------------------------------------------------------------- */
+/* --- write
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int keep(struct berth_file *f, const struct write_op *w, const struct berth_reply *r)
 {
@@ -362,7 +368,7 @@ static int send_write(struct write_op *w)
 }
 
 int berth_file_start_write(struct berth_file *f, uint64_t off, const void *buf, size_t len,
-			   enum berth_stable stable, berth_done *done, void *arg)
+                           enum berth_stable stable, berth_done *done, void *arg)
 {
 	struct commit *c = TAILQ_FIRST(&f->commits);
 	struct write_op *w;
@@ -373,13 +379,13 @@ int berth_file_start_write(struct berth_file *f, uint64_t off, const void *buf, 
 	w = malloc(sizeof(*w));
 	if (!w)
 		return -ENOMEM;
-	*w = (struct write_op){.f = f,
-			       .off = off,
-			       .buf = buf,
-			       .len = len,
-			       .stable = stable,
-			       .done = done,
-			       .arg = arg};
+	*w = (struct write_op){ .f = f,
+		                .off = off,
+		                .buf = buf,
+		                .len = len,
+		                .stable = stable,
+		                .done = done,
+		                .arg = arg };
 	if (c && (c->quiet_wanted || c->resending))
 		TAILQ_INSERT_TAIL(&f->held, w, link); /* F3 */
 	else
@@ -390,12 +396,13 @@ int berth_file_start_write(struct berth_file *f, uint64_t off, const void *buf, 
 }
 
 int berth_file_start_read(struct berth_file *f, uint64_t off, void *buf, size_t len,
-			  berth_done *done, void *arg)
+                          berth_done *done, void *arg)
 {
 	return berth_start_read(f->b, &f->fh, off, buf, len, done, arg);
 }
 
-/* --- any length, synchronously ---------------------------------------------------------------------------------- */
+/* --- any length, synchronously
+ * ---------------------------------------------------------------------------------- */
 
 struct transfer;
 struct piece {
@@ -428,8 +435,8 @@ static int piece_start(struct piece *p)
 	int err;
 
 	err = t->write ? berth_file_start_write(t->f, off, buf, p->len - p->got, t->stable,
-						piece_done, p) :
-			 berth_file_start_read(t->f, off, buf, p->len - p->got, piece_done, p);
+	                                        piece_done, p)
+	               : berth_file_start_read(t->f, off, buf, p->len - p->got, piece_done, p);
 	if (!err)
 		t->out++;
 	return err;
@@ -437,7 +444,8 @@ static int piece_start(struct piece *p)
 
 static void fill_window(struct transfer *t)
 {
-	while (!t->err && t->out < WINDOW && t->next < t->npieces && t->piece[t->next].at < t->end) {
+	while (!t->err && t->out < WINDOW && t->next < t->npieces &&
+	       t->piece[t->next].at < t->end) {
 		int err = piece_start(&t->piece[t->next++]);
 
 		if (err)
@@ -476,8 +484,10 @@ static ssize_t transfer(struct transfer *t)
 	if (!t->piece)
 		return -ENOMEM;
 	for (size_t i = 0; i < t->npieces; i++)
-		t->piece[i] = (struct piece){
-			.t = t, .at = i * max, .len = t->len - i * max < max ? t->len - i * max : max};
+		t->piece[i] =
+			(struct piece){ .t = t,
+			                .at = i * max,
+			                .len = t->len - i * max < max ? t->len - i * max : max };
 	t->end = t->len;
 	fill_window(t);
 	while (t->out)
@@ -488,20 +498,20 @@ static ssize_t transfer(struct transfer *t)
 
 ssize_t berth_pread(struct berth_file *f, void *buf, size_t len, uint64_t off)
 {
-	struct transfer t = {.f = f, .buf = buf, .off = off, .len = len};
+	struct transfer t = { .f = f, .buf = buf, .off = off, .len = len };
 
 	return transfer(&t);
 }
 
 ssize_t berth_pwrite(struct berth_file *f, const void *buf, size_t len, uint64_t off,
-		     enum berth_stable stable)
+                     enum berth_stable stable)
 {
-	struct transfer t = {.f = f,
-			     .buf = (uint8_t *)buf,
-			     .off = off,
-			     .len = len,
-			     .write = true,
-			     .stable = stable};
+	struct transfer t = { .f = f,
+		              .buf = (uint8_t *)buf,
+		              .off = off,
+		              .len = len,
+		              .write = true,
+		              .stable = stable };
 	ssize_t n = transfer(&t);
 	int err;
 
@@ -511,11 +521,13 @@ ssize_t berth_pwrite(struct berth_file *f, const void *buf, size_t len, uint64_t
 	return err ? err : n;
 }
 
-/* --- open files ---------------------------------------------------------------------------------------------------- */
+/* --- open files
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 int berth_commit(struct berth_file *f)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	int err;
 
 	if (f->b->in_progress)
@@ -530,17 +542,17 @@ int berth_commit(struct berth_file *f)
 
 int berth_ftruncate(struct berth_file *f, uint64_t size)
 {
-	struct berth_set set = {.set = BERTH_SET_SIZE, .size = size};
-	struct waiting w = {0};
+	struct berth_set set = { .set = BERTH_SET_SIZE, .size = size };
+	struct waiting w = { 0 };
 	int err = berth_commit(f); /* kept data must not grow the file again */
 
-	return err ? err :
-		     sync_wait(f->b, &w, berth_start_setattr(f->b, &f->fh, &set, sync_done, &w));
+	return err ? err
+	           : sync_wait(f->b, &w, berth_start_setattr(f->b, &f->fh, &set, sync_done, &w));
 }
 
 int berth_fstat(struct berth_file *f, struct berth_attr *attr)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	int err = sync_wait(f->b, &w, berth_start_getattr(f->b, &f->fh, sync_done, &w));
 
 	if (!err)

@@ -2,8 +2,9 @@
 /*
  * mount.c - from a URL's path to the root of an export
  *
- * A URL does not say where the export ends and the path in it begins. The server's list of exports does: the
- * longest one that holds the path is mounted (MOUNT version 3, on the same connection as NFS).
+ * A URL does not say where the export ends and the path in it begins. The server's list of exports
+ * does: the longest one that holds the path is mounted (MOUNT version 3, on the same connection as
+ * NFS).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@
 struct search {
 	const char *path;
 	char best[MNTPATHLEN + 1];
-	char seen[256]; /* for the message: "/a, /b" */
+	char seen[256];         /* for the message: "/a, /b" */
 	size_t best_len, below; /* longer ones turned out not to exist */
 	bool found;
 };
@@ -62,7 +63,7 @@ static int skip_groups(XDR *x)
 	bool_t more;
 
 	while (xdr_bool(x, &more)) {
-		exportgroup3 g = {{0}};
+		exportgroup3 g = { { 0 } };
 		bool ok;
 
 		if (!more)
@@ -81,7 +82,7 @@ static int decode_export(struct op *op, XDR *x)
 	bool_t more;
 
 	while (xdr_bool(x, &more)) {
-		mntpath3 dir = {0};
+		mntpath3 dir = { 0 };
 		bool ok;
 
 		if (!more)
@@ -118,9 +119,9 @@ static int decode_mnt(struct op *op, XDR *x)
 
 static int list_exports(struct berth *b, struct search *s)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct op *op = op_new(b, MOUNT3_PROGRAM, MOUNTPROC3_EXPORT, NULL, NULL, decode_export,
-			       sync_done, &w);
+	                       sync_done, &w);
 
 	if (!op)
 		return -ENOMEM;
@@ -132,10 +133,10 @@ static int list_exports(struct berth *b, struct search *s)
 
 static int mnt(struct berth *b, const char *dir, struct berth_fh *root)
 {
-	mntpath3 args = {.mntpath3_len = (u_int)strlen(dir), .mntpath3_val = (char *)dir};
-	struct waiting w = {0};
+	mntpath3 args = { .mntpath3_len = (u_int)strlen(dir), .mntpath3_val = (char *)dir };
+	struct waiting w = { 0 };
 	struct op *op = op_new(b, MOUNT3_PROGRAM, MOUNTPROC3_MNT, (xdrproc_t)xdr_mntpath3, &args,
-			       decode_mnt, sync_done, &w);
+	                       decode_mnt, sync_done, &w);
 	int err;
 
 	if (!op)
@@ -152,7 +153,7 @@ static int mnt(struct berth *b, const char *dir, struct berth_fh *root)
 /* How much one READ, WRITE, READDIR may carry; sane bounds on what the server says. */
 static int ask_limits(struct berth *b)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	int err = sync_wait(b, &w, berth_start_fsinfo(b, &b->root, sync_done, &w));
 
 	if (err)
@@ -161,15 +162,15 @@ static int ask_limits(struct berth *b)
 		return -EPROTO;
 	b->rtmax = w.reply.info.rtmax < 1 << 20 ? w.reply.info.rtmax : 1 << 20;
 	b->wtmax = w.reply.info.wtmax < 1 << 20 ? w.reply.info.wtmax : 1 << 20;
-	b->dtpref = w.reply.info.dtpref < 8192	  ? 8192 :
-		    w.reply.info.dtpref > 1 << 18 ? 1 << 18 :
-						    w.reply.info.dtpref;
+	b->dtpref = w.reply.info.dtpref < 8192      ? 8192
+	            : w.reply.info.dtpref > 1 << 18 ? 1 << 18
+	                                            : w.reply.info.dtpref;
 	return 0;
 }
 
 int mount_export(struct berth *b, struct berth_error *why)
 {
-	struct search s = {.path = b->url->path, .below = SIZE_MAX};
+	struct search s = { .path = b->url->path, .below = SIZE_MAX };
 	const char *what = "list the exports";
 	int err;
 
@@ -177,19 +178,20 @@ again:
 	err = list_exports(b, &s);
 
 	if (!err && !s.found) {
-		snprintf(why->text, sizeof(why->text), "no export of the server holds %s; it exports %s",
-			 b->url->path, s.seen[0] ? s.seen : "nothing");
+		snprintf(why->text, sizeof(why->text),
+		         "no export of the server holds %s; it exports %s", b->url->path,
+		         s.seen[0] ? s.seen : "nothing");
 		if (s.below != SIZE_MAX)
 			snprintf(why->text, sizeof(why->text),
-				 "the server exports the directory of %s, but it does not exist",
-				 b->url->path);
+			         "the server exports the directory of %s, but it does not exist",
+			         b->url->path);
 		return -ENOENT;
 	}
 	if (!err) {
 		what = "mount";
 		err = mnt(b, s.best, &b->root);
 		if (err == -ENOENT && *path_behind(s.best, "/")) { /* one above may still hold it */
-			s = (struct search){.path = b->url->path, .below = s.best_len};
+			s = (struct search){ .path = b->url->path, .below = s.best_len };
 			goto again;
 		}
 	}
@@ -199,9 +201,9 @@ again:
 	}
 	if (err) {
 		snprintf(why->text, sizeof(why->text), "cannot %s %s: %s%s", what,
-			 s.found ? s.best : "of the server", strerror(-err),
-			 err == -EACCES ? " (see the server's exports file: is this client in it?)" :
-					  "");
+		         s.found ? s.best : "of the server", strerror(-err),
+		         err == -EACCES ? " (see the server's exports file: is this client in it?)"
+		                        : "");
 		return err;
 	}
 	b->export_path = strdup(s.best);

@@ -2,9 +2,10 @@
 /*
  * nfs.c - the procedures of NFS version 3 (RFC 1813) as asynchronous operations
  *
- * berth_start_X() encodes the arguments once; decode_X() makes a struct berth_reply of the answer. The
- * answer is a stranger's: names with '/' or NUL, counts beyond what was asked and types out of range are
- * -EPROTO. Optional attributes that are missing leave has_attr false; the layers above ask again.
+ * berth_start_X() encodes the arguments once; decode_X() makes a struct berth_reply of the answer.
+ * The answer is a stranger's: names with '/' or NUL, counts beyond what was asked and types out of
+ * range are -EPROTO. Optional attributes that are missing leave has_attr false; the layers above
+ * ask again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +16,8 @@
 #include "client/client.h"
 #include "proto/nfs3.h"
 
-#define RESULTS_SMALL 512 /* bytes that hold the results of any procedure but READDIR, with room */
+#define RESULTS_SMALL 512 /* bytes that hold the results of any procedure but READDIR, with room   \
+	                   */
 
 int nfs_errno(unsigned status)
 {
@@ -81,28 +83,29 @@ int nfs_errno(unsigned status)
 	}
 }
 
-/* --- between our structures and the wire's ----------------------------------------------------------- */
+/* --- between our structures and the wire's
+ * ----------------------------------------------------------- */
 
 static struct nfs_fh3 to_fh(const struct berth_fh *fh)
 {
-	return (struct nfs_fh3){.data = {.data_len = fh->len, .data_val = (char *)fh->data}};
+	return (struct nfs_fh3){ .data = { .data_len = fh->len, .data_val = (char *)fh->data } };
 }
 
 static struct diropargs3 to_dirop(const struct berth_fh *dir, const char *name)
 {
-	return (struct diropargs3){.dir = to_fh(dir),
-				   .name = {.filename3_len = (u_int)strlen(name),
-					    .filename3_val = (char *)name}};
+	return (struct diropargs3){ .dir = to_fh(dir),
+		                    .name = { .filename3_len = (u_int)strlen(name),
+		                              .filename3_val = (char *)name } };
 }
 
 static struct nfstime3 to_time(const struct timespec *ts)
 {
-	return (struct nfstime3){.seconds = (u_int)ts->tv_sec, .nseconds = (u_int)ts->tv_nsec};
+	return (struct nfstime3){ .seconds = (u_int)ts->tv_sec, .nseconds = (u_int)ts->tv_nsec };
 }
 
 static struct sattr3 to_sattr(const struct berth_set *s)
 {
-	struct sattr3 a = {0};
+	struct sattr3 a = { 0 };
 
 	if (!s)
 		return a;
@@ -115,13 +118,13 @@ static struct sattr3 to_sattr(const struct berth_set *s)
 	a.size.set_it = !!(s->set & BERTH_SET_SIZE);
 	a.size.set_size3_u.size = s->size;
 	if (s->set & BERTH_SET_ATIME) {
-		a.atime.set_it = s->atime.tv_nsec == UTIME_NOW ? SET_TO_SERVER_TIME :
-								 SET_TO_CLIENT_TIME;
+		a.atime.set_it =
+			s->atime.tv_nsec == UTIME_NOW ? SET_TO_SERVER_TIME : SET_TO_CLIENT_TIME;
 		a.atime.set_atime_u.atime = to_time(&s->atime);
 	}
 	if (s->set & BERTH_SET_MTIME) {
-		a.mtime.set_it = s->mtime.tv_nsec == UTIME_NOW ? SET_TO_SERVER_TIME :
-								 SET_TO_CLIENT_TIME;
+		a.mtime.set_it =
+			s->mtime.tv_nsec == UTIME_NOW ? SET_TO_SERVER_TIME : SET_TO_CLIENT_TIME;
 		a.mtime.set_mtime_u.mtime = to_time(&s->mtime);
 	}
 	return a;
@@ -129,27 +132,27 @@ static struct sattr3 to_sattr(const struct berth_set *s)
 
 static struct timespec from_time(const struct nfstime3 *t)
 {
-	return (struct timespec){.tv_sec = t->seconds, .tv_nsec = (long)t->nseconds};
+	return (struct timespec){ .tv_sec = t->seconds, .tv_nsec = (long)t->nseconds };
 }
 
 static bool from_attr(const struct fattr3 *a, struct berth_attr *out)
 {
 	if (a->type < NF3REG || a->type > NF3FIFO)
 		return false;
-	*out = (struct berth_attr){.type = (enum berth_type)a->type,
-				   .mode = a->mode & 07777,
-				   .nlink = a->nlink,
-				   .uid = a->uid,
-				   .gid = a->gid,
-				   .rdev_major = a->rdev.specdata1,
-				   .rdev_minor = a->rdev.specdata2,
-				   .size = a->size,
-				   .used = a->used,
-				   .fsid = a->fsid,
-				   .fileid = a->fileid,
-				   .atime = from_time(&a->atime),
-				   .mtime = from_time(&a->mtime),
-				   .ctime = from_time(&a->ctime)};
+	*out = (struct berth_attr){ .type = (enum berth_type)a->type,
+		                    .mode = a->mode & 07777,
+		                    .nlink = a->nlink,
+		                    .uid = a->uid,
+		                    .gid = a->gid,
+		                    .rdev_major = a->rdev.specdata1,
+		                    .rdev_minor = a->rdev.specdata2,
+		                    .size = a->size,
+		                    .used = a->used,
+		                    .fsid = a->fsid,
+		                    .fileid = a->fileid,
+		                    .atime = from_time(&a->atime),
+		                    .mtime = from_time(&a->mtime),
+		                    .ctime = from_time(&a->ctime) };
 	return true;
 }
 
@@ -170,23 +173,24 @@ static bool from_fh(const struct nfs_fh3 *fh, struct berth_fh *out)
 	return true;
 }
 
-/* --- making operations ------------------------------------------------------------------------------- */
+/* --- making operations
+ * ------------------------------------------------------------------------------- */
 
 struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, void *args,
-		  int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg)
+                  int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg)
 {
 	struct op *op = calloc(1, sizeof(*op));
 	XDR x;
 
 	if (!op)
 		return NULL;
-	*op = (struct op){.b = b,
-			  .prog = prog,
-			  .proc = proc,
-			  .decode = decode,
-			  .done = done,
-			  .arg = arg,
-			  .max_results = RESULTS_SMALL};
+	*op = (struct op){ .b = b,
+		           .prog = prog,
+		           .proc = proc,
+		           .decode = decode,
+		           .done = done,
+		           .arg = arg,
+		           .max_results = RESULTS_SMALL };
 	if (!enc)
 		return op;
 	op->args_len = xdr_sizeof(enc, args);
@@ -203,7 +207,7 @@ fail:
 }
 
 static struct op *nfs_op(struct berth *b, uint32_t proc, xdrproc_t enc, void *args,
-			 int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg)
+                         int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg)
 {
 	return op_new(b, NFS3_PROGRAM, proc, enc, args, decode, done, arg);
 }
@@ -225,16 +229,17 @@ static int check_name(const char *name)
 	return !len || memchr(name, '/', len) ? -EINVAL : 0;
 }
 
-/* Decode a whole generated structure (res) with @fn, look at it with the statements given, free it. */
+/* Decode a whole generated structure (res) with @fn, look at it with the statements given, free it.
+ */
 #define DECODE(fn, type, ...)                                                                      \
 	do {                                                                                       \
 		struct type res;                                                                   \
 		int err_ = -EPROTO;                                                                \
-												   \
+                                                                                                   \
 		memset(&res, 0, sizeof(res));                                                      \
 		if (fn(x, &res)) {                                                                 \
 			err_ = nfs_errno((unsigned)res.status);                                    \
-			__VA_ARGS__                                                                       \
+			__VA_ARGS__                                                                \
 		}                                                                                  \
 		xdr_free((xdrproc_t)fn, &res);                                                     \
 		return err_;                                                                       \
@@ -388,8 +393,8 @@ static int decode_fsstat(struct op *op, XDR *x)
 			struct FSSTAT3resok *ok = &res.FSSTAT3res_u.resok;
 
 			take_attr(op, &ok->obj_attributes);
-			op->reply.fs = (struct berth_statfs){ok->tbytes, ok->fbytes, ok->abytes,
-							     ok->tfiles, ok->ffiles, ok->afiles};
+			op->reply.fs = (struct berth_statfs){ ok->tbytes, ok->fbytes, ok->abytes,
+				                              ok->tfiles, ok->ffiles, ok->afiles };
 		}
 	});
 }
@@ -420,7 +425,8 @@ static int decode_pathconf(struct op *op, XDR *x)
 	});
 }
 
-/* --- directories: a list of unknown length, kept as an array until the callback is over --------------- */
+/* --- directories: a list of unknown length, kept as an array until the callback is over
+ * --------------- */
 
 struct listing {
 	struct berth_dirent *e;
@@ -474,7 +480,7 @@ static bool name_ok(const filename3 *name)
 
 static int one_entry(struct listing *l, XDR *x)
 {
-	struct entry3 in = {0};
+	struct entry3 in = { 0 };
 	struct berth_dirent *e;
 	int err = -EPROTO;
 
@@ -555,7 +561,8 @@ static int decode_readdir(struct op *op, XDR *x)
 	});
 }
 
-/* --- the calls ------------------------------------------------------------------------------------------ */
+/* --- the calls
+ * ------------------------------------------------------------------------------------------ */
 
 int berth_start_null(struct berth *b, berth_done *done, void *arg)
 {
@@ -564,94 +571,95 @@ int berth_start_null(struct berth *b, berth_done *done, void *arg)
 
 int berth_start_getattr(struct berth *b, const struct berth_fh *fh, berth_done *done, void *arg)
 {
-	struct GETATTR3args a = {to_fh(fh)};
+	struct GETATTR3args a = { to_fh(fh) };
 
 	return begin(nfs_op(b, NFSPROC3_GETATTR, (xdrproc_t)xdr_GETATTR3args, &a, decode_getattr,
-			    done, arg));
+	                    done, arg));
 }
 
 int berth_start_setattr(struct berth *b, const struct berth_fh *fh, const struct berth_set *set,
-			berth_done *done, void *arg)
+                        berth_done *done, void *arg)
 {
-	struct SETATTR3args a = {.object = to_fh(fh), .new_attributes = to_sattr(set)};
+	struct SETATTR3args a = { .object = to_fh(fh), .new_attributes = to_sattr(set) };
 
 	return begin(nfs_op(b, NFSPROC3_SETATTR, (xdrproc_t)xdr_SETATTR3args, &a, decode_setattr,
-			    done, arg));
+	                    done, arg));
 }
 
 int berth_start_lookup(struct berth *b, const struct berth_fh *dir, const char *name,
-		       berth_done *done, void *arg)
+                       berth_done *done, void *arg)
 {
-	struct LOOKUP3args a = {to_dirop(dir, name)};
+	struct LOOKUP3args a = { to_dirop(dir, name) };
 	int err = check_name(name);
 
-	return err ? err :
-		     begin(nfs_op(b, NFSPROC3_LOOKUP, (xdrproc_t)xdr_LOOKUP3args, &a, decode_lookup,
-				  done, arg));
+	return err ? err
+	           : begin(nfs_op(b, NFSPROC3_LOOKUP, (xdrproc_t)xdr_LOOKUP3args, &a, decode_lookup,
+	                          done, arg));
 }
 
-int berth_start_access(struct berth *b, const struct berth_fh *fh, uint32_t access, berth_done *done,
-		       void *arg)
+int berth_start_access(struct berth *b, const struct berth_fh *fh, uint32_t access,
+                       berth_done *done, void *arg)
 {
-	struct ACCESS3args a = {to_fh(fh), access};
+	struct ACCESS3args a = { to_fh(fh), access };
 
 	return begin(nfs_op(b, NFSPROC3_ACCESS, (xdrproc_t)xdr_ACCESS3args, &a, decode_access, done,
-			    arg));
+	                    arg));
 }
 
 int berth_start_readlink(struct berth *b, const struct berth_fh *fh, char *buf, size_t size,
-			 berth_done *done, void *arg)
+                         berth_done *done, void *arg)
 {
-	struct READLINK3args a = {to_fh(fh)};
+	struct READLINK3args a = { to_fh(fh) };
 	struct op *op = nfs_op(b, NFSPROC3_READLINK, (xdrproc_t)xdr_READLINK3args, &a,
-			       decode_readlink, done, arg);
+	                       decode_readlink, done, arg);
 
 	if (op)
-		op->in = (struct iovec){buf, size};
+		op->in = (struct iovec){ buf, size };
 	return begin(op);
 }
 
-int berth_start_read(struct berth *b, const struct berth_fh *fh, uint64_t off, void *buf, size_t len,
-		     berth_done *done, void *arg)
+int berth_start_read(struct berth *b, const struct berth_fh *fh, uint64_t off, void *buf,
+                     size_t len, berth_done *done, void *arg)
 {
-	struct READ3args a = {to_fh(fh), off, (u_int)len};
+	struct READ3args a = { to_fh(fh), off, (u_int)len };
 	struct op *op;
 
 	if (!len || len > b->rtmax)
 		return -EINVAL;
 	op = nfs_op(b, NFSPROC3_READ, (xdrproc_t)xdr_READ3args, &a, decode_read, done, arg);
 	if (op)
-		op->in = (struct iovec){buf, len};
+		op->in = (struct iovec){ buf, len };
 	return begin(op);
 }
 
 int berth_start_write(struct berth *b, const struct berth_fh *fh, uint64_t off, const void *buf,
-		      size_t len, enum berth_stable stable, berth_done *done, void *arg)
+                      size_t len, enum berth_stable stable, berth_done *done, void *arg)
 {
-	struct WRITE3head a = {to_fh(fh), off, (u_int)len, (enum stable_how)stable};
+	struct WRITE3head a = { to_fh(fh), off, (u_int)len, (enum stable_how)stable };
 	struct op *op;
 
 	if (!len || len > b->wtmax)
 		return -EINVAL;
 	op = nfs_op(b, NFSPROC3_WRITE, (xdrproc_t)xdr_WRITE3head, &a, decode_write, done, arg);
 	if (op)
-		op->out = (struct iovec){(void *)buf, len};
+		op->out = (struct iovec){ (void *)buf, len };
 	return begin(op);
 }
 
 int berth_start_commit(struct berth *b, const struct berth_fh *fh, berth_done *done, void *arg)
 {
-	struct COMMIT3args a = {to_fh(fh), 0, 0}; /* the whole file */
+	struct COMMIT3args a = { to_fh(fh), 0, 0 }; /* the whole file */
 
 	return begin(nfs_op(b, NFSPROC3_COMMIT, (xdrproc_t)xdr_COMMIT3args, &a, decode_commit, done,
-			    arg));
+	                    arg));
 }
 
 int berth_start_create(struct berth *b, const struct berth_fh *dir, const char *name,
-		       enum berth_how how, const struct berth_set *set, const uint8_t verf[8],
-		       berth_done *done, void *arg)
+                       enum berth_how how, const struct berth_set *set, const uint8_t verf[8],
+                       berth_done *done, void *arg)
 {
-	struct CREATE3args a = {.where = to_dirop(dir, name), .how = {.mode = (createmode3)how}};
+	struct CREATE3args a = { .where = to_dirop(dir, name),
+		                 .how = { .mode = (createmode3)how } };
 	int err = check_name(name);
 
 	if (err)
@@ -661,114 +669,118 @@ int berth_start_create(struct berth *b, const struct berth_fh *dir, const char *
 	else
 		a.how.createhow3_u.obj_attributes = to_sattr(set);
 	return begin(nfs_op(b, NFSPROC3_CREATE, (xdrproc_t)xdr_CREATE3args, &a, decode_create, done,
-			    arg));
+	                    arg));
 }
 
 int berth_start_mkdir(struct berth *b, const struct berth_fh *dir, const char *name,
-		      const struct berth_set *set, berth_done *done, void *arg)
+                      const struct berth_set *set, berth_done *done, void *arg)
 {
-	struct MKDIR3args a = {to_dirop(dir, name), to_sattr(set)};
+	struct MKDIR3args a = { to_dirop(dir, name), to_sattr(set) };
 	int err = check_name(name);
 
-	return err ? err :
-		     begin(nfs_op(b, NFSPROC3_MKDIR, (xdrproc_t)xdr_MKDIR3args, &a, decode_create,
-				  done, arg));
+	return err ? err
+	           : begin(nfs_op(b, NFSPROC3_MKDIR, (xdrproc_t)xdr_MKDIR3args, &a, decode_create,
+	                          done, arg));
 }
 
 int berth_start_symlink(struct berth *b, const struct berth_fh *dir, const char *name,
-			const char *target, const struct berth_set *set, berth_done *done, void *arg)
+                        const char *target, const struct berth_set *set, berth_done *done,
+                        void *arg)
 {
-	struct SYMLINK3args a = {to_dirop(dir, name),
-				 {to_sattr(set), {(u_int)strlen(target), (char *)target}}};
+	struct SYMLINK3args a = { to_dirop(dir, name),
+		                  { to_sattr(set), { (u_int)strlen(target), (char *)target } } };
 	int err = check_name(name);
 
 	if (!err && strlen(target) >= BERTH_PATH_MAX)
 		err = -ENAMETOOLONG;
-	return err ? err :
-		     begin(nfs_op(b, NFSPROC3_SYMLINK, (xdrproc_t)xdr_SYMLINK3args, &a,
-				  decode_create, done, arg));
+	return err ? err
+	           : begin(nfs_op(b, NFSPROC3_SYMLINK, (xdrproc_t)xdr_SYMLINK3args, &a,
+	                          decode_create, done, arg));
 }
 
 int berth_start_mknod(struct berth *b, const struct berth_fh *dir, const char *name,
-		      enum berth_type type, uint32_t major, uint32_t minor,
-		      const struct berth_set *set, berth_done *done, void *arg)
+                      enum berth_type type, uint32_t major, uint32_t minor,
+                      const struct berth_set *set, berth_done *done, void *arg)
 {
-	struct MKNOD3args a = {.where = to_dirop(dir, name), .what = {.type = (ftype3)type}};
+	struct MKNOD3args a = { .where = to_dirop(dir, name), .what = { .type = (ftype3)type } };
 	int err = check_name(name);
 
 	if (err)
 		return err;
 	if (type == BERTH_BLK || type == BERTH_CHR)
-		a.what.mknoddata3_u.device = (struct devicedata3){to_sattr(set), {major, minor}};
+		a.what.mknoddata3_u.device =
+			(struct devicedata3){ to_sattr(set), { major, minor } };
 	else if (type == BERTH_SOCK || type == BERTH_FIFO)
 		a.what.mknoddata3_u.pipe_attributes = to_sattr(set);
 	else
 		return -EINVAL;
-	return begin(nfs_op(b, NFSPROC3_MKNOD, (xdrproc_t)xdr_MKNOD3args, &a, decode_create, done,
-			    arg));
+	return begin(
+		nfs_op(b, NFSPROC3_MKNOD, (xdrproc_t)xdr_MKNOD3args, &a, decode_create, done, arg));
 }
 
 static int start_removal(struct berth *b, uint32_t proc, const struct berth_fh *dir,
-			 const char *name, berth_done *done, void *arg)
+                         const char *name, berth_done *done, void *arg)
 {
-	struct REMOVE3args a = {to_dirop(dir, name)};
+	struct REMOVE3args a = { to_dirop(dir, name) };
 	int err = check_name(name);
 
-	return err ? err :
-		     begin(nfs_op(b, proc, (xdrproc_t)xdr_REMOVE3args, &a, decode_remove, done, arg));
+	return err ? err
+	           : begin(nfs_op(b, proc, (xdrproc_t)xdr_REMOVE3args, &a, decode_remove, done,
+	                          arg));
 }
 
 int berth_start_remove(struct berth *b, const struct berth_fh *dir, const char *name,
-		       berth_done *done, void *arg)
+                       berth_done *done, void *arg)
 {
 	return start_removal(b, NFSPROC3_REMOVE, dir, name, done, arg);
 }
 
 int berth_start_rmdir(struct berth *b, const struct berth_fh *dir, const char *name,
-		      berth_done *done, void *arg)
+                      berth_done *done, void *arg)
 {
 	return start_removal(b, NFSPROC3_RMDIR, dir, name, done, arg);
 }
 
 int berth_start_rename(struct berth *b, const struct berth_fh *from, const char *fname,
-		       const struct berth_fh *to, const char *tname, berth_done *done, void *arg)
+                       const struct berth_fh *to, const char *tname, berth_done *done, void *arg)
 {
-	struct RENAME3args a = {to_dirop(from, fname), to_dirop(to, tname)};
+	struct RENAME3args a = { to_dirop(from, fname), to_dirop(to, tname) };
 	int err = check_name(fname);
 
 	if (!err)
 		err = check_name(tname);
-	return err ? err :
-		     begin(nfs_op(b, NFSPROC3_RENAME, (xdrproc_t)xdr_RENAME3args, &a, decode_rename,
-				  done, arg));
+	return err ? err
+	           : begin(nfs_op(b, NFSPROC3_RENAME, (xdrproc_t)xdr_RENAME3args, &a, decode_rename,
+	                          done, arg));
 }
 
 int berth_start_link(struct berth *b, const struct berth_fh *fh, const struct berth_fh *dir,
-		     const char *name, berth_done *done, void *arg)
+                     const char *name, berth_done *done, void *arg)
 {
-	struct LINK3args a = {to_fh(fh), to_dirop(dir, name)};
+	struct LINK3args a = { to_fh(fh), to_dirop(dir, name) };
 	int err = check_name(name);
 
-	return err ? err :
-		     begin(nfs_op(b, NFSPROC3_LINK, (xdrproc_t)xdr_LINK3args, &a, decode_link, done,
-				  arg));
+	return err ? err
+	           : begin(nfs_op(b, NFSPROC3_LINK, (xdrproc_t)xdr_LINK3args, &a, decode_link, done,
+	                          arg));
 }
 
 int berth_start_readdir(struct berth *b, const struct berth_fh *dir, uint64_t cookie,
-			const uint8_t verf[8], bool plus, uint32_t count, berth_done *done,
-			void *arg)
+                        const uint8_t verf[8], bool plus, uint32_t count, berth_done *done,
+                        void *arg)
 {
-	struct READDIR3args a = {.dir = to_fh(dir), .cookie = cookie, .count = count};
+	struct READDIR3args a = { .dir = to_fh(dir), .cookie = cookie, .count = count };
 	struct READDIRPLUS3args p = {
-		.dir = to_fh(dir), .cookie = cookie, .dircount = count, .maxcount = count};
+		.dir = to_fh(dir), .cookie = cookie, .dircount = count, .maxcount = count
+	};
 	struct op *op;
 
 	memcpy(a.cookieverf, verf, sizeof(a.cookieverf));
 	memcpy(p.cookieverf, verf, sizeof(p.cookieverf));
 	op = plus ? nfs_op(b, NFSPROC3_READDIRPLUS, (xdrproc_t)xdr_READDIRPLUS3args, &p,
-			   decode_readdir, done, arg) :
-		    nfs_op(b, NFSPROC3_READDIR, (xdrproc_t)xdr_READDIR3args, &a, decode_readdir,
-			   done, arg);
+	                   decode_readdir, done, arg)
+	          : nfs_op(b, NFSPROC3_READDIR, (xdrproc_t)xdr_READDIR3args, &a, decode_readdir,
+	                   done, arg);
 	if (op)
 		op->max_results = count + RESULTS_SMALL;
 	return begin(op);
@@ -776,24 +788,24 @@ int berth_start_readdir(struct berth *b, const struct berth_fh *dir, uint64_t co
 
 int berth_start_fsstat(struct berth *b, const struct berth_fh *fh, berth_done *done, void *arg)
 {
-	struct FSSTAT3args a = {to_fh(fh)};
+	struct FSSTAT3args a = { to_fh(fh) };
 
 	return begin(nfs_op(b, NFSPROC3_FSSTAT, (xdrproc_t)xdr_FSSTAT3args, &a, decode_fsstat, done,
-			    arg));
+	                    arg));
 }
 
 int berth_start_fsinfo(struct berth *b, const struct berth_fh *fh, berth_done *done, void *arg)
 {
-	struct FSINFO3args a = {to_fh(fh)};
+	struct FSINFO3args a = { to_fh(fh) };
 
 	return begin(nfs_op(b, NFSPROC3_FSINFO, (xdrproc_t)xdr_FSINFO3args, &a, decode_fsinfo, done,
-			    arg));
+	                    arg));
 }
 
 int berth_start_pathconf(struct berth *b, const struct berth_fh *fh, berth_done *done, void *arg)
 {
-	struct PATHCONF3args a = {to_fh(fh)};
+	struct PATHCONF3args a = { to_fh(fh) };
 
 	return begin(nfs_op(b, NFSPROC3_PATHCONF, (xdrproc_t)xdr_PATHCONF3args, &a, decode_pathconf,
-			    done, arg));
+	                    done, arg));
 }

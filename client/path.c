@@ -2,8 +2,8 @@
 /*
  * path.c - synchronous operations on names
  *
- * NFS knows one name in one directory at a time; walk() makes a path of it. The way walked is kept as a stack of
- * handles, so that ".." goes back where we came from and never above the start.
+ * NFS knows one name in one directory at a time; walk() makes a path of it. The way walked is kept
+ * as a stack of handles, so that ".." goes back where we came from and never above the start.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +35,7 @@ static const struct berth_fh *start_of(const struct berth *b, const struct berth
 
 static int get_attr(struct berth *b, const struct berth_fh *fh, struct berth_attr *attr)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	int err = sync_wait(b, &w, berth_start_getattr(b, fh, sync_done, &w));
 
 	if (!err)
@@ -45,7 +45,7 @@ static int get_attr(struct berth *b, const struct berth_fh *fh, struct berth_att
 
 static int read_target(struct berth *b, const struct berth_fh *fh, char *buf, size_t size)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	int err = sync_wait(b, &w, berth_start_readlink(b, fh, buf, size - 1, sync_done, &w));
 
 	if (err)
@@ -90,7 +90,7 @@ static int splice_link(struct walk *w, const struct berth_fh *fh)
 
 static int step(struct walk *w, const char *name, bool last, bool follow)
 {
-	struct waiting wait = {0};
+	struct waiting wait = { 0 };
 	struct berth_attr attr;
 	int err;
 
@@ -102,7 +102,7 @@ static int step(struct walk *w, const char *name, bool last, bool follow)
 		return 0;
 	}
 	err = sync_wait(w->b, &wait,
-			berth_start_lookup(w->b, &w->stack[w->top], name, sync_done, &wait));
+	                berth_start_lookup(w->b, &w->stack[w->top], name, sync_done, &wait));
 	if (err)
 		return err;
 	attr = wait.reply.attr;
@@ -120,7 +120,8 @@ static int step(struct walk *w, const char *name, bool last, bool follow)
 	return 0;
 }
 
-/* Cut the first component off todo. False: nothing but slashes was left. *last: nothing but slashes follows. */
+/* Cut the first component off todo. False: nothing but slashes was left. *last: nothing but slashes
+ * follows. */
 static bool next_name(struct walk *w, char name[256], bool *last, int *err)
 {
 	const char *p = w->todo + strspn(w->todo, "/"), *rest;
@@ -146,7 +147,7 @@ static bool next_name(struct walk *w, char name[256], bool *last, int *err)
 
 /* Walk @path; with @parent stop before the last component and leave it in w->last. */
 static int walk(struct walk *w, struct berth *b, const struct berth_fh *at, const char *path,
-		bool follow, bool parent)
+                bool follow, bool parent)
 {
 	char name[256];
 	bool last;
@@ -182,7 +183,7 @@ static int walk(struct walk *w, struct berth *b, const struct berth_fh *at, cons
 
 /* Work on the directory and last name of @path; struct walk is large, so it is on the heap. */
 static int walk_parent(struct berth *b, const struct berth_fh *at, const char *path,
-		       struct berth_fh *dir, char name[256])
+                       struct berth_fh *dir, char name[256])
 {
 	struct walk *w = malloc(sizeof(*w));
 	int err;
@@ -198,7 +199,8 @@ static int walk_parent(struct berth *b, const struct berth_fh *at, const char *p
 	return err;
 }
 
-/* --- looking ------------------------------------------------------------------------------------------ */
+/* --- looking
+ * ------------------------------------------------------------------------------------------ */
 
 void berth_root(const struct berth *b, struct berth_fh *out)
 {
@@ -206,7 +208,7 @@ void berth_root(const struct berth *b, struct berth_fh *out)
 }
 
 int berth_lookup(struct berth *b, const struct berth_fh *at, const char *path, int flags,
-		 struct berth_fh *fh, struct berth_attr *attr)
+                 struct berth_fh *fh, struct berth_attr *attr)
 {
 	struct walk *w = malloc(sizeof(*w));
 	int err;
@@ -225,13 +227,13 @@ int berth_lookup(struct berth *b, const struct berth_fh *at, const char *path, i
 }
 
 int berth_stat(struct berth *b, const struct berth_fh *at, const char *path, int flags,
-	       struct berth_attr *attr)
+               struct berth_attr *attr)
 {
 	return berth_lookup(b, at, path, flags, NULL, attr);
 }
 
 ssize_t berth_readlink(struct berth *b, const struct berth_fh *at, const char *path, char *buf,
-		       size_t size)
+                       size_t size)
 {
 	char target[BERTH_PATH_MAX + 1];
 	struct berth_attr attr;
@@ -252,9 +254,9 @@ ssize_t berth_readlink(struct berth *b, const struct berth_fh *at, const char *p
 }
 
 int berth_access(struct berth *b, const struct berth_fh *at, const char *path, uint32_t access,
-		 uint32_t *granted)
+                 uint32_t *granted)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct berth_fh fh;
 	int err = berth_lookup(b, at, path, 0, &fh, NULL);
 
@@ -266,9 +268,9 @@ int berth_access(struct berth *b, const struct berth_fh *at, const char *path, u
 }
 
 int berth_statfs(struct berth *b, const struct berth_fh *at, const char *path,
-		 struct berth_statfs *out)
+                 struct berth_statfs *out)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct berth_fh fh;
 	int err = berth_lookup(b, at, path, 0, &fh, NULL);
 
@@ -281,7 +283,7 @@ int berth_statfs(struct berth *b, const struct berth_fh *at, const char *path,
 
 int berth_ping(struct berth *b, uint64_t *nsec)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct timespec from, to;
 	int err;
 
@@ -290,7 +292,7 @@ int berth_ping(struct berth *b, uint64_t *nsec)
 	clock_gettime(CLOCK_MONOTONIC, &to);
 	if (!err && nsec)
 		*nsec = (uint64_t)((to.tv_sec - from.tv_sec) * 1000000000L + to.tv_nsec -
-				   from.tv_nsec);
+		                   from.tv_nsec);
 	return err;
 }
 
@@ -326,16 +328,16 @@ static void visit_entries(void *arg, int err, const struct berth_reply *r)
 }
 
 int berth_readdir(struct berth *b, const struct berth_fh *dir, bool plus,
-		  int (*fn)(void *arg, const struct berth_dirent *e), void *arg)
+                  int (*fn)(void *arg, const struct berth_dirent *e), void *arg)
 {
-	struct visit v = {.fn = fn, .arg = arg};
+	struct visit v = { .fn = fn, .arg = arg };
 
 	while (!v.eof && !v.stop) {
 		int err;
 
 		v.answered = false;
 		err = berth_start_readdir(b, dir, v.cookie, v.verf, plus, b->dtpref, visit_entries,
-					  &v);
+		                          &v);
 		while (!err && !v.answered) {
 			int n = berth_wait(b, -1);
 
@@ -349,12 +351,13 @@ int berth_readdir(struct berth *b, const struct berth_fh *dir, bool plus,
 	return v.stop;
 }
 
-/* --- changing --------------------------------------------------------------------------------------------- */
+/* --- changing
+ * --------------------------------------------------------------------------------------------- */
 
 int berth_setattr(struct berth *b, const struct berth_fh *at, const char *path, int flags,
-		  const struct berth_set *set)
+                  const struct berth_set *set)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct berth_fh fh;
 	int err = berth_lookup(b, at, path, flags, &fh, NULL);
 
@@ -363,16 +366,16 @@ int berth_setattr(struct berth *b, const struct berth_fh *at, const char *path, 
 
 int berth_truncate(struct berth *b, const struct berth_fh *at, const char *path, uint64_t size)
 {
-	struct berth_set set = {.set = BERTH_SET_SIZE, .size = size};
+	struct berth_set set = { .set = BERTH_SET_SIZE, .size = size };
 
 	return berth_setattr(b, at, path, 0, &set);
 }
 
 /* What CREATE and its kin answered: the handle is optional there. */
 static int made(struct berth *b, const struct waiting *w, const struct berth_fh *dir,
-		const char *name, struct berth_fh *fh)
+                const char *name, struct berth_fh *fh)
 {
-	struct waiting l = {0};
+	struct waiting l = { 0 };
 	int err;
 
 	if (!fh)
@@ -388,10 +391,10 @@ static int made(struct berth *b, const struct waiting *w, const struct berth_fh 
 }
 
 int berth_mkdir(struct berth *b, const struct berth_fh *at, const char *path, uint32_t mode,
-		struct berth_fh *fh)
+                struct berth_fh *fh)
 {
-	struct berth_set set = {.set = BERTH_SET_MODE, .mode = mode};
-	struct waiting w = {0};
+	struct berth_set set = { .set = BERTH_SET_MODE, .mode = mode };
+	struct waiting w = { 0 };
 	struct berth_fh dir;
 	char name[256];
 	int err = walk_parent(b, at, path, &dir, name);
@@ -402,40 +405,40 @@ int berth_mkdir(struct berth *b, const struct berth_fh *at, const char *path, ui
 }
 
 int berth_symlink(struct berth *b, const struct berth_fh *at, const char *path, const char *target,
-		  struct berth_fh *fh)
+                  struct berth_fh *fh)
 {
-	struct berth_set set = {.set = BERTH_SET_MODE, .mode = 0777};
-	struct waiting w = {0};
-	struct berth_fh dir;
-	char name[256];
-	int err = walk_parent(b, at, path, &dir, name);
-
-	if (!err)
-		err = sync_wait(
-			b, &w, berth_start_symlink(b, &dir, name, target, &set, sync_done, &w));
-	return err ? err : made(b, &w, &dir, name, fh);
-}
-
-int berth_mknod(struct berth *b, const struct berth_fh *at, const char *path, enum berth_type type,
-		uint32_t mode, uint32_t major, uint32_t minor, struct berth_fh *fh)
-{
-	struct berth_set set = {.set = BERTH_SET_MODE, .mode = mode};
-	struct waiting w = {0};
+	struct berth_set set = { .set = BERTH_SET_MODE, .mode = 0777 };
+	struct waiting w = { 0 };
 	struct berth_fh dir;
 	char name[256];
 	int err = walk_parent(b, at, path, &dir, name);
 
 	if (!err)
 		err = sync_wait(b, &w,
-				berth_start_mknod(b, &dir, name, type, major, minor, &set,
-						  sync_done, &w));
+		                berth_start_symlink(b, &dir, name, target, &set, sync_done, &w));
+	return err ? err : made(b, &w, &dir, name, fh);
+}
+
+int berth_mknod(struct berth *b, const struct berth_fh *at, const char *path, enum berth_type type,
+                uint32_t mode, uint32_t major, uint32_t minor, struct berth_fh *fh)
+{
+	struct berth_set set = { .set = BERTH_SET_MODE, .mode = mode };
+	struct waiting w = { 0 };
+	struct berth_fh dir;
+	char name[256];
+	int err = walk_parent(b, at, path, &dir, name);
+
+	if (!err)
+		err = sync_wait(
+			b, &w,
+			berth_start_mknod(b, &dir, name, type, major, minor, &set, sync_done, &w));
 	return err ? err : made(b, &w, &dir, name, fh);
 }
 
 int berth_link(struct berth *b, const struct berth_fh *obj, const struct berth_fh *at,
-	       const char *path)
+               const char *path)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct berth_fh dir;
 	char name[256];
 	int err = walk_parent(b, at, path, &dir, name);
@@ -445,7 +448,7 @@ int berth_link(struct berth *b, const struct berth_fh *obj, const struct berth_f
 
 int berth_unlink(struct berth *b, const struct berth_fh *at, const char *path)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct berth_fh dir;
 	char name[256];
 	int err = walk_parent(b, at, path, &dir, name);
@@ -455,7 +458,7 @@ int berth_unlink(struct berth *b, const struct berth_fh *at, const char *path)
 
 int berth_rmdir(struct berth *b, const struct berth_fh *at, const char *path)
 {
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	struct berth_fh dir;
 	char name[256];
 	int err = walk_parent(b, at, path, &dir, name);
@@ -464,55 +467,56 @@ int berth_rmdir(struct berth *b, const struct berth_fh *at, const char *path)
 }
 
 int berth_rename(struct berth *b, const struct berth_fh *at, const char *path,
-		 const struct berth_fh *to_at, const char *to)
+                 const struct berth_fh *to_at, const char *to)
 {
 	struct berth_fh from_dir, to_dir;
 	char from_name[256], to_name[256];
-	struct waiting w = {0};
+	struct waiting w = { 0 };
 	int err = walk_parent(b, at, path, &from_dir, from_name);
 
 	if (!err)
 		err = walk_parent(b, to_at, to, &to_dir, to_name);
-	return err ? err :
-		     sync_wait(b, &w,
-			       berth_start_rename(b, &from_dir, from_name, &to_dir, to_name,
-						  sync_done, &w));
+	return err ? err
+	           : sync_wait(b, &w,
+	                       berth_start_rename(b, &from_dir, from_name, &to_dir, to_name,
+	                                          sync_done, &w));
 }
 
-/* --- open -------------------------------------------------------------------------------------------------- */
+/* --- open
+ * --------------------------------------------------------------------------------------------------
+ */
 
-/* O_EXCL: a verifier of ours makes the create safe to repeat; attributes follow in a second call, because the
- * server keeps the verifier in their place (RFC 1813, 3.3.8). */
+/* O_EXCL: a verifier of ours makes the create safe to repeat; attributes follow in a second call,
+ * because the server keeps the verifier in their place (RFC 1813, 3.3.8). */
 static int create_exclusive(struct berth *b, const struct berth_fh *dir, const char *name,
-			    uint32_t mode, struct berth_fh *fh)
+                            uint32_t mode, struct berth_fh *fh)
 {
-	struct timespec now = {.tv_nsec = UTIME_NOW};
-	struct berth_set set = {.set = BERTH_SET_MODE | BERTH_SET_ATIME | BERTH_SET_MTIME,
-				.mode = mode,
-				.atime = now,
-				.mtime = now};
-	struct waiting w = {0}, s = {0};
+	struct timespec now = { .tv_nsec = UTIME_NOW };
+	struct berth_set set = { .set = BERTH_SET_MODE | BERTH_SET_ATIME | BERTH_SET_MTIME,
+		                 .mode = mode,
+		                 .atime = now,
+		                 .mtime = now };
+	struct waiting w = { 0 }, s = { 0 };
 	uint64_t verf[1];
 	int err;
 
 	if (getentropy(verf, sizeof(verf)))
 		return -errno;
 	err = sync_wait(b, &w,
-			berth_start_create(b, dir, name, BERTH_EXCLUSIVE, NULL,
-					   (const uint8_t *)verf, sync_done, &w));
+	                berth_start_create(b, dir, name, BERTH_EXCLUSIVE, NULL,
+	                                   (const uint8_t *)verf, sync_done, &w));
 	if (!err)
 		err = made(b, &w, dir, name, fh);
 	return err ? err : sync_wait(b, &s, berth_start_setattr(b, fh, &set, sync_done, &s));
 }
 
-static int create_plain(struct berth *b, const struct berth_fh *dir, const char *name, uint32_t mode,
-			struct berth_fh *fh, struct berth_attr *attr)
+static int create_plain(struct berth *b, const struct berth_fh *dir, const char *name,
+                        uint32_t mode, struct berth_fh *fh, struct berth_attr *attr)
 {
-	struct berth_set set = {.set = BERTH_SET_MODE, .mode = mode};
-	struct waiting w = {0};
-	int err = sync_wait(b, &w,
-			    berth_start_create(b, dir, name, BERTH_GUARDED, &set, NULL, sync_done,
-					       &w));
+	struct berth_set set = { .set = BERTH_SET_MODE, .mode = mode };
+	struct waiting w = { 0 };
+	int err = sync_wait(
+		b, &w, berth_start_create(b, dir, name, BERTH_GUARDED, &set, NULL, sync_done, &w));
 
 	if (!err)
 		err = made(b, &w, dir, name, fh);
@@ -523,10 +527,10 @@ static int create_plain(struct berth *b, const struct berth_fh *dir, const char 
 	return err;
 }
 
-/* Find or make what O_CREAT names. An existing file keeps its mode, so it is looked for first; somebody else may make it
- * in between: then look again. */
+/* Find or make what O_CREAT names. An existing file keeps its mode, so it is looked for first;
+ * somebody else may make it in between: then look again. */
 static int find_or_create(struct berth *b, const struct berth_fh *at, const char *path, int flags,
-			  uint32_t mode, struct berth_fh *fh, struct berth_attr *attr)
+                          uint32_t mode, struct berth_fh *fh, struct berth_attr *attr)
 {
 	int lookup = flags & O_NOFOLLOW ? BERTH_NOFOLLOW : 0;
 	struct berth_fh dir;
@@ -546,11 +550,11 @@ static int find_or_create(struct berth *b, const struct berth_fh *at, const char
 	return -ENOENT; /* a link to nowhere */
 }
 
-int berth_open(struct berth *b, const struct berth_fh *at, const char *path, int flags, uint32_t mode,
-	       struct berth_file **out)
+int berth_open(struct berth *b, const struct berth_fh *at, const char *path, int flags,
+               uint32_t mode, struct berth_file **out)
 {
-	struct berth_set cut = {.set = BERTH_SET_SIZE};
-	struct berth_attr attr = {.type = BERTH_REG};
+	struct berth_set cut = { .set = BERTH_SET_SIZE };
+	struct berth_attr attr = { .type = BERTH_REG };
 	struct berth_fh fh, dir;
 	char name[256];
 	int err;
@@ -562,14 +566,15 @@ int berth_open(struct berth *b, const struct berth_fh *at, const char *path, int
 	} else if (flags & O_CREAT) {
 		err = find_or_create(b, at, path, flags, mode, &fh, &attr);
 	} else {
-		err = berth_lookup(b, at, path, flags & O_NOFOLLOW ? BERTH_NOFOLLOW : 0, &fh, &attr);
+		err = berth_lookup(b, at, path, flags & O_NOFOLLOW ? BERTH_NOFOLLOW : 0, &fh,
+		                   &attr);
 	}
 	if (err)
 		return err;
 	if (attr.type != BERTH_REG)
 		return attr.type == BERTH_DIR ? -EISDIR : attr.type == BERTH_LNK ? -ELOOP : -EINVAL;
 	if ((flags & O_TRUNC) && attr.size) {
-		struct waiting w = {0};
+		struct waiting w = { 0 };
 
 		err = sync_wait(b, &w, berth_start_setattr(b, &fh, &cut, sync_done, &w));
 		if (err)

@@ -7,8 +7,8 @@
  *       answer the server's duplicate cache would repeat.
  *   S3  Callbacks run with the session in order: never out of the transport's own callbacks, where
  *       answers are only decoded and the operation moved to the finished list.
- *   S4  The clock of an outage starts when the connection is found dead and stops at the first answer, not
- *       at the first connection: a server that dies of a request is not tried for ever.
+ *   S4  The clock of an outage starts when the connection is found dead and stops at the first
+ * answer, not at the first connection: a server that dies of a request is not tried for ever.
  */
 #include <errno.h>
 #include <poll.h>
@@ -27,7 +27,7 @@
 
 #define BACKOFF_MIN 20   /* ms */
 #define BACKOFF_MAX 2000 /* ms */
-#define TRIES_MAX   32   /* times that one operation is sent: a connection that it broke each time */
+#define TRIES_MAX   32 /* times that one operation is sent: a connection that it broke each time */
 #define DELAY_MAX   5000 /* ms between tries after NFS3ERR_JUKEBOX */
 
 uint64_t now_ms(void)
@@ -53,7 +53,8 @@ static void say(struct berth *b, int priority, const char *fmt, ...)
 	b->log(b->log_arg, priority, text);
 }
 
-/* --- operations ----------------------------------------------------------------------------------- */
+/* --- operations
+ * ----------------------------------------------------------------------------------- */
 
 void op_free(struct op *op)
 {
@@ -161,8 +162,9 @@ static int send_one(struct berth *b, struct op *op, uint64_t now)
 	req->nin = op->in.iov_base ? 1 : 0;
 	req->max_results = op->max_results;
 	req->done = answered;
-	x = tp_req_begin(b->c, req, op->prog, op->prog == NFS3_PROGRAM ? NFS3_VERSION : MOUNT3_VERSION,
-			 op->proc, &b->cred, op->args_len);
+	x = tp_req_begin(b->c, req, op->prog,
+	                 op->prog == NFS3_PROGRAM ? NFS3_VERSION : MOUNT3_VERSION, op->proc,
+	                 &b->cred, op->args_len);
 	if (!x)
 		return -ENOMEM;
 	if (op->args_len && !XDR_PUTBYTES(x, (char *)op->args, (u_int)op->args_len)) {
@@ -219,11 +221,12 @@ void op_start(struct op *op)
 		flush(b);
 }
 
-/* --- connection -------------------------------------------------------------------------------------- */
+/* --- connection
+ * -------------------------------------------------------------------------------------- */
 
 static void watch(struct berth *b, int fd)
 {
-	struct epoll_event ev = {.events = EPOLLIN};
+	struct epoll_event ev = { .events = EPOLLIN };
 
 	if (b->watched >= 0)
 		epoll_ctl(b->epfd, EPOLL_CTL_DEL, b->watched, NULL);
@@ -334,7 +337,8 @@ static void look_at_clock(struct berth *b)
 		snprintf(b->why.text, sizeof(b->why.text), "no answer to the connection request");
 		lost(b, now);
 	} else if (b->up && oldest && now >= oldest->sent_at + b->timeout_ms) {
-		snprintf(b->why.text, sizeof(b->why.text), "no answer for %u s", b->timeout_ms / 1000);
+		snprintf(b->why.text, sizeof(b->why.text), "no answer for %u s",
+		         b->timeout_ms / 1000);
 		lost(b, now);
 	}
 	if (b->outage_since && !b->up && now - b->outage_since >= b->reconnect_ms &&
@@ -386,7 +390,8 @@ static int call_back(struct berth *b)
 	return n;
 }
 
-/* --- event loop --------------------------------------------------------------------------------------- */
+/* --- event loop
+ * --------------------------------------------------------------------------------------- */
 
 int berth_fd(const struct berth *b)
 {
@@ -466,7 +471,7 @@ int berth_wait_any(struct berth *const *b, unsigned n, int timeout_ms)
 				now = true;
 			else if (t >= 0 && (sleep < 0 || t < sleep))
 				sleep = t;
-			fds[i] = (struct pollfd){.fd = b[i]->epfd, .events = POLLIN};
+			fds[i] = (struct pollfd){ .fd = b[i]->epfd, .events = POLLIN };
 		}
 		if (made)
 			return made;
@@ -530,7 +535,8 @@ int sync_wait(struct berth *b, struct waiting *w, int started)
 	return w->err;
 }
 
-/* --- sessions ---------------------------------------------------------------------------------------------- */
+/* --- sessions
+ * ---------------------------------------------------------------------------------------------- */
 
 int berth_register(struct berth *b, void *base, size_t len, struct berth_mr **out)
 {
@@ -564,9 +570,9 @@ void berth_unregister(struct berth *b, struct berth_mr *mr)
 }
 
 void berth_set_cred(struct berth *b, uint32_t uid, uint32_t gid, unsigned ngids,
-		    const uint32_t *gids)
+                    const uint32_t *gids)
 {
-	b->cred = (struct tp_cred){.flavor = AUTH_SYS, .uid = uid, .gid = gid};
+	b->cred = (struct tp_cred){ .flavor = AUTH_SYS, .uid = uid, .gid = gid };
 	for (unsigned i = 0; i < ngids && i < BERTH_GIDS_MAX; i++)
 		b->cred.gids[b->cred.ngids++] = gids[i];
 }
@@ -605,18 +611,17 @@ static void set_up(struct berth *b, const struct berth_opts *o)
 		b->cred.gid = u->gid;
 	b->connect_ms = or_else(o->connect_ms, 10000);
 	b->timeout_ms = or_else(u->has_timeout ? u->timeout_ms : o->timeout_ms, 30000);
-	b->reconnect_ms =
-		u->has_reconnect ? u->reconnect_ms : or_else(o->reconnect_ms, 60000);
+	b->reconnect_ms = u->has_reconnect ? u->reconnect_ms : or_else(o->reconnect_ms, 60000);
 	b->log = o->log;
 	b->log_arg = o->log_arg;
-	b->fab = (struct tp_fabric_opts){.name = "client",
-					 .provider = u->provider,
-					 .fabric = u->fabric,
-					 .domain = u->domain,
-					 .node = u->host,
-					 .service = u->port,
-					 .credits = u->credits,
-					 .inline_size = u->inline_size};
+	b->fab = (struct tp_fabric_opts){ .name = "client",
+		                          .provider = u->provider,
+		                          .fabric = u->fabric,
+		                          .domain = u->domain,
+		                          .node = u->host,
+		                          .service = u->port,
+		                          .credits = u->credits,
+		                          .inline_size = u->inline_size };
 }
 
 static struct berth *session_new(struct berth_url *url, const struct berth_opts *opts)
@@ -646,7 +651,8 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 	return b;
 }
 
-/* One attempt at the first connection. -EINVAL and the like from opening are final, the rest may be tried again. */
+/* One attempt at the first connection. -EINVAL and the like from opening are final, the rest may be
+ * tried again. */
 static int try_first(struct berth *b, bool *final)
 {
 	uint64_t end = now_ms() + b->connect_ms;
@@ -659,8 +665,9 @@ static int try_first(struct berth *b, bool *final)
 
 		if (now >= end) {
 			snprintf(b->why.text, sizeof(b->why.text),
-				 "%s: no answer for %u s; does berthd run there, with this provider?",
-				 b->url->host ? b->url->host : b->url->port, b->connect_ms / 1000);
+			         "%s: no answer for %u s; does berthd run there, with this "
+			         "provider?",
+			         b->url->host ? b->url->host : b->url->port, b->connect_ms / 1000);
 			return -ETIMEDOUT;
 		}
 		err = tp_client_wait(b->c, (int)(end - now));
@@ -753,8 +760,8 @@ int berth_resolve(const struct berth *b, const char *url, char **path, struct be
 	    strcmp(u->port, b->url->port) || !rest) {
 		if (why)
 			snprintf(why->text, sizeof(why->text),
-				 "%s is not in the same export (%s of %s): copy and remove instead",
-				 url, b->export_path, mine);
+			         "%s is not in the same export (%s of %s): copy and remove instead",
+			         url, b->export_path, mine);
 		err = -EXDEV;
 	} else {
 		*path = strdup(rest);
@@ -765,7 +772,7 @@ int berth_resolve(const struct berth *b, const char *url, char **path, struct be
 }
 
 int berth_connect(const char *url, const struct berth_opts *opts, struct berth **out,
-		  struct berth_error *why)
+                  struct berth_error *why)
 {
 	struct berth_error unheard;
 	struct berth_url *u;
@@ -786,7 +793,7 @@ int berth_connect(const char *url, const struct berth_opts *opts, struct berth *
 	err = first_connection(b, opts ? opts->patience_ms : 0);
 	if (err)
 		snprintf(why->text, sizeof(why->text), "%s",
-			 b->why.text[0] ? b->why.text : strerror(-err));
+		         b->why.text[0] ? b->why.text : strerror(-err));
 	else
 		err = mount_export(b, why);
 	if (err) {

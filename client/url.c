@@ -15,11 +15,10 @@
 #define PREFIX       "berth+"
 #define DEFAULT_PORT "20049"
 
-static const char *const providers[] = {"tcp", "shm", "verbs", "efa", "psm3",
-					"opx", "cxi", "ucx",   "net", "sockets"};
+static const char *const providers[] = { "tcp", "shm", "verbs", "efa", "psm3",
+	                                 "opx", "cxi", "ucx",   "net", "sockets" };
 
-static int bad(struct berth_error *why, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+static int bad(struct berth_error *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static int bad(struct berth_error *why, const char *fmt, ...)
 {
 	va_list ap;
@@ -59,7 +58,7 @@ static int unescape(const char *s, size_t len, char **out, struct berth_error *w
 		if (hi < 0 || lo < 0 || (!hi && !lo)) {
 			free(buf);
 			return bad(why, "'%.*s' is no escaped byte: write %%25 for a percent sign",
-				   (int)(len - i < 3 ? len - i : 3), s + i);
+			           (int)(len - i < 3 ? len - i : 3), s + i);
 		}
 		*w++ = (char)(hi << 4 | lo);
 		i += 2;
@@ -70,7 +69,7 @@ static int unescape(const char *s, size_t len, char **out, struct berth_error *w
 }
 
 static int number(const char *key, const char *text, uint32_t max, uint32_t *out,
-		  struct berth_error *why)
+                  struct berth_error *why)
 {
 	unsigned long long v;
 	char *end;
@@ -78,7 +77,8 @@ static int number(const char *key, const char *text, uint32_t max, uint32_t *out
 	errno = 0;
 	v = strtoull(text, &end, 10);
 	if (*text < '0' || *text > '9' || *end || errno || v > max)
-		return bad(why, "URL option %s=%s: a number from 0 to %u is wanted", key, text, max);
+		return bad(why, "URL option %s=%s: a number from 0 to %u is wanted", key, text,
+		           max);
 	*out = (uint32_t)v;
 	return 0;
 }
@@ -122,9 +122,9 @@ static int one_option(struct berth_url *u, const char *key, char **value, struct
 		return 0;
 	}
 	return bad(why,
-		   "unknown URL option '%s': known are uid, gid, domain, fabric, credits, inline, "
-		   "timeout, reconnect",
-		   key);
+	           "unknown URL option '%s': known are uid, gid, domain, fabric, credits, inline, "
+	           "timeout, reconnect",
+	           key);
 }
 
 static int parse_query(struct berth_url *u, const char *q, struct berth_error *why)
@@ -137,7 +137,7 @@ static int parse_query(struct berth_url *u, const char *q, struct berth_error *w
 
 		if (!eq)
 			return bad(why, "URL option '%.*s' has no value: write %.*s=...", (int)len,
-				   q, (int)len, q);
+			           q, (int)len, q);
 		err = unescape(q, (size_t)(eq - q), &key, why);
 		if (!err)
 			err = unescape(eq + 1, len - (size_t)(eq + 1 - q), &value, why);
@@ -176,9 +176,10 @@ static int parse_authority(struct berth_url *u, const char *s, size_t len, struc
 	if (len && *s == '[') {
 		close = memchr(s, ']', len);
 		if (!close || (close + 1 < end && close[1] != ':'))
-			return bad(why,
-				   "'%.*s' is no address: an IPv6 one is written [2001:db8::1]:20049",
-				   (int)len, s);
+			return bad(
+				why,
+				"'%.*s' is no address: an IPv6 one is written [2001:db8::1]:20049",
+				(int)len, s);
 		host = s + 1;
 		host_len = (size_t)(close - host);
 		port = close + 1 < end ? close + 2 : NULL;
@@ -189,7 +190,7 @@ static int parse_authority(struct berth_url *u, const char *s, size_t len, struc
 			port = close + 1;
 			if (memchr(port, ':', (size_t)(end - port)))
 				return bad(why, "'%.*s': put an IPv6 address in brackets: [%.*s]",
-					   (int)len, s, (int)len, s);
+				           (int)len, s, (int)len, s);
 		}
 	}
 	if (!host_len)
@@ -208,8 +209,10 @@ static int parse_provider(struct berth_url *u, const char *s, size_t len, struct
 			memcpy(u->provider, s, len);
 			return 0;
 		}
-	return bad(why, "unknown provider '%.*s' in the URL: berth+tcp://, berth+shm:// or berth+verbs://",
-		   (int)len, s);
+	return bad(
+		why,
+		"unknown provider '%.*s' in the URL: berth+tcp://, berth+shm:// or berth+verbs://",
+		(int)len, s);
 }
 
 static int parse(struct berth_url *u, const char *s, struct berth_error *why)
@@ -246,8 +249,7 @@ bool berth_is_url(const char *s)
 {
 	const char *sep = strstr(s, "://");
 
-	return !strncmp(s, PREFIX, strlen(PREFIX)) && sep &&
-	       !memchr(s, '/', (size_t)(sep - s));
+	return !strncmp(s, PREFIX, strlen(PREFIX)) && sep && !memchr(s, '/', (size_t)(sep - s));
 }
 
 void berth_url_free(struct berth_url *u)

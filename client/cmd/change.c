@@ -13,15 +13,15 @@
 #include "client/cmd/cmd.h"
 
 static int each(struct cmd *c, int argc, char **argv, int from,
-		int (*fn)(const struct place *p, void *arg), void *arg)
+                int (*fn)(const struct place *p, void *arg), void *arg)
 {
-	struct sessions s = {0};
+	struct sessions s = { 0 };
 	int code = EXIT_OK;
 
 	if (from >= argc)
 		return usage_error(c, "which URL?");
 	for (int i = from; i < argc; i++) {
-		struct place p = {0};
+		struct place p = { 0 };
 
 		if (place_remote(&s, c, argv[i], &p) || fn(&p, arg))
 			code = EXIT_SOME;
@@ -39,7 +39,8 @@ static mode_t get_umask(void)
 	return m;
 }
 
-/* --- rm ------------------------------------------------------------------------------------------- */
+/* --- rm
+ * ------------------------------------------------------------------------------------------- */
 
 #define RM_WINDOW 64 /* removals in flight */
 
@@ -54,7 +55,7 @@ struct names {
 		char *name;
 		bool is_dir;
 		struct berth_fh fh;
-	} *e;
+	} * e;
 	size_t n, room;
 };
 
@@ -97,7 +98,7 @@ static void removed(void *arg, int err, const struct berth_reply *r)
 }
 
 static void start_removal(struct rm *rm, struct berth *b, const struct berth_fh *dir,
-			  const char *name, const char *shown)
+                          const char *name, const char *shown)
 {
 	struct removal *m = malloc(sizeof(*m));
 	int err = -ENOMEM;
@@ -123,7 +124,7 @@ static void start_removal(struct rm *rm, struct berth *b, const struct berth_fh 
 static void rm_tree(struct rm *rm, struct berth *b, const struct berth_fh *dir, const char *shown);
 
 static void rm_subdir(struct rm *rm, struct berth *b, const struct berth_fh *dir, const char *name,
-		      const char *shown)
+                      const char *shown)
 {
 	struct berth_attr attr;
 	struct berth_fh fh;
@@ -146,7 +147,7 @@ static void rm_subdir(struct rm *rm, struct berth *b, const struct berth_fh *dir
 /* Everything in @dir; the directory itself is the caller's. */
 static void rm_tree(struct rm *rm, struct berth *b, const struct berth_fh *dir, const char *shown)
 {
-	struct names l = {0};
+	struct names l = { 0 };
 	int err = berth_readdir(b, dir, true, take_name, &l);
 
 	if (err) {
@@ -196,10 +197,10 @@ static int rm_one(const struct place *p, void *arg)
 
 int cmd_rm(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"recursive", no_argument, NULL, 'r'},
-					      {"force", no_argument, NULL, 'f'},
-					      {0}};
-	struct rm rm = {0};
+	static const struct option longs[] = { { "recursive", no_argument, NULL, 'r' },
+		                               { "force", no_argument, NULL, 'f' },
+		                               { 0 } };
+	struct rm rm = { 0 };
 	int opt;
 
 	while ((opt = next_option(c, argc, argv, "rRf", longs)) != -1) {
@@ -211,7 +212,8 @@ int cmd_rm(struct cmd *c, int argc, char **argv)
 	return each(c, argc, argv, optind, rm_one, &rm);
 }
 
-/* --- mkdir, rmdir ------------------------------------------------------------------------------------ */
+/* --- mkdir, rmdir
+ * ------------------------------------------------------------------------------------ */
 
 struct mkdir_opts {
 	bool parents;
@@ -241,8 +243,8 @@ static int make_parents(struct berth *b, char *path, uint32_t mode)
 static int mkdir_one(const struct place *p, void *arg)
 {
 	const struct mkdir_opts *o = arg;
-	int err = o->parents ? make_parents(p->b, p->path, o->mode) :
-			       berth_mkdir(p->b, NULL, p->path, o->mode, NULL);
+	int err = o->parents ? make_parents(p->b, p->path, o->mode)
+	                     : berth_mkdir(p->b, NULL, p->path, o->mode, NULL);
 
 	if (err)
 		complain_errno(err, "cannot make directory", p->text);
@@ -251,10 +253,10 @@ static int mkdir_one(const struct place *p, void *arg)
 
 int cmd_mkdir(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"parents", no_argument, NULL, 'p'},
-					      {"mode", required_argument, NULL, 'm'},
-					      {0}};
-	struct mkdir_opts o = {.mode = 0777 & ~get_umask()};
+	static const struct option longs[] = { { "parents", no_argument, NULL, 'p' },
+		                               { "mode", required_argument, NULL, 'm' },
+		                               { 0 } };
+	struct mkdir_opts o = { .mode = 0777 & ~get_umask() };
 	int opt;
 
 	while ((opt = next_option(c, argc, argv, "pm:", longs)) != -1) {
@@ -286,7 +288,9 @@ int cmd_rmdir(struct cmd *c, int argc, char **argv)
 	return each(c, argc, argv, optind, rmdir_one, NULL);
 }
 
-/* --- mv -------------------------------------------------------------------------------------------------- */
+/* --- mv
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static bool is_dir(const struct place *p)
 {
@@ -296,17 +300,17 @@ static bool is_dir(const struct place *p)
 }
 
 static int mv_one(struct sessions *s, const struct cmd *c, const char *operand,
-		  const struct place *to, bool into)
+                  const struct place *to, bool into)
 {
-	struct place from = {0};
+	struct place from = { 0 };
 	char *target = NULL;
 	int err = place_remote(s, c, operand, &from);
 
 	if (err)
 		return err;
 	if (from.b != to->b) {
-		complain("%s and %s are in different exports: berth cp -rp, then berth rm -r", operand,
-			 to->text);
+		complain("%s and %s are in different exports: berth cp -rp, then berth rm -r",
+		         operand, to->text);
 		place_close(&from);
 		return -EXDEV;
 	}
@@ -321,8 +325,8 @@ static int mv_one(struct sessions *s, const struct cmd *c, const char *operand,
 
 int cmd_mv(struct cmd *c, int argc, char **argv)
 {
-	struct sessions s = {0};
-	struct place to = {0};
+	struct sessions s = { 0 };
+	struct place to = { 0 };
 	int opt, code = EXIT_OK;
 	bool into;
 
@@ -347,12 +351,14 @@ int cmd_mv(struct cmd *c, int argc, char **argv)
 	return code;
 }
 
-/* --- ln ------------------------------------------------------------------------------------------------------ */
+/* --- ln
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static int link_one(struct sessions *s, const struct cmd *c, const char *target, bool symbolic,
-		    const struct place *at)
+                    const struct place *at)
 {
-	struct place obj = {0};
+	struct place obj = { 0 };
 	struct berth_fh fh;
 	char *path = is_dir(at) ? join(at->path, base_name(target)) : strdup(at->path);
 	int err = path ? 0 : -ENOMEM;
@@ -380,9 +386,9 @@ out:
 
 int cmd_ln(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"symbolic", no_argument, NULL, 's'}, {0}};
-	struct sessions s = {0};
-	struct place at = {0};
+	static const struct option longs[] = { { "symbolic", no_argument, NULL, 's' }, { 0 } };
+	struct sessions s = { 0 };
+	struct place at = { 0 };
 	bool symbolic = false;
 	int opt, err;
 
@@ -401,11 +407,13 @@ int cmd_ln(struct cmd *c, int argc, char **argv)
 	return err ? EXIT_SOME : EXIT_OK;
 }
 
-/* --- attributes ----------------------------------------------------------------------------------------------- */
+/* --- attributes
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static int chmod_one(const struct place *p, void *arg)
 {
-	struct berth_set set = {.set = BERTH_SET_MODE};
+	struct berth_set set = { .set = BERTH_SET_MODE };
 	struct berth_attr a;
 	struct berth_fh fh;
 	int err = berth_lookup(p->b, NULL, p->path, 0, &fh, &a);
@@ -457,7 +465,7 @@ static int setattr_one(const struct place *p, void *arg)
 
 int cmd_chown(struct cmd *c, int argc, char **argv)
 {
-	struct berth_set set = {0};
+	struct berth_set set = { 0 };
 	const char *text, *colon;
 	size_t n;
 	int opt;
@@ -481,9 +489,10 @@ int cmd_chown(struct cmd *c, int argc, char **argv)
 
 static int touch_one(const struct place *p, void *arg)
 {
-	struct timespec now = {.tv_nsec = UTIME_NOW};
-	struct berth_set set = {
-		.set = BERTH_SET_ATIME | BERTH_SET_MTIME, .atime = now, .mtime = now};
+	struct timespec now = { .tv_nsec = UTIME_NOW };
+	struct berth_set set = { .set = BERTH_SET_ATIME | BERTH_SET_MTIME,
+		                 .atime = now,
+		                 .mtime = now };
 	struct berth_file *f;
 	int err = berth_setattr(p->b, NULL, p->path, 0, &set);
 
@@ -509,8 +518,8 @@ int cmd_touch(struct cmd *c, int argc, char **argv)
 
 int cmd_truncate(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"size", required_argument, NULL, 's'}, {0}};
-	struct berth_set set = {0};
+	static const struct option longs[] = { { "size", required_argument, NULL, 's' }, { 0 } };
+	struct berth_set set = { 0 };
 	int opt;
 
 	while ((opt = next_option(c, argc, argv, "s:", longs)) != -1) {

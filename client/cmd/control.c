@@ -27,8 +27,8 @@ static void default_socket(char *buf, size_t size)
 
 static int dial(const char *path)
 {
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	struct timeval patience = {.tv_sec = 10};
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct timeval patience = { .tv_sec = 10 };
 	int fd, err;
 
 	if (strlen(path) >= sizeof(un.sun_path))
@@ -60,7 +60,8 @@ static int ask(const char *path, const char *line, char **answer)
 		err = -errno;
 	while (!err) {
 		if (len + 1 >= room) {
-			char *more = room < ANSWER_MAX ? realloc(buf, room ? room * 2 : 65536) : NULL;
+			char *more =
+				room < ANSWER_MAX ? realloc(buf, room ? room * 2 : 65536) : NULL;
 
 			if (!more) {
 				err = -ENOMEM;
@@ -86,7 +87,8 @@ static int ask(const char *path, const char *line, char **answer)
 	return 0;
 }
 
-/* --- for people ------------------------------------------------------------------------------------- */
+/* --- for people
+ * ------------------------------------------------------------------------------------- */
 
 static void print_value(json_t *v)
 {
@@ -108,7 +110,8 @@ static void print_object(const char *title, json_t *o)
 	if (!json_is_object(o))
 		return;
 	printf("%s\n", title);
-	json_object_foreach (o, key, v) {
+	json_object_foreach(o, key, v)
+	{
 		char label[64];
 		size_t n;
 
@@ -142,12 +145,14 @@ static void print_calls(json_t *calls)
 	const char *transport, *name;
 	json_t *kind, *p;
 
-	json_object_foreach (calls, transport, kind) {
+	json_object_foreach(calls, transport, kind)
+	{
 		if (!json_object_size(kind))
 			continue;
 		printf("calls over %-20s %10s %8s %9s %9s %9s\n", transport, "count", "errors",
 		       "mean us", "50% <", "99% <");
-		json_object_foreach (kind, name, p) {
+		json_object_foreach(kind, name, p)
+		{
 			json_t *h = json_object_get(p, "latency_log2_ns");
 			json_int_t n = json_integer_value(json_object_get(p, "count"));
 
@@ -165,8 +170,8 @@ static void print_readably(json_t *o)
 	size_t i;
 
 	print_object("server", o);
-	json_array_foreach (list, i, l)
-		printf("  %-24s %s\n", "listens on", json_string_value(l) ? json_string_value(l) : "?");
+	json_array_foreach(list, i, l) printf("  %-24s %s\n", "listens on",
+	                                      json_string_value(l) ? json_string_value(l) : "?");
 	print_object("pool", json_object_get(o, "pool"));
 	print_object("counters", json_object_get(o, "counters"));
 	print_calls(json_object_get(o, "calls"));
@@ -184,8 +189,8 @@ int server_stat(struct cmd *c, bool json)
 		snprintf(path, sizeof(path), "%s", c->socket);
 	err = ask(path, "stat\n", &text);
 	if (err) {
-		complain("control socket %s: %s; is berthd running? (-s names another socket)", path,
-			 strerror(-err));
+		complain("control socket %s: %s; is berthd running? (-s names another socket)",
+		         path, strerror(-err));
 		return EXIT_SOME;
 	}
 	o = json_loads(text, 0, &bad);

@@ -3,12 +3,12 @@
  * cp.c - berth cp: trees to, from and between servers
  *
  * The main thread walks the source, makes directories and puts everything else into a queue. A few
- * workers, each with sessions of its own, take it out; each keeps many pieces of its file in flight (transfer.c).
- * When the queue is empty and all are done, hard links are made to the first copy of their file, and
- * directories get their final mode and times, the deepest first.
+ * workers, each with sessions of its own, take it out; each keeps many pieces of its file in flight
+ * (transfer.c). When the queue is empty and all are done, hard links are made to the first copy of
+ * their file, and directories get their final mode and times, the deepest first.
  *
- * An object is named by (directory, name): on a server by handle and name, here by path. The directory of an operand is
- * the start ("" and the export's root), its name then is a whole path.
+ * An object is named by (directory, name): on a server by handle and name, here by path. The
+ * directory of an operand is the start ("" and the export's root), its name then is a whole path.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -29,7 +29,7 @@
 #define WORKERS_MAX 32
 #define PATIENCE    60000 /* ms; the server was there just now */
 
-struct cdir { /* a directory on its two sides; lives until the end */
+struct cdir {                   /* a directory on its two sides; lives until the end */
 	SLIST_ENTRY(cdir) link; /* newest first: children before their parents */
 	const struct place *from;
 	char *src, *dst; /* paths as shown; local ones are used */
@@ -110,26 +110,26 @@ static void failure(struct cp *cp, int err, const char *what, const char *dir, c
 
 static void from_stat(const struct stat *st, struct berth_attr *a)
 {
-	*a = (struct berth_attr){.type = S_ISREG(st->st_mode)  ? BERTH_REG :
-					 S_ISDIR(st->st_mode)  ? BERTH_DIR :
-					 S_ISLNK(st->st_mode)  ? BERTH_LNK :
-					 S_ISBLK(st->st_mode)  ? BERTH_BLK :
-					 S_ISCHR(st->st_mode)  ? BERTH_CHR :
-					 S_ISFIFO(st->st_mode) ? BERTH_FIFO :
-								 BERTH_SOCK,
-				 .mode = st->st_mode & 07777,
-				 .nlink = (uint32_t)st->st_nlink,
-				 .uid = st->st_uid,
-				 .gid = st->st_gid,
-				 .rdev_major = major(st->st_rdev),
-				 .rdev_minor = minor(st->st_rdev),
-				 .size = (uint64_t)st->st_size,
-				 .used = (uint64_t)st->st_blocks * 512,
-				 .fsid = st->st_dev,
-				 .fileid = st->st_ino,
-				 .atime = st->st_atim,
-				 .mtime = st->st_mtim,
-				 .ctime = st->st_ctim};
+	*a = (struct berth_attr){ .type = S_ISREG(st->st_mode)    ? BERTH_REG
+		                          : S_ISDIR(st->st_mode)  ? BERTH_DIR
+		                          : S_ISLNK(st->st_mode)  ? BERTH_LNK
+		                          : S_ISBLK(st->st_mode)  ? BERTH_BLK
+		                          : S_ISCHR(st->st_mode)  ? BERTH_CHR
+		                          : S_ISFIFO(st->st_mode) ? BERTH_FIFO
+		                                                  : BERTH_SOCK,
+		                  .mode = st->st_mode & 07777,
+		                  .nlink = (uint32_t)st->st_nlink,
+		                  .uid = st->st_uid,
+		                  .gid = st->st_gid,
+		                  .rdev_major = major(st->st_rdev),
+		                  .rdev_minor = minor(st->st_rdev),
+		                  .size = (uint64_t)st->st_size,
+		                  .used = (uint64_t)st->st_blocks * 512,
+		                  .fsid = st->st_dev,
+		                  .fileid = st->st_ino,
+		                  .atime = st->st_atim,
+		                  .mtime = st->st_mtim,
+		                  .ctime = st->st_ctim };
 }
 
 static bool same_fh(const struct berth_fh *a, const struct berth_fh *b)
@@ -137,19 +137,23 @@ static bool same_fh(const struct berth_fh *a, const struct berth_fh *b)
 	return a->len == b->len && !memcmp(a->data, b->data, a->len);
 }
 
-/* --- attributes of the copy --------------------------------------------------------------------------- */
+/* --- attributes of the copy
+ * --------------------------------------------------------------------------- */
 
 static uint32_t final_mode(const struct cp *cp, const struct berth_attr *a)
 {
 	return cp->preserve ? a->mode : a->mode & 0777 & ~cp->umask;
 }
 
-/* Owner first (it clears set-id bits), then mode and times. @mode false: symbolic links have none. */
+/* Owner first (it clears set-id bits), then mode and times. @mode false: symbolic links have none.
+ */
 static int dress_remote(const struct cp *cp, struct berth *b, const struct berth_fh *fh,
-			const struct berth_attr *a, bool mode)
+                        const struct berth_attr *a, bool mode)
 {
-	struct berth_set own = {.set = BERTH_SET_UID | BERTH_SET_GID, .uid = a->uid, .gid = a->gid};
-	struct berth_set set = {.set = mode ? BERTH_SET_MODE : 0, .mode = final_mode(cp, a)};
+	struct berth_set own = { .set = BERTH_SET_UID | BERTH_SET_GID,
+		                 .uid = a->uid,
+		                 .gid = a->gid };
+	struct berth_set set = { .set = mode ? BERTH_SET_MODE : 0, .mode = final_mode(cp, a) };
 	int err = 0;
 
 	if (cp->preserve && cp->root) {
@@ -167,10 +171,10 @@ static int dress_remote(const struct cp *cp, struct berth *b, const struct berth
 
 static int dress_local(const struct cp *cp, const char *path, const struct berth_attr *a, bool mode)
 {
-	struct timespec times[2] = {a->atime, a->mtime};
+	struct timespec times[2] = { a->atime, a->mtime };
 
-	if (cp->preserve && cp->root && fchownat(AT_FDCWD, path, a->uid, a->gid, AT_SYMLINK_NOFOLLOW) &&
-	    errno != EPERM)
+	if (cp->preserve && cp->root &&
+	    fchownat(AT_FDCWD, path, a->uid, a->gid, AT_SYMLINK_NOFOLLOW) && errno != EPERM)
 		return -errno;
 	if (mode && chmod(path, final_mode(cp, a)))
 		return -errno;
@@ -179,7 +183,8 @@ static int dress_local(const struct cp *cp, const char *path, const struct berth
 	return 0;
 }
 
-/* --- a regular file ------------------------------------------------------------------------------------ */
+/* --- a regular file
+ * ------------------------------------------------------------------------------------ */
 
 static struct berth *own_session(struct worker *w, const struct place *p)
 {
@@ -188,7 +193,8 @@ static struct berth *own_session(struct worker *w, const struct place *p)
 	for (unsigned i = 0; i < w->nown; i++)
 		if (w->own[i].main == p->b)
 			return w->own[i].own;
-	if (w->nown == sizeof(w->own) / sizeof(*w->own) || session_open(p->text, PATIENCE, &w->cp->sessions.outage, &b))
+	if (w->nown == sizeof(w->own) / sizeof(*w->own) ||
+	    session_open(p->text, PATIENCE, &w->cp->sessions.outage, &b))
 		return NULL;
 	w->own[w->nown].main = p->b;
 	w->own[w->nown++].own = b;
@@ -240,7 +246,7 @@ static int open_dest(struct cp *cp, struct berth *b, const struct job *j, struct
 		    same_fh(&fh, &j->sfh))
 			return -EEXIST; /* source and destination are the same file */
 		return berth_open(b, &j->dir->dfh, j->dname, O_CREAT | O_TRUNC | O_WRONLY, mode,
-				  &e->file);
+		                  &e->file);
 	}
 	path = join(j->dir->dst, j->dname);
 	if (!path)
@@ -251,14 +257,15 @@ static int open_dest(struct cp *cp, struct berth *b, const struct job *j, struct
 }
 
 static int close_dest(struct cp *cp, struct berth *b, const struct job *j, struct end *e, int err,
-		      uint64_t size, bool set_size)
+                      uint64_t size, bool set_size)
 {
 	bool dress = cp->preserve || (final_mode(cp, &j->attr) & 0600) != 0600;
 	int closed = 0;
 
 	if (!err && set_size)
-		err = b ? berth_ftruncate(e->file, size) :
-			  ftruncate(e->fd, (off_t)size) ? -errno : 0;
+		err = b                               ? berth_ftruncate(e->file, size)
+		      : ftruncate(e->fd, (off_t)size) ? -errno
+		                                      : 0;
 	if (b) {
 		struct berth_fh fh;
 
@@ -283,7 +290,7 @@ static int close_dest(struct cp *cp, struct berth *b, const struct job *j, struc
 static int copy_file(struct worker *w, const struct job *j, struct berth *src, struct berth *dst)
 {
 	struct cp *cp = w->cp;
-	struct end from = {.fd = -1}, to = {.fd = -1};
+	struct end from = { .fd = -1 }, to = { .fd = -1 };
 	bool sparse = j->attr.used < j->attr.size;
 	uint64_t size = 0;
 	int err = open_source(src, j, &from), got = 0;
@@ -293,9 +300,9 @@ static int copy_file(struct worker *w, const struct job *j, struct berth *src, s
 	err = open_dest(cp, dst, j, &to);
 	if (!err) {
 		got = transfer_file(w->engine, &from, &to, j->attr.size, cp->sparse != SPARSE_NEVER,
-				    cp->sparse == SPARSE_ALWAYS ||
-					    (src && cp->sparse == SPARSE_AUTO && sparse),
-				    &cp->progress, &size);
+		                    cp->sparse == SPARSE_ALWAYS ||
+		                            (src && cp->sparse == SPARSE_AUTO && sparse),
+		                    &cp->progress, &size);
 		err = close_dest(cp, dst, j, &to, got < 0 ? got : 0, size, got > 0);
 	}
 	if (src)
@@ -305,7 +312,8 @@ static int copy_file(struct worker *w, const struct job *j, struct berth *src, s
 	return err;
 }
 
-/* --- everything else ------------------------------------------------------------------------------------- */
+/* --- everything else
+ * ------------------------------------------------------------------------------------- */
 
 static int read_link(struct berth *b, const struct job *j, char *buf, size_t size)
 {
@@ -327,27 +335,27 @@ static int read_link(struct berth *b, const struct job *j, char *buf, size_t siz
 }
 
 static int make_remote(struct berth *b, const struct job *j, const char *target, uint32_t mode,
-		       struct berth_fh *fh)
+                       struct berth_fh *fh)
 {
 	if (j->attr.type == BERTH_LNK)
 		return berth_symlink(b, &j->dir->dfh, j->dname, target, fh);
 	return berth_mknod(b, &j->dir->dfh, j->dname, j->attr.type, mode, j->attr.rdev_major,
-			   j->attr.rdev_minor, fh);
+	                   j->attr.rdev_minor, fh);
 }
 
 static int make_local(const struct job *j, const char *path, const char *target, uint32_t mode)
 {
-	static const mode_t kinds[] = {[BERTH_BLK] = S_IFBLK,
-				       [BERTH_CHR] = S_IFCHR,
-				       [BERTH_SOCK] = S_IFSOCK,
-				       [BERTH_FIFO] = S_IFIFO};
+	static const mode_t kinds[] = { [BERTH_BLK] = S_IFBLK,
+		                        [BERTH_CHR] = S_IFCHR,
+		                        [BERTH_SOCK] = S_IFSOCK,
+		                        [BERTH_FIFO] = S_IFIFO };
 	int got;
 
 	if (j->attr.type == BERTH_LNK)
 		got = symlink(target, path);
 	else
 		got = mknod(path, kinds[j->attr.type] | mode,
-			    makedev(j->attr.rdev_major, j->attr.rdev_minor));
+		            makedev(j->attr.rdev_major, j->attr.rdev_minor));
 	return got ? -errno : 0;
 }
 
@@ -389,8 +397,8 @@ static void do_job(struct worker *w, struct job *j)
 	int err = make_ready(w, j, &src, &dst);
 
 	if (!err)
-		err = j->attr.type == BERTH_REG ? copy_file(w, j, src, dst) :
-						  copy_special(cp, j, src, dst);
+		err = j->attr.type == BERTH_REG ? copy_file(w, j, src, dst)
+		                                : copy_special(cp, j, src, dst);
 	if (err == -ECONNREFUSED) { /* told already */
 		cp->failed = cp->dead = true;
 		cp->errors++;
@@ -400,7 +408,9 @@ static void do_job(struct worker *w, struct job *j)
 	cp->progress.files++;
 }
 
-/* --- the queue ----------------------------------------------------------------------------------------------- */
+/* --- the queue
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void job_free(struct job *j)
 {
@@ -474,10 +484,12 @@ static void put_job(struct cp *cp, struct job *j)
 	progress_draw(&cp->progress, false);
 }
 
-/* --- the walk ---------------------------------------------------------------------------------------------------- */
+/* --- the walk
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void visit(struct cp *cp, struct cdir *dir, const char *sname, const char *dname,
-		  const struct berth_attr *attr, const struct berth_fh *sfh);
+                  const struct berth_attr *attr, const struct berth_fh *sfh);
 
 /* A further name of a source already taken becomes a link at the end. */
 static bool seen_before(struct cp *cp, struct job *j)
@@ -505,7 +517,7 @@ static bool seen_before(struct cp *cp, struct job *j)
 }
 
 static void visit_leaf(struct cp *cp, struct cdir *dir, const char *sname, const char *dname,
-		       const struct berth_attr *attr, const struct berth_fh *sfh)
+                       const struct berth_attr *attr, const struct berth_fh *sfh)
 {
 	struct job *j = calloc(1, sizeof(*j));
 
@@ -575,7 +587,7 @@ static struct child *child_add(struct children *l, const char *name)
 		l->e = e;
 		l->room = room;
 	}
-	l->e[l->n] = (struct child){.name = strdup(name)};
+	l->e[l->n] = (struct child){ .name = strdup(name) };
 	return l->e[l->n].name ? &l->e[l->n++] : NULL;
 }
 
@@ -623,7 +635,7 @@ static int list_local(const char *path, struct children *l)
 static void visit_children(struct cp *cp, struct cdir *d)
 {
 	struct berth *b = d->from->b;
-	struct children l = {0};
+	struct children l = { 0 };
 	int err = b ? berth_readdir(b, &d->sfh, true, take_child, &l) : list_local(d->src, &l);
 
 	if (err)
@@ -631,9 +643,9 @@ static void visit_children(struct cp *cp, struct cdir *d)
 	for (size_t i = 0; i < l.n; i++) {
 		struct child *k = &l.e[i];
 
-		err = k->has_attr && (k->has_fh || !b) ? 0 :
-		      b ? berth_lookup(b, &d->sfh, k->name, BERTH_NOFOLLOW, &k->fh, &k->attr) :
-			  -ENOENT;
+		err = k->has_attr && (k->has_fh || !b) ? 0
+		      : b ? berth_lookup(b, &d->sfh, k->name, BERTH_NOFOLLOW, &k->fh, &k->attr)
+		          : -ENOENT;
 		if (err)
 			failure(cp, err, "cannot stat", d->src, k->name);
 		else if (!cp->dead)
@@ -644,13 +656,13 @@ static void visit_children(struct cp *cp, struct cdir *d)
 }
 
 static void visit_dir(struct cp *cp, struct cdir *parent, const char *sname, const char *dname,
-		      const struct berth_attr *attr, const struct berth_fh *sfh)
+                      const struct berth_attr *attr, const struct berth_fh *sfh)
 {
 	struct cdir *d = calloc(1, sizeof(*d));
 	int err = -ENOMEM;
 
 	if (d) {
-		*d = (struct cdir){.from = parent->from, .attr = *attr};
+		*d = (struct cdir){ .from = parent->from, .attr = *attr };
 		d->src = *sname ? join(parent->src, sname) : strdup(parent->src);
 		d->dst = *dname ? join(parent->dst, dname) : strdup(parent->dst);
 		if (sfh)
@@ -673,7 +685,7 @@ static void visit_dir(struct cp *cp, struct cdir *parent, const char *sname, con
 }
 
 static void visit(struct cp *cp, struct cdir *dir, const char *sname, const char *dname,
-		  const struct berth_attr *attr, const struct berth_fh *sfh)
+                  const struct berth_attr *attr, const struct berth_fh *sfh)
 {
 	if (attr->type != BERTH_DIR) {
 		visit_leaf(cp, dir, sname, dname, attr, sfh);
@@ -690,7 +702,9 @@ static void visit(struct cp *cp, struct cdir *dir, const char *sname, const char
 	}
 }
 
-/* --- operands ------------------------------------------------------------------------------------------------------- */
+/* --- operands
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static int stat_place(const struct place *p, bool follow, struct berth_attr *a, struct berth_fh *fh)
 {
@@ -720,7 +734,7 @@ static char *own_name(const char *path)
 static void copy_operand(struct cp *cp, const struct place *p, bool into)
 {
 	struct cdir *start = calloc(1, sizeof(*start));
-	struct berth_fh sfh = {0};
+	struct berth_fh sfh = { 0 };
 	struct berth_attr attr;
 	char *name = own_name(p->path), *dname = NULL;
 	int err = stat_place(p, !cp->recursive, &attr, &sfh);
@@ -760,7 +774,8 @@ out:
 static int link_remote(struct berth *b, const struct job *j)
 {
 	struct berth_fh first, there;
-	int err = berth_lookup(b, &j->first->dir->dfh, j->first->dname, BERTH_NOFOLLOW, &first, NULL);
+	int err =
+		berth_lookup(b, &j->first->dir->dfh, j->first->dname, BERTH_NOFOLLOW, &first, NULL);
 
 	if (!err)
 		err = berth_link(b, &first, &j->dir->dfh, j->dname);
@@ -776,7 +791,8 @@ static int link_remote(struct berth *b, const struct job *j)
 
 static int link_local(const struct job *j)
 {
-	char *first = join(j->first->dir->dst, j->first->dname), *path = join(j->dir->dst, j->dname);
+	char *first = join(j->first->dir->dst, j->first->dname),
+	     *path = join(j->dir->dst, j->dname);
 	int err = !first || !path ? -ENOMEM : link(first, path) ? -errno : 0;
 
 	if (err == -EEXIST && !unlink(path))
@@ -801,10 +817,11 @@ static void finish(struct cp *cp)
 	SLIST_FOREACH (d, &cp->dirs, link) {
 		bool mode = cp->preserve || (d->fresh && (final_mode(cp, &d->attr) & 0700) != 0700);
 
-		if (cp->dead || !*d->dst || (!d->fresh && !cp->preserve) || (!mode && !cp->preserve))
+		if (cp->dead || !*d->dst || (!d->fresh && !cp->preserve) ||
+		    (!mode && !cp->preserve))
 			continue;
-		err = cp->dst.b ? dress_remote(cp, cp->dst.b, &d->dfh, &d->attr, mode) :
-				  dress_local(cp, d->dst, &d->attr, mode);
+		err = cp->dst.b ? dress_remote(cp, cp->dst.b, &d->dfh, &d->attr, mode)
+		                : dress_local(cp, d->dst, &d->attr, mode);
 		if (err)
 			failure(cp, err, "cannot set the attributes of", d->dst, "");
 	}
@@ -835,7 +852,7 @@ static void release(struct cp *cp)
 
 static void copy_all(struct cp *cp, unsigned n, bool into)
 {
-	struct worker w[WORKERS_MAX] = {{0}};
+	struct worker w[WORKERS_MAX] = { { 0 } };
 	unsigned running = 0;
 
 	for (unsigned i = 0; i < cp->nworkers; i++) {
@@ -870,8 +887,8 @@ static int summary(struct cp *cp)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	ms = (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000 - cp->progress.began;
 	return json_print(json_pack("{s:I, s:I, s:I, s:f}", "files", (json_int_t)cp->progress.files,
-				    "bytes", (json_int_t)cp->progress.bytes, "errors",
-				    (json_int_t)cp->errors, "seconds", (double)ms / 1000));
+	                            "bytes", (json_int_t)cp->progress.bytes, "errors",
+	                            (json_int_t)cp->errors, "seconds", (double)ms / 1000));
 }
 
 /* Open source and destination, look at what the destination is. */
@@ -913,14 +930,14 @@ out:
 /* -1: go on; otherwise the exit code. */
 static int options(struct cp *cp, int argc, char **argv)
 {
-	static const struct option longs[] = {{"recursive", no_argument, NULL, 'r'},
-					      {"preserve", no_argument, NULL, 'p'},
-					      {"sparse", required_argument, NULL, 'S'},
-					      {"jobs", required_argument, NULL, 'j'},
-					      {"quiet", no_argument, NULL, 'q'},
-					      {"verbose", no_argument, NULL, 'v'},
-					      {"json", no_argument, NULL, 'J'},
-					      {0}};
+	static const struct option longs[] = { { "recursive", no_argument, NULL, 'r' },
+		                               { "preserve", no_argument, NULL, 'p' },
+		                               { "sparse", required_argument, NULL, 'S' },
+		                               { "jobs", required_argument, NULL, 'j' },
+		                               { "quiet", no_argument, NULL, 'q' },
+		                               { "verbose", no_argument, NULL, 'v' },
+		                               { "json", no_argument, NULL, 'J' },
+		                               { 0 } };
 	int opt;
 
 	while ((opt = next_option(cp->c, argc, argv, "rRpS:j:qv", longs)) != -1) {
@@ -933,16 +950,16 @@ static int options(struct cp *cp, int argc, char **argv)
 			if (strcmp(optarg, "auto") && strcmp(optarg, "always") &&
 			    strcmp(optarg, "never"))
 				return usage_error(cp->c, "-S is auto, always or never, not '%s'",
-						   optarg);
-			cp->sparse = *optarg == 'n'	 ? SPARSE_NEVER :
-				     optarg[1] == 'l' ? SPARSE_ALWAYS :
-							SPARSE_AUTO;
+				                   optarg);
+			cp->sparse = *optarg == 'n'     ? SPARSE_NEVER
+			             : optarg[1] == 'l' ? SPARSE_ALWAYS
+			                                : SPARSE_AUTO;
 		}
 		if (opt == 'j') {
 			cp->nworkers = (unsigned)strtoul(optarg, NULL, 10);
 			if (!cp->nworkers || cp->nworkers > WORKERS_MAX)
 				return usage_error(cp->c, "-j is a number from 1 to %d, not '%s'",
-						   WORKERS_MAX, optarg);
+				                   WORKERS_MAX, optarg);
 		}
 		if (opt == 'H' || opt == '?')
 			return opt == 'H' ? EXIT_OK : EXIT_USAGE;
@@ -971,8 +988,8 @@ int cmd_cp(struct cmd *c, int argc, char **argv)
 	pthread_cond_init(&cp->less, NULL);
 	code = options(cp, argc, argv);
 	if (code < 0)
-		code = argc - optind < 2 ? usage_error(c, "a source and a destination are wanted") :
-					   run(cp, (unsigned)(argc - optind - 1), argv + optind);
+		code = argc - optind < 2 ? usage_error(c, "a source and a destination are wanted")
+		                         : run(cp, (unsigned)(argc - optind - 1), argv + optind);
 	free(cp);
 	return code;
 }

@@ -16,15 +16,15 @@
 
 /* Open every operand in turn and let @fn work on it. Exit code. */
 static int each(struct cmd *c, int argc, char **argv, int (*fn)(const struct place *p, void *arg),
-		void *arg)
+                void *arg)
 {
-	struct sessions s = {0};
+	struct sessions s = { 0 };
 	int code = EXIT_OK;
 
 	if (optind == argc)
 		return usage_error(c, "which URL?");
 	for (int i = optind; i < argc; i++) {
-		struct place p = {0};
+		struct place p = { 0 };
 
 		if (place_remote(&s, c, argv[i], &p) || fn(&p, arg))
 			code = EXIT_SOME;
@@ -34,7 +34,8 @@ static int each(struct cmd *c, int argc, char **argv, int (*fn)(const struct pla
 	return code;
 }
 
-/* --- stat --------------------------------------------------------------------------------------- */
+/* --- stat ---------------------------------------------------------------------------------------
+ */
 
 struct stat_opts {
 	bool follow;
@@ -86,11 +87,11 @@ static int stat_one(const struct place *p, void *arg)
 
 int cmd_stat(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-					      {"dereference", no_argument, NULL, 'L'},
-					      {"socket", required_argument, NULL, 's'},
-					      {0}};
-	struct stat_opts o = {0};
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
+		                               { "dereference", no_argument, NULL, 'L' },
+		                               { "socket", required_argument, NULL, 's' },
+		                               { 0 } };
+	struct stat_opts o = { 0 };
 	bool json = false;
 	int opt, code;
 
@@ -109,7 +110,8 @@ int cmd_stat(struct cmd *c, int argc, char **argv)
 	return json && json_print(o.out) ? EXIT_SOME : code;
 }
 
-/* --- cat ------------------------------------------------------------------------------------------ */
+/* --- cat
+ * ------------------------------------------------------------------------------------------ */
 
 static int write_all(const uint8_t *buf, size_t len)
 {
@@ -170,7 +172,9 @@ int cmd_cat(struct cmd *c, int argc, char **argv)
 	return code;
 }
 
-/* --- df ----------------------------------------------------------------------------------------------- */
+/* --- df
+ * -----------------------------------------------------------------------------------------------
+ */
 
 struct df_opts {
 	bool human;
@@ -202,14 +206,13 @@ static int df_one(const struct place *p, void *arg)
 	used = fs.total_bytes - fs.free_bytes;
 	if (o->out) {
 		json_array_append_new(
-			o->out,
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "url", p->text, "export",
-				  berth_export_path(p->b), "total_bytes", (json_int_t)fs.total_bytes,
-				  "used_bytes", (json_int_t)used, "free_bytes",
-				  (json_int_t)fs.free_bytes, "available_bytes",
-				  (json_int_t)fs.avail_bytes, "total_files",
-				  (json_int_t)fs.total_files, "free_files",
-				  (json_int_t)fs.free_files));
+			o->out, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "url",
+		                          p->text, "export", berth_export_path(p->b), "total_bytes",
+		                          (json_int_t)fs.total_bytes, "used_bytes",
+		                          (json_int_t)used, "free_bytes", (json_int_t)fs.free_bytes,
+		                          "available_bytes", (json_int_t)fs.avail_bytes,
+		                          "total_files", (json_int_t)fs.total_files, "free_files",
+		                          (json_int_t)fs.free_files));
 		return 0;
 	}
 	df_cell(fs.total_bytes, o->human);
@@ -222,8 +225,8 @@ static int df_one(const struct place *p, void *arg)
 
 int cmd_df(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {0}};
-	struct df_opts o = {0};
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	struct df_opts o = { 0 };
 	bool json = false;
 	int opt, code;
 
@@ -241,7 +244,8 @@ int cmd_df(struct cmd *c, int argc, char **argv)
 	return json && json_print(o.out) ? EXIT_SOME : code;
 }
 
-/* --- ping --------------------------------------------------------------------------------------------- */
+/* --- ping
+ * --------------------------------------------------------------------------------------------- */
 
 struct ping_opts {
 	unsigned long count;
@@ -273,22 +277,22 @@ static int ping_one(const struct place *p, void *arg)
 	if (err)
 		complain_errno(err, "no answer from", p->text);
 	if (o->json)
-		return json_print(json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "url", p->text, "sent",
-					    (json_int_t)(n + (err != 0)), "answered", (json_int_t)n,
-					    "min_us", n ? min : 0, "avg_us",
-					    n ? sum / (double)n : 0, "max_us", max)) ?
-			       -EIO :
-			       err;
+		return json_print(json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "url", p->text,
+		                            "sent", (json_int_t)(n + (err != 0)), "answered",
+		                            (json_int_t)n, "min_us", n ? min : 0, "avg_us",
+		                            n ? sum / (double)n : 0, "max_us", max))
+		               ? -EIO
+		               : err;
 	if (n)
-		printf("%lu answers: min %.1f, average %.1f, max %.1f us\n", n, min, sum / (double)n,
-		       max);
+		printf("%lu answers: min %.1f, average %.1f, max %.1f us\n", n, min,
+		       sum / (double)n, max);
 	return err;
 }
 
 int cmd_ping(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {0}};
-	struct ping_opts o = {.count = 4, .interval = 0.2};
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	struct ping_opts o = { .count = 4, .interval = 0.2 };
 	char *end;
 	int opt;
 
@@ -314,7 +318,8 @@ int cmd_ping(struct cmd *c, int argc, char **argv)
 	return each(c, argc, argv, ping_one, &o);
 }
 
-/* --- readlink ----------------------------------------------------------------------------------------- */
+/* --- readlink
+ * ----------------------------------------------------------------------------------------- */
 
 static int readlink_one(const struct place *p, void *arg)
 {

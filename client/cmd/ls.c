@@ -56,12 +56,12 @@ static int list_add(void *arg, const struct berth_dirent *d)
 		l->room = room;
 	}
 	e = &l->e[l->n];
-	*e = (struct entry){.name = strdup(d->name),
-			    .len = d->len,
-			    .has_attr = d->has_attr,
-			    .attr = d->attr,
-			    .fh = d->fh,
-			    .has_fh = d->has_fh};
+	*e = (struct entry){ .name = strdup(d->name),
+		             .len = d->len,
+		             .has_attr = d->has_attr,
+		             .attr = d->attr,
+		             .fh = d->fh,
+		             .has_fh = d->has_fh };
 	if (!e->name)
 		return -ENOMEM;
 	l->n++;
@@ -105,14 +105,14 @@ static void print_long(const struct ls *ls, const struct berth_attr *a)
 }
 
 static void show(struct ls *ls, struct berth *b, const char *dir, const struct berth_fh *dirfh,
-		 const struct entry *e)
+                 const struct entry *e)
 {
 	char target[BERTH_PATH_MAX];
 	ssize_t n = -1;
 
 	if (e->has_attr && e->attr.type == BERTH_LNK && (ls->lng || ls->json))
 		n = berth_readlink(b, e->has_fh ? &e->fh : dirfh, e->has_fh ? "" : e->name, target,
-				   sizeof(target));
+		                   sizeof(target));
 	if (ls->json) {
 		json_t *o = e->has_attr ? json_attr(&e->attr) : json_object();
 
@@ -148,7 +148,7 @@ static void complete(struct berth *b, const struct berth_fh *dir, struct entry *
 static void ls_dir(struct ls *ls, struct berth *b, const struct berth_fh *fh, const char *title)
 {
 	bool attrs = ls->lng || ls->recursive || ls->json;
-	struct list l = {.all = ls->all};
+	struct list l = { .all = ls->all };
 	int err = berth_readdir(b, fh, attrs, list_add, &l);
 
 	if (err) {
@@ -183,14 +183,14 @@ static void ls_dir(struct ls *ls, struct berth *b, const struct berth_fh *fh, co
 
 static void ls_one(struct ls *ls, const struct place *p)
 {
-	struct entry e = {0};
+	struct entry e = { 0 };
 	char *shown = strdup(p->text);
 	int err;
 
 	if (shown && strchr(shown, '?'))
 		*strchr(shown, '?') = '\0';
 	err = berth_lookup(p->b, NULL, p->path, ls->itself || ls->lng ? BERTH_NOFOLLOW : 0, &e.fh,
-			   &e.attr);
+	                   &e.attr);
 	if (err || !shown) {
 		complain_errno(err ? err : -ENOMEM, "cannot find", p->text);
 		ls->failed = true;
@@ -208,13 +208,13 @@ static void ls_one(struct ls *ls, const struct place *p)
 
 int cmd_ls(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-					      {"all", no_argument, NULL, 'a'},
-					      {"recursive", no_argument, NULL, 'R'},
-					      {"directory", no_argument, NULL, 'd'},
-					      {0}};
-	struct sessions s = {0};
-	struct ls ls = {0};
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
+		                               { "all", no_argument, NULL, 'a' },
+		                               { "recursive", no_argument, NULL, 'R' },
+		                               { "directory", no_argument, NULL, 'd' },
+		                               { 0 } };
+	struct sessions s = { 0 };
+	struct ls ls = { 0 };
 	int opt;
 
 	while ((opt = next_option(c, argc, argv, "laRdhn1", longs)) != -1) {
@@ -233,7 +233,7 @@ int cmd_ls(struct cmd *c, int argc, char **argv)
 	ls.titles = argc - optind > 1 || ls.recursive;
 	ls.out = ls.json ? json_array() : NULL;
 	for (int i = optind; i < argc; i++) {
-		struct place p = {0};
+		struct place p = { 0 };
 
 		if (place_remote(&s, c, argv[i], &p))
 			ls.failed = true;

@@ -11,32 +11,33 @@
 #include "client/cmd/cmd.h"
 
 static const struct cmd commands[] = {
-	{"mkfs", "PATH [-s SIZE] [-L LABEL] [-U UUID] [--lanes N] [--force]",
-	 "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL},
-	{"check", "PATH [--json]", "verify every invariant of a pool that is not in use", cmd_check,
-	 NULL},
-	{"ls", "[-l] [-a] [-R] [-d] [-h] [-n] [--json] URL...", "list directories", cmd_ls, NULL},
-	{"stat", "[-L] [--json] [URL...]", "attributes of files; without URL: counters of the server here",
-	 cmd_stat, NULL},
-	{"cat", "URL...", "files to standard output", cmd_cat, NULL},
-	{"cp", "[-r] [-p] [-S auto|always|never] [-j N] [-q] [-v] [--json] SOURCE... DEST",
-	 "copy to, from and between servers", cmd_cp, NULL},
-	{"mv", "SOURCE... DEST", "rename within one export", cmd_mv, NULL},
-	{"rm", "[-r] [-f] URL...", "remove", cmd_rm, NULL},
-	{"mkdir", "[-p] [-m MODE] URL...", "make directories", cmd_mkdir, NULL},
-	{"rmdir", "URL...", "remove empty directories", cmd_rmdir, NULL},
-	{"ln", "[-s] TARGET URL", "make a hard or (-s) symbolic link", cmd_ln, NULL},
-	{"readlink", "URL...", "targets of symbolic links", cmd_readlink, NULL},
-	{"chmod", "MODE URL...", "change permission bits", cmd_chmod, NULL},
-	{"chown", "UID[:GID] URL...", "change owner and group, by number", cmd_chown, NULL},
-	{"touch", "URL...", "make files, or set their times to now", cmd_touch, NULL},
-	{"truncate", "-s SIZE URL...", "set the size of files", cmd_truncate, NULL},
-	{"df", "[-h] [--json] URL...", "space of the pool behind an export", cmd_df, NULL},
-	{"ping", "[-c COUNT] [-i SECONDS] [--json] URL", "round trips of empty calls", cmd_ping, NULL},
+	{ "mkfs", "PATH [-s SIZE] [-L LABEL] [-U UUID] [--lanes N] [--force]",
+	  "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL },
+	{ "check", "PATH [--json]", "verify every invariant of a pool that is not in use",
+	  cmd_check, NULL },
+	{ "ls", "[-l] [-a] [-R] [-d] [-h] [-n] [--json] URL...", "list directories", cmd_ls, NULL },
+	{ "stat", "[-L] [--json] [URL...]",
+	  "attributes of files; without URL: counters of the server here", cmd_stat, NULL },
+	{ "cat", "URL...", "files to standard output", cmd_cat, NULL },
+	{ "cp", "[-r] [-p] [-S auto|always|never] [-j N] [-q] [-v] [--json] SOURCE... DEST",
+	  "copy to, from and between servers", cmd_cp, NULL },
+	{ "mv", "SOURCE... DEST", "rename within one export", cmd_mv, NULL },
+	{ "rm", "[-r] [-f] URL...", "remove", cmd_rm, NULL },
+	{ "mkdir", "[-p] [-m MODE] URL...", "make directories", cmd_mkdir, NULL },
+	{ "rmdir", "URL...", "remove empty directories", cmd_rmdir, NULL },
+	{ "ln", "[-s] TARGET URL", "make a hard or (-s) symbolic link", cmd_ln, NULL },
+	{ "readlink", "URL...", "targets of symbolic links", cmd_readlink, NULL },
+	{ "chmod", "MODE URL...", "change permission bits", cmd_chmod, NULL },
+	{ "chown", "UID[:GID] URL...", "change owner and group, by number", cmd_chown, NULL },
+	{ "touch", "URL...", "make files, or set their times to now", cmd_touch, NULL },
+	{ "truncate", "-s SIZE URL...", "set the size of files", cmd_truncate, NULL },
+	{ "df", "[-h] [--json] URL...", "space of the pool behind an export", cmd_df, NULL },
+	{ "ping", "[-c COUNT] [-i SECONDS] [--json] URL", "round trips of empty calls", cmd_ping,
+	  NULL },
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(*commands))
 
-static const struct option none[] = {{0}};
+static const struct option none[] = { { 0 } };
 
 static void print_usage(const struct cmd *c, FILE *to)
 {
@@ -57,9 +58,9 @@ int usage_error(const struct cmd *c, const char *fmt, ...)
 }
 
 int next_option(const struct cmd *c, int argc, char **argv, const char *shorts,
-		const struct option *longs)
+                const struct option *longs)
 {
-	struct option all[16] = {{"help", no_argument, NULL, 'H'}};
+	struct option all[16] = { { "help", no_argument, NULL, 'H' } };
 	char spec[64];
 	int got;
 
@@ -76,7 +77,8 @@ int next_option(const struct cmd *c, int argc, char **argv, const char *shorts,
 		usage_error(c, "option '%s' needs a value", argv[optind - 1]);
 		got = '?';
 	} else if (got == '?') {
-		if (optopt && optopt < 128 && strchr("-", optopt) == NULL && argv[optind - 1][1] != '-')
+		if (optopt && optopt < 128 && strchr("-", optopt) == NULL &&
+		    argv[optind - 1][1] != '-')
 			usage_error(c, "unknown option '-%c'", optopt);
 		else
 			usage_error(c, "unknown option '%s'", argv[optind - 1]);
@@ -89,9 +91,10 @@ static int help(FILE *to)
 	fprintf(to, "usage: berth [-s SOCKET] COMMAND [OPTION...] [OPERAND...]\n\n");
 	for (unsigned i = 0; i < NCOMMANDS; i++)
 		fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].what);
-	fprintf(to, "\nURL: berth+tcp://HOST[:PORT]/EXPORT/PATH, berth+shm://[NAME]/EXPORT/PATH,\n"
-		    "     berth+verbs://HOST[:PORT]/EXPORT/PATH   (options behind '?': see berth(1))\n"
-		    "`berth COMMAND --help` tells the options of one.\n");
+	fprintf(to,
+	        "\nURL: berth+tcp://HOST[:PORT]/EXPORT/PATH, berth+shm://[NAME]/EXPORT/PATH,\n"
+	        "     berth+verbs://HOST[:PORT]/EXPORT/PATH   (options behind '?': see berth(1))\n"
+	        "`berth COMMAND --help` tells the options of one.\n");
 	return to == stdout ? EXIT_OK : EXIT_USAGE;
 }
 
@@ -109,8 +112,8 @@ static int run(const char *name, const char *socket, int argc, char **argv)
 	return help(stderr);
 }
 
-/* libfabric starts every provider it knows at the first question; some search the kernel's symbols for half a
- * second. The operands tell which ones we need. */
+/* libfabric starts every provider it knows at the first question; some search the kernel's symbols
+ * for half a second. The operands tell which ones we need. */
 static void only_needed_providers(int argc, char **argv)
 {
 	char list[128] = "";
@@ -127,7 +130,7 @@ static void only_needed_providers(int argc, char **argv)
 		n = strcspn(name, ":");
 		if (at + n + 2 < sizeof(list))
 			at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%.*s",
-					       at ? "," : "", (int)n, name);
+			                       at ? "," : "", (int)n, name);
 	}
 	if (at)
 		setenv("FI_PROVIDER", list, 1);
@@ -135,11 +138,12 @@ static void only_needed_providers(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static const int taken[] = {SIGSEGV, SIGBUS, SIGTERM, SIGINT, SIGABRT, SIGILL};
+	static const int taken[] = { SIGSEGV, SIGBUS, SIGTERM, SIGINT, SIGABRT, SIGILL };
 	const char *socket = NULL;
 	int i = 1;
 
-	/* A library that libfabric pulls in takes these over before main; a killed copy must die. */
+	/* A library that libfabric pulls in takes these over before main; a killed copy must die.
+	 */
 	for (unsigned k = 0; k < sizeof(taken) / sizeof(*taken); k++)
 		signal(taken[k], SIG_DFL);
 

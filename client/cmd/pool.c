@@ -17,12 +17,11 @@ enum { FSCK_CLEAN = 0, FSCK_PROBLEMS = 4, FSCK_OPERATIONAL = 8, FSCK_USAGE = 16 
 /* Options into @o; -1: go on, otherwise the exit code. */
 static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opts *o)
 {
-	static const struct option longs[] = {{"size", required_argument, NULL, 's'},
-					      {"label", required_argument, NULL, 'L'},
-					      {"uuid", required_argument, NULL, 'U'},
-					      {"lanes", required_argument, NULL, 'l'},
-					      {"force", no_argument, NULL, 'f'},
-					      {0}};
+	static const struct option longs[] = {
+		{ "size", required_argument, NULL, 's' }, { "label", required_argument, NULL, 'L' },
+		{ "uuid", required_argument, NULL, 'U' }, { "lanes", required_argument, NULL, 'l' },
+		{ "force", no_argument, NULL, 'f' },      { 0 }
+	};
 	int opt;
 
 	while ((opt = next_option(c, argc, argv, "s:L:U:f", longs)) != -1) {
@@ -31,22 +30,25 @@ static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opt
 		switch (opt) {
 		case 's':
 			if (!parse_size(optarg, &o->size))
-				return usage_error(c, "'%s' is no size: bytes, or with K, M, G, T", optarg);
+				return usage_error(c, "'%s' is no size: bytes, or with K, M, G, T",
+				                   optarg);
 			break;
 		case 'L':
 			if (strlen(optarg) >= sizeof(o->label))
 				return usage_error(c, "the label is longer than %zu bytes",
-						   sizeof(o->label) - 1);
+				                   sizeof(o->label) - 1);
 			strcpy(o->label, optarg);
 			break;
 		case 'U':
 			if (!parse_uuid(optarg, o->uuid))
-				return usage_error(c, "'%s' is no UUID: 8-4-4-4-12 hex digits", optarg);
+				return usage_error(c, "'%s' is no UUID: 8-4-4-4-12 hex digits",
+				                   optarg);
 			break;
 		case 'l':
 			o->lanes = (unsigned)strtoul(optarg, &end, 10);
 			if (*end || !o->lanes || o->lanes > 1024)
-				return usage_error(c, "'%s' is no number of lanes (1 to 1024)", optarg);
+				return usage_error(c, "'%s' is no number of lanes (1 to 1024)",
+				                   optarg);
 			break;
 		case 'f':
 			o->force = true;
@@ -62,15 +64,16 @@ static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opt
 
 int cmd_mkfs(struct cmd *c, int argc, char **argv)
 {
-	struct pm_mkfs_opts o = {.root_uid = geteuid(), .root_gid = getegid()};
-	struct pm_error why = {{0}};
+	struct pm_mkfs_opts o = { .root_uid = geteuid(), .root_gid = getegid() };
+	struct pm_error why = { { 0 } };
 	int code = mkfs_options(c, argc, argv, &o), err;
 
 	if (code >= 0)
 		return code;
 	if (optind + 1 != argc)
-		return usage_error(c, "%s", optind == argc ? "which file or device?" :
-							     "one file or device at a time");
+		return usage_error(c, "%s",
+		                   optind == argc ? "which file or device?"
+		                                  : "one file or device at a time");
 	err = pm_mkfs(argv[optind], &o, &why);
 	if (!err)
 		return EXIT_OK;
@@ -88,7 +91,8 @@ static void found(void *arg, const char *where, const char *what)
 	struct findings *f = arg;
 
 	if (f->list)
-		json_array_append_new(f->list, json_pack("{s:s, s:s}", "where", where, "what", what));
+		json_array_append_new(f->list,
+		                      json_pack("{s:s, s:s}", "where", where, "what", what));
 	else
 		printf("%s%s: %s\n", f->bar ? "\r\033[K" : "", where, what);
 }
@@ -120,10 +124,10 @@ static int check_json(struct findings *f, int err, const struct pm_check_report 
 
 int cmd_check(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'}, {0}};
-	struct pm_check_report r = {0};
-	struct pm_error why = {{0}};
-	struct findings f = {0};
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	struct pm_check_report r = { 0 };
+	struct pm_error why = { { 0 } };
+	struct findings f = { 0 };
 	int opt, err;
 
 	while ((opt = next_option(c, argc, argv, "", longs)) != -1) {

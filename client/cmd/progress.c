@@ -30,14 +30,14 @@ static void format_eta(char *buf, size_t size, uint64_t sec)
 	if (sec >= 360000)
 		snprintf(buf, size, "long");
 	else if (sec >= 3600)
-		snprintf(buf, size, "%u:%02u:%02u", (unsigned)(sec / 3600), (unsigned)(sec / 60 % 60),
-			 (unsigned)(sec % 60));
+		snprintf(buf, size, "%u:%02u:%02u", (unsigned)(sec / 3600),
+		         (unsigned)(sec / 60 % 60), (unsigned)(sec % 60));
 	else
 		snprintf(buf, size, "%u:%02u", (unsigned)(sec / 60), (unsigned)(sec % 60));
 }
 
-void progress_text(char *buf, size_t size, uint64_t bytes, uint64_t total, bool complete, uint64_t ms,
-		   unsigned columns)
+void progress_text(char *buf, size_t size, uint64_t bytes, uint64_t total, bool complete,
+                   uint64_t ms, unsigned columns)
 {
 	uint64_t rate = ms ? bytes * 1000 / ms : 0;
 	char done[16], all[16], speed[16], eta[16] = "-:--", tail[96];
@@ -52,7 +52,7 @@ void progress_text(char *buf, size_t size, uint64_t bytes, uint64_t total, bool 
 	if (complete && rate && total >= bytes)
 		format_eta(eta, sizeof(eta), (total - bytes) / rate);
 	snprintf(tail, sizeof(tail), " %3u%% %s of %s%s, %s/s, ETA %s", percent, done,
-		 complete ? "" : "at least ", all, speed, eta);
+	         complete ? "" : "at least ", all, speed, eta);
 	at = strlen(tail);
 	bar = columns > at + 12 ? columns - (unsigned)at - 3 : 0;
 	if (bar > 50)
@@ -70,7 +70,7 @@ void progress_text(char *buf, size_t size, uint64_t bytes, uint64_t total, bool 
 
 void progress_draw(struct progress *p, bool now)
 {
-	struct winsize ws = {.ws_col = 80};
+	struct winsize ws = { .ws_col = 80 };
 	char text[256];
 	uint64_t at = clock_ms();
 
@@ -79,7 +79,7 @@ void progress_draw(struct progress *p, bool now)
 	p->drawn = at;
 	ioctl(2, TIOCGWINSZ, &ws);
 	progress_text(text, sizeof(text), p->bytes, p->total, p->complete, at - p->began,
-		      ws.ws_col ? ws.ws_col : 80);
+	              ws.ws_col ? ws.ws_col : 80);
 	fprintf(stderr, "\r%s\033[K", text);
 }
 

@@ -6,8 +6,9 @@
  *
  *   claim a range --> read --> (skip zeros) write a run --> next run ... --> claim the next range
  *
- * A local end is read and written at once, a server's end by callback. Slots do not wait for each other, so
- * pieces arrive in any order; the size is set at the end where the last bytes were a hole.
+ * A local end is read and written at once, a server's end by callback. Slots do not wait for each
+ * other, so pieces arrive in any order; the size is set at the end where the last bytes were a
+ * hole.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -106,8 +107,9 @@ static void slot_write(struct slot *s)
 		ssize_t n;
 
 		if (e->dst->file) {
-			int err = berth_file_start_write(e->dst->file, s->off + s->at, s->buf + s->at,
-							 s->run, BERTH_UNSTABLE, write_done, s);
+			int err =
+				berth_file_start_write(e->dst->file, s->off + s->at, s->buf + s->at,
+			                               s->run, BERTH_UNSTABLE, write_done, s);
 
 			if (err)
 				slot_rest(s, err);
@@ -154,14 +156,14 @@ static void slot_read(struct slot *s)
 
 	if (e->src->file) {
 		err = berth_file_start_read(e->src->file, s->off + s->have, s->buf + s->have,
-					    s->want - s->have, read_done, s);
+		                            s->want - s->have, read_done, s);
 		if (err)
 			slot_rest(s, err);
 		return;
 	}
 	while (s->have < s->want) {
 		ssize_t n = pread(e->src->fd, s->buf + s->have, s->want - s->have,
-				  (off_t)(s->off + s->have));
+		                  (off_t)(s->off + s->have));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -239,7 +241,8 @@ static bool claim(struct engine *e, struct slot *s)
 	return true;
 }
 
-/* Give idle slots work. Local ends finish at once inside slot_read(), so a slot may be claimed again and again. */
+/* Give idle slots work. Local ends finish at once inside slot_read(), so a slot may be claimed
+ * again and again. */
 static void run_slots(struct engine *e)
 {
 	if (e->depth_guard)
@@ -252,7 +255,7 @@ static void run_slots(struct engine *e)
 }
 
 int transfer_file(struct engine *e, const struct end *src, const struct end *dst, uint64_t size,
-		  bool holes, bool skip_zeros, struct progress *p, uint64_t *copied)
+                  bool holes, bool skip_zeros, struct progress *p, uint64_t *copied)
 {
 	e->src = src;
 	e->dst = dst;

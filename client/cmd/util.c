@@ -32,7 +32,8 @@ void complain_errno(int err, const char *what, const char *name)
 	complain("%s %s: %s", what, name, strerror(-err));
 }
 
-/* --- sessions -------------------------------------------------------------------------------------- */
+/* --- sessions
+ * -------------------------------------------------------------------------------------- */
 
 static void session_log(void *arg, int priority, const char *text)
 {
@@ -47,8 +48,10 @@ static void session_log(void *arg, int priority, const char *text)
 
 int session_open(const char *url, unsigned patience_ms, struct outage *said, struct berth **out)
 {
-	struct berth_opts opts = {.log = session_log, .log_arg = said, .patience_ms = patience_ms};
-	struct berth_error why = {{0}};
+	struct berth_opts opts = { .log = session_log,
+		                   .log_arg = said,
+		                   .patience_ms = patience_ms };
+	struct berth_error why = { { 0 } };
 	int err = berth_connect(url, &opts, out, &why);
 
 	if (err)
@@ -60,12 +63,13 @@ int place_open(struct sessions *s, const char *operand, struct place *p)
 {
 	int err;
 
-	*p = (struct place){.text = operand};
+	*p = (struct place){ .text = operand };
 	if (!berth_is_url(operand)) {
 		if (!strncmp(operand, "berth", 5) && strstr(operand, "://")) {
-			complain("%s: no such kind of URL; one begins with berth+tcp://, berth+shm:// "
-				 "or berth+verbs://",
-				 operand);
+			complain("%s: no such kind of URL; one begins with berth+tcp://, "
+			         "berth+shm:// "
+			         "or berth+verbs://",
+			         operand);
 			return -EINVAL;
 		}
 		p->path = strdup(operand);
@@ -92,7 +96,7 @@ int place_remote(struct sessions *s, const struct cmd *c, const char *operand, s
 {
 	if (!berth_is_url(operand)) {
 		complain("%s: '%s' is no URL: berth+tcp://HOST[:PORT]/EXPORT/PATH", c->name,
-			 operand);
+		         operand);
 		return -EINVAL;
 	}
 	return place_open(s, operand, p);
@@ -110,7 +114,8 @@ void sessions_close(struct sessions *s)
 		berth_disconnect(s->list[--s->n]);
 }
 
-/* --- parsing ------------------------------------------------------------------------------------------- */
+/* --- parsing
+ * ------------------------------------------------------------------------------------------- */
 
 bool parse_size(const char *text, uint64_t *out)
 {
@@ -240,14 +245,16 @@ bool parse_uuid(const char *text, uint8_t uuid[16])
 	return true;
 }
 
-/* --- formats -------------------------------------------------------------------------------------------- */
+/* --- formats
+ * -------------------------------------------------------------------------------------------- */
 
 void format_uuid(const uint8_t uuid[16], char out[37])
 {
 	char *w = out;
 
 	for (int i = 0; i < 16; i++)
-		w += sprintf(w, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+		w += sprintf(w, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "",
+		             uuid[i]);
 }
 
 void format_size(uint64_t bytes, char out[16])
@@ -299,17 +306,21 @@ void format_time(const struct timespec *ts, char out[40])
 
 const char *type_name(enum berth_type type)
 {
-	static const char *const names[] = {"unknown",		"file",		 "directory",
-					    "block device",	"character device", "symbolic link",
-					    "socket",		"fifo"};
+	static const char *const names[] = { "unknown",          "file",
+		                             "directory",        "block device",
+		                             "character device", "symbolic link",
+		                             "socket",           "fifo" };
 
 	return names[type <= BERTH_FIFO ? type : 0];
 }
 
 static size_t utf8_one(const unsigned char *s, size_t len)
 {
-	size_t n = *s < 0x80 ? 1 : *s >= 0xc2 && *s < 0xe0 ? 2 : *s >= 0xe0 && *s < 0xf0 ? 3 :
-		   *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+	size_t n = *s < 0x80                 ? 1
+	           : *s >= 0xc2 && *s < 0xe0 ? 2
+	           : *s >= 0xe0 && *s < 0xf0 ? 3
+	           : *s >= 0xf0 && *s < 0xf5 ? 4
+	                                     : 0;
 
 	if (!n || n > len)
 		return 0;
@@ -341,7 +352,8 @@ size_t escape_name(char *out, const char *name, size_t len)
 		unsigned char c = (unsigned char)name[i];
 		size_t n = utf8_one((const unsigned char *)name + i, len - i);
 
-		if (!n || c < 0x20 || c == 0x7f || (n == 2 && c == 0xc2 && (unsigned char)name[i + 1] < 0xa0)) {
+		if (!n || c < 0x20 || c == 0x7f ||
+		    (n == 2 && c == 0xc2 && (unsigned char)name[i + 1] < 0xa0)) {
 			for (size_t k = 0; k < (n ? n : 1); k++)
 				w += sprintf(w, "\\%03o", (unsigned char)name[i + k]);
 			i += n ? n : 1;
@@ -366,7 +378,9 @@ void print_name(FILE *to, const char *name, size_t len)
 	free(buf);
 }
 
-/* --- JSON -------------------------------------------------------------------------------------------------- */
+/* --- JSON
+ * --------------------------------------------------------------------------------------------------
+ */
 
 void json_set_name(json_t *o, const char *key, const char *name, size_t len)
 {
@@ -389,7 +403,8 @@ void json_set_name(json_t *o, const char *key, const char *name, size_t len)
 
 static json_t *json_time(const struct timespec *ts)
 {
-	return json_pack("{s:I, s:I}", "sec", (json_int_t)ts->tv_sec, "nsec", (json_int_t)ts->tv_nsec);
+	return json_pack("{s:I, s:I}", "sec", (json_int_t)ts->tv_sec, "nsec",
+	                 (json_int_t)ts->tv_nsec);
 }
 
 json_t *json_attr(const struct berth_attr *a)
@@ -399,11 +414,11 @@ json_t *json_attr(const struct berth_attr *a)
 
 	snprintf(mode, sizeof(mode), "%04o", a->mode);
 	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "type",
-		      type_name(a->type), "mode", mode, "nlink", (json_int_t)a->nlink, "uid",
-		      (json_int_t)a->uid, "gid", (json_int_t)a->gid, "size", (json_int_t)a->size,
-		      "used", (json_int_t)a->used, "fileid", (json_int_t)a->fileid, "atime",
-		      json_time(&a->atime), "mtime", json_time(&a->mtime), "ctime",
-		      json_time(&a->ctime));
+	              type_name(a->type), "mode", mode, "nlink", (json_int_t)a->nlink, "uid",
+	              (json_int_t)a->uid, "gid", (json_int_t)a->gid, "size", (json_int_t)a->size,
+	              "used", (json_int_t)a->used, "fileid", (json_int_t)a->fileid, "atime",
+	              json_time(&a->atime), "mtime", json_time(&a->mtime), "ctime",
+	              json_time(&a->ctime));
 	if (o && (a->type == BERTH_BLK || a->type == BERTH_CHR)) {
 		json_object_set_new(o, "major", json_integer(a->rdev_major));
 		json_object_set_new(o, "minor", json_integer(a->rdev_minor));
@@ -413,7 +428,8 @@ json_t *json_attr(const struct berth_attr *a)
 
 int json_print(json_t *o)
 {
-	int err = !o || json_dumpf(o, stdout, JSON_INDENT(2)) || putchar('\n') == EOF || fflush(stdout);
+	int err = !o || json_dumpf(o, stdout, JSON_INDENT(2)) || putchar('\n') == EOF ||
+	          fflush(stdout);
 
 	json_decref(o);
 	if (err)
@@ -421,7 +437,9 @@ int json_print(json_t *o)
 	return err ? EXIT_SOME : EXIT_OK;
 }
 
-/* --- paths ------------------------------------------------------------------------------------------------- */
+/* --- paths
+ * -------------------------------------------------------------------------------------------------
+ */
 
 const char *base_name(const char *path)
 {
