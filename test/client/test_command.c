@@ -68,7 +68,7 @@ Test(usage, mistakes_are_named)
 		{ "ls file", "'file' is no URL", 1 },
 		{ "ls berth+tpc://h/x", "tpc", 1 },
 		{ "ls 'berth+tcp://h/x?colour=1'", "colour", 1 },
-		{ "cp a b://c", "b://c", 1 },
+		{ "cp a berth://c", "berth://c", 1 },
 		{ "ls berth+tcp://127.0.0.1:1/x", "127.0.0.1:1", 1 },
 		{ "-s /nowhere/sock stat", "/nowhere/sock", 1 },
 		{ "help", "mkfs", 0 },
