@@ -163,7 +163,7 @@ check-asan: deps
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory all B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
 	$(Q)$(MAKE) --no-print-directory tests
-	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS=second_deadlock_stack=1 \
+	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
 		test/run $(if $(T),-k $(T)) ./$(B)/test/integration/test_workers
 
 install: all
