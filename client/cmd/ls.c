@@ -155,7 +155,8 @@ static void ls_dir(struct ls *ls, struct berth *b, const struct berth_fh *fh, co
 		complain_errno(err, "cannot list", title);
 		ls->failed = true;
 	}
-	qsort(l.e, l.n, sizeof(*l.e), by_name);
+	if (l.n)
+		qsort(l.e, l.n, sizeof(*l.e), by_name);
 	if (ls->titles && !ls->json) {
 		if (ls->printed)
 			putchar('\n');
