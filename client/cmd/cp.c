@@ -673,6 +673,8 @@ static void visit_dir(struct cp *cp, struct cdir *parent, const char *sname, con
 	}
 	if (err) {
 		failure(cp, err, "cannot make directory", parent->dst, dname);
+		if (d && d->dst)
+			*d->dst = '\0'; /* finish() passes it over */
 		return;
 	}
 	if (!cp->has_guard && cp->dst.b && d->fresh) {
