@@ -559,9 +559,11 @@ static void supers(struct check *c)
 				finding(c, where, "belongs to another pool");
 			continue;
 		}
+		/* not incompat: an open that gives the pool its ring sets a bit of it */
 		if (memcmp(s->magic, good->magic, 8) || s->version != good->version ||
-		    memcmp(&s->compat, &good->compat,
-		           offsetof(struct pm_super, boot) - offsetof(struct pm_super, compat)) ||
+		    s->compat != good->compat || s->ro_compat != good->ro_compat ||
+		    memcmp(s->uuid, good->uuid,
+		           offsetof(struct pm_super, boot) - offsetof(struct pm_super, uuid)) ||
 		    memcmp(s->reserved2, good->reserved2, sizeof(s->reserved2)))
 			finding(c, where, "damaged; the other one is good");
 	}
@@ -582,6 +584,39 @@ static void lanes(struct check *c)
 	}
 }
 
+/* --- reply records
+ * -------------------------------------------------------------------------------------------------------
+ */
+
+/* Before any inode, so that whoever shares its blocks is named. */
+static void replies(struct check *c)
+{
+	const struct pm_super *sb = &c->st->super;
+	const struct pm_slot *slot = blk_ptr(c->st, sb->reply_start);
+	uint64_t n = sb->reply_blocks * PM_BLOCK_SLOTS, last = 0, falls = 0;
+
+	if (!(sb->incompat & PM_INCOMPAT_REPLIES))
+		return;
+	for (uint64_t b = sb->reply_start; b < sb->reply_start + sb->reply_blocks; b++)
+		c->owned[b / 64] |= 1ull << (b % 64);
+	for (uint64_t i = 0; i < n; i++) {
+		const char *fault = slot_fault(&slot[i], sb->boot);
+		char where[32];
+
+		snprintf(where, sizeof(where), "reply record %llu", ULL(i));
+		if (fault) {
+			finding(c, where, "%s", fault);
+			continue;
+		}
+		if (slot[i].seq == last && last)
+			finding(c, where, "its number was used twice");
+		falls += slot[i].seq < last;
+		if (slot[i].seq < last && falls == 2)
+			finding(c, where, "the ring has more than one end");
+		last = slot[i].seq;
+	}
+}
+
 /* --- entry
  * ------------------------------------------------------------------------------------------------------------------
  */
@@ -599,6 +634,7 @@ static int check_store(struct check *c)
 		return -ENOMEM;
 	supers(c);
 	lanes(c);
+	replies(c);
 	census(c);
 	walk_inodes(c);
 	names(c);

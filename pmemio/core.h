@@ -83,6 +83,8 @@ int tx_zero_run(struct pm_tx *tx, uint64_t start, uint64_t len);
 /* Inode slots the transaction took or set free: made true in memory by commit, undone by abort. */
 int tx_note_slot(struct pm_tx *tx, uint64_t ino, bool freed);
 void tx_note_chunk(struct pm_tx *tx);
+/* The next slot of the ring is part of the transaction. */
+void tx_note_reply(struct pm_tx *tx);
 
 /* --- alloc.c --------------------------------------------------------------------------------- */
 
@@ -113,6 +115,18 @@ void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree);
 size_t table_save_size(struct pm_store *st);
 size_t table_save(struct pm_store *st, uint8_t *buf);
 int table_load(struct pm_store *st, const uint8_t *buf, size_t len);
+
+/* --- reply.c --------------------------------------------------------------------------------- */
+
+/* How many blocks a pool of @blocks keeps for them. */
+uint64_t reply_blocks(uint64_t blocks);
+/* Give a pool that has none a ring. Not having the room for it is no error. */
+int reply_make(struct pm_store *st);
+int reply_open(struct pm_store *st); /* find the newest and make the index; after replay */
+void reply_close(struct pm_store *st);
+void reply_took(struct pm_store *st); /* the transaction that filled the next slot is committed */
+/* What is wrong with a slot, or NULL. */
+const char *slot_fault(const struct pm_slot *s, uint64_t boot);
 
 /* --- store.c --------------------------------------------------------------------------------- */
 

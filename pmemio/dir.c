@@ -183,13 +183,16 @@ static void dir_touch(struct pm_tx *tx, const struct pm_inode *dir)
 	sh->mtime = sh->ctime = store_now();
 }
 
-/* Commit or abort by @err, then fill in what the directory looks like now. */
-static int finish(struct pm_tx *tx, int err, const struct pm_inode *dir, struct pm_change *ch)
+/* Commit with a record that @obj was changed, or abort by @err; then fill in what the directory
+ * looks like now. */
+static int finish(struct pm_tx *tx, int err, const struct pm_inode *dir, struct pm_id obj,
+                  const struct pm_once *once, struct pm_change *ch)
 {
 	if (err) {
 		tx_abort(tx);
 		return err;
 	}
+	reply_note(tx, once, obj);
 	err = tx_commit(tx, &ch->lsn);
 	if (!err)
 		ino_attr(dir, &ch->dir);
@@ -215,12 +218,18 @@ static int drop_link(struct pm_tx *tx, const struct pm_inode *obj, struct pm_att
 	return 0;
 }
 
-static int lock_for_change(struct pm_store *st)
+/* Taken unless there is an error. */
+static int lock_for_change(struct pm_store *st, const struct pm_once *once)
 {
+	int err;
+
 	if (st->read_only)
 		return -EROFS;
 	pthread_mutex_lock(&st->lock);
-	return 0;
+	err = reply_known(st, once);
+	if (err)
+		pthread_mutex_unlock(&st->lock);
+	return err;
 }
 
 /* --- lookup
@@ -321,15 +330,15 @@ static int new_fill(struct pm_tx *tx, const struct pm_inode *dir, struct pm_inod
 }
 
 static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t key, struct name n,
-                      const struct pm_new *nw, struct pm_change *ch)
+                      const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch)
 {
 	struct pm_tx *tx = tx_begin(st);
 	struct pm_inode *sh;
-	uint64_t ino = 0;
+	struct pm_id id = { 0 };
 	int err = ino_new(tx, nw->type, &sh);
 
 	if (!err) {
-		ino = sh->ino;
+		id = id_of(sh);
 		err = new_fill(tx, dir, sh, nw);
 	}
 	if (!err)
@@ -339,16 +348,16 @@ static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t 
 		if (nw->type == PM_DIR)
 			ino_edit(tx, dir)->nlink++;
 	}
-	err = finish(tx, err, dir, ch);
+	err = finish(tx, err, dir, id, once, ch);
 	if (!err)
-		file_attr(st, ino_at(st, ino), &ch->obj);
+		file_attr(st, ino_at(st, id.ino), &ch->obj);
 	return err;
 }
 
 /* The name exists. An EXCLUSIVE create that comes again succeeds; its record, which follows the
  * first one's, makes the reply wait until that is durable. */
 static int create_old(struct pm_store *st, const struct pm_inode *dir, const struct place *p,
-                      const struct pm_new *nw, struct pm_change *ch)
+                      const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch)
 {
 	const struct pm_inode *obj;
 	struct pm_tx *tx;
@@ -363,14 +372,14 @@ static int create_old(struct pm_store *st, const struct pm_inode *dir, const str
 		return -EEXIST;
 	tx = tx_begin(st);
 	ino_edit(tx, obj)->ctime = store_now();
-	err = finish(tx, 0, dir, ch);
+	err = finish(tx, 0, dir, p->id, once, ch);
 	if (!err)
 		file_attr(st, obj, &ch->obj);
 	return err;
 }
 
-int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
-              const struct pm_new *nw, struct pm_change *ch)
+int pm_create_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+                   const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch)
 {
 	struct name n = { name, len };
 	struct pm_change done = { .lsn = 0 };
@@ -381,7 +390,7 @@ int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 	if (!err)
 		err = new_check(nw);
 	if (!err)
-		err = lock_for_change(st);
+		err = lock_for_change(st, once);
 	if (err)
 		return err;
 	in = dir_get(st, dir, &err);
@@ -389,11 +398,11 @@ int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 		ino_attr(in, &done.dir_before);
 		err = find(st, in, n, &p);
 		if (!err)
-			err = create_old(st, in, &p, nw, &done);
+			err = create_old(st, in, &p, nw, once, &done);
 		else if (err == -ENOENT && nw->type == PM_DIR && in->nlink >= PM_LINK_MAX)
 			err = -EMLINK;
 		else if (err == -ENOENT)
-			err = create_new(st, in, p.key, n, nw, &done);
+			err = create_new(st, in, p.key, n, nw, once, &done);
 	}
 	if (!err)
 		*ch = done;
@@ -403,12 +412,18 @@ int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 	return err;
 }
 
+int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+              const struct pm_new *nw, struct pm_change *ch)
+{
+	return pm_create_once(st, dir, name, len, nw, NULL, ch);
+}
+
 /* --- remove
  * -------------------------------------------------------------------------------------------------
  */
 
 static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool want_dir,
-                     struct pm_change *ch)
+                     const struct pm_once *once, struct pm_change *ch)
 {
 	const struct pm_inode *dir, *obj;
 	struct place p;
@@ -438,20 +453,20 @@ static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool w
 		if (want_dir)
 			ino_edit(tx, dir)->nlink--;
 	}
-	return finish(tx, err, dir, ch);
+	return finish(tx, err, dir, p.id, once, ch);
 }
 
 static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool want_dir,
-                      struct pm_change *ch)
+                      const struct pm_once *once, struct pm_change *ch)
 {
 	struct pm_change done = { .lsn = 0 };
 	int err = name_check(n);
 
 	if (!err)
-		err = lock_for_change(st);
+		err = lock_for_change(st, once);
 	if (err)
 		return err;
-	err = unlink_at(st, dir, n, want_dir, &done);
+	err = unlink_at(st, dir, n, want_dir, once, &done);
 	if (!err)
 		*ch = done;
 	files_sweep(st); /* what was written to it and never committed is free space again */
@@ -459,16 +474,28 @@ static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool
 	return err;
 }
 
+int pm_remove_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+                   const struct pm_once *once, struct pm_change *ch)
+{
+	return remove_any(st, dir, (struct name){ name, len }, false, once, ch);
+}
+
+int pm_rmdir_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+                  const struct pm_once *once, struct pm_change *ch)
+{
+	return remove_any(st, dir, (struct name){ name, len }, true, once, ch);
+}
+
 int pm_remove(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
               struct pm_change *ch)
 {
-	return remove_any(st, dir, (struct name){ name, len }, false, ch);
+	return pm_remove_once(st, dir, name, len, NULL, ch);
 }
 
 int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
              struct pm_change *ch)
 {
-	return remove_any(st, dir, (struct name){ name, len }, true, ch);
+	return pm_rmdir_once(st, dir, name, len, NULL, ch);
 }
 
 /* --- link
@@ -476,7 +503,7 @@ int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len
  */
 
 static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struct name n,
-                   struct pm_change *ch)
+                   const struct pm_once *once, struct pm_change *ch)
 {
 	const struct pm_inode *dir, *obj;
 	struct pm_inode *sh;
@@ -505,28 +532,34 @@ static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struc
 	err = entry_add(tx, dir, p.key, obj, n);
 	if (!err)
 		dir_touch(tx, dir);
-	err = finish(tx, err, dir, ch);
+	err = finish(tx, err, dir, oid, once, ch);
 	if (!err)
 		file_attr(st, obj, &ch->obj);
 	return err;
 }
 
-int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
-            struct pm_change *ch)
+int pm_link_once(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name,
+                 size_t len, const struct pm_once *once, struct pm_change *ch)
 {
 	struct name n = { name, len };
 	struct pm_change done = { .lsn = 0 };
 	int err = name_check(n);
 
 	if (!err)
-		err = lock_for_change(st);
+		err = lock_for_change(st, once);
 	if (err)
 		return err;
-	err = link_at(st, obj, dir, n, &done);
+	err = link_at(st, obj, dir, n, once, &done);
 	if (!err)
 		*ch = done;
 	pthread_mutex_unlock(&st->lock);
 	return err;
+}
+
+int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
+            struct pm_change *ch)
+{
+	return pm_link_once(st, obj, dir, name, len, NULL, ch);
 }
 
 /* --- rename
@@ -630,7 +663,7 @@ static int move_tx(struct pm_tx *tx, const struct move *m)
 }
 
 static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to, struct move *m,
-                         struct pm_change *ch)
+                         const struct pm_once *once, struct pm_change *ch)
 {
 	struct pm_tx *tx;
 	int err = move_find(st, from, to, m);
@@ -645,7 +678,7 @@ static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to
 			return err;
 		tx = tx_begin(st);
 		err = move_tx(tx, m);
-		err = finish(tx, err, m->from, ch);
+		err = finish(tx, err, m->from, m->src.id, once, ch);
 		if (err)
 			return err;
 	}
@@ -655,8 +688,9 @@ static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to
 	return 0;
 }
 
-int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,
-              struct pm_id to, const char *tname, size_t tlen, struct pm_change *ch)
+int pm_rename_once(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,
+                   struct pm_id to, const char *tname, size_t tlen, const struct pm_once *once,
+                   struct pm_change *ch)
 {
 	struct move m = { .fname = { fname, flen }, .tname = { tname, tlen } };
 	struct pm_change done = { .lsn = 0 };
@@ -665,15 +699,21 @@ int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t 
 	if (!err)
 		err = name_check(m.tname);
 	if (!err)
-		err = lock_for_change(st);
+		err = lock_for_change(st, once);
 	if (err)
 		return err;
-	err = rename_locked(st, from, to, &m, &done);
+	err = rename_locked(st, from, to, &m, once, &done);
 	if (!err)
 		*ch = done;
 	files_sweep(st);
 	pthread_mutex_unlock(&st->lock);
 	return err;
+}
+
+int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,
+              struct pm_id to, const char *tname, size_t tlen, struct pm_change *ch)
+{
+	return pm_rename_once(st, from, fname, flen, to, tname, tlen, NULL, ch);
 }
 
 /* --- readlink, readdir

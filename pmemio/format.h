@@ -15,13 +15,15 @@
  *     the inode chunks, chunk c at file blocks [c * PM_CHUNK_BLOCKS, +PM_CHUNK_BLOCKS), each contiguous.
  *     Slot 1 is the root directory. A free slot keeps its gen; allocation adds one.
  * F2  Extents of one file do not overlap, are sorted by lblk and lie inside [data_start, blocks).
- * F3  Every block belongs to at most one extent, B+tree node, inode chunk or saved-free-space run.
+ * F3  Every block belongs to at most one extent, B+tree node, inode chunk, saved-free-space run or the ring of
+ *     reply records.
  * F4  Every live inode but slots 0 and 1 has nlink names leading to it, or nlink == 0 (an orphan: recovery
  *     frees it). A directory has exactly one name, nlink 2 + its subdirectories, and its parent field.
  * F5  Bytes of the last block behind the end of file are undefined; whoever moves the end over them zeroes
  *     them first. So are written extents wholly behind it, which a crash in a long truncate can leave: whoever
  *     moves the end up cuts them first. Unwritten ones may stand there for good.
  * F6  An extent without PM_EXT_UNWRITTEN was durable, data and all, before the transaction that made it so.
+ * F7  The seqs of the reply records grow around the ring, from the one behind the newest on to the newest.
  */
 #ifndef PMEMIO_FORMAT_H
 #define PMEMIO_FORMAT_H
@@ -37,9 +39,9 @@
 #define PM_INODE_SIZE  256u
 #define PM_CHUNK_INODES (PM_CHUNK_BLOCKS * 4096u / PM_INODE_SIZE) /* 256 */
 
-/* Feature bits. None is defined yet; an unknown incompat bit refuses to open, an unknown ro_compat bit
- * allows read_only. */
-#define PM_INCOMPAT_KNOWN 0ull
+/* Feature bits: an unknown incompat bit refuses to open, an unknown ro_compat bit allows read_only. */
+#define PM_INCOMPAT_REPLIES 1ull /* reply_start, reply_blocks: blocks that no inode leads to are in use */
+#define PM_INCOMPAT_KNOWN PM_INCOMPAT_REPLIES
 #define PM_ROCOMPAT_KNOWN 0ull
 
 enum { PM_STATE_CLEAN = 1,      /* closed clean; saved_* is valid */
@@ -65,7 +67,8 @@ struct pm_super {
 	uint64_t saved_start, saved_blocks; /* run of blocks that holds the stored free space; free itself */
 	uint64_t saved_bytes;
 	uint32_t saved_crc, reserved1;
-	uint8_t reserved2[512 - 240];
+	uint64_t reply_start, reply_blocks; /* PM_INCOMPAT_REPLIES: the ring of reply records */
+	uint8_t reserved2[512 - 256];
 };
 static_assert(sizeof(struct pm_super) == 512, "one sector");
 
@@ -162,6 +165,20 @@ struct pm_bent {
 	uint16_t len; /* bytes of value */
 	uint8_t val[];
 };
+
+/* What was answered to one request that must not be carried out twice, written by the request's own
+ * transaction. Slots are filled in turn, around and around. */
+struct pm_slot {
+	uint32_t crc;
+	uint32_t tag;    /* the server's: procedure number */
+	uint8_t key[16]; /* of the request: SipHash of who asked what */
+	uint64_t seq;    /* boot << 40 | counter; 0: never used, then all is zero */
+	uint64_t ino, gen; /* the object made or changed */
+	uint64_t reserved[2];
+};
+static_assert(sizeof(struct pm_slot) == 64, "one cache line");
+#define PM_BLOCK_SLOTS (4096u / 64u)
+#define PM_REPLY_BLOCKS_MAX (1u << 16)
 
 /* Directory entry value; key = the cookie: the upper 47 bits of SipHash-2-4(secret, directory ino || name)
  * modulo 2^47 - 3, plus 3, << 16 | a sequence number that tells names of equal hash apart. The top bit stays clear. */

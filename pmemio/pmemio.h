@@ -111,6 +111,7 @@ struct pm_info {
 	bool was_clean;        /* the last close was clean */
 	uint64_t replayed;     /* transactions replayed at open */
 	uint64_t open_usec;    /* time pm_open took */
+	uint32_t reply_slots;  /* changes that are remembered (pm_once_find); 0: none */
 };
 void pm_get_info(struct pm_store *st, struct pm_info *out);
 
@@ -137,6 +138,7 @@ struct pm_stats { /* since open; read without tearing, not as one snapshot */
 	uint64_t transactions, journal_bytes, flushes, flushed_bytes, drains, msyncs, checkpoints;
 	uint64_t pins, fresh_blocks, dirty_inodes; /* now */
 	uint64_t flush_errors, checksum_errors;
+	uint64_t replies; /* records of changes made once */
 };
 void pm_get_stats(struct pm_store *st, struct pm_stats *out);
 
@@ -260,6 +262,40 @@ struct pm_dirent {
  */
 int pm_readdir(struct pm_store *st, struct pm_id dir, uint64_t cookie, bool want_attr,
 	       bool (*fn)(void *arg, const struct pm_dirent *de), void *arg, bool *eof);
+
+/* --- changes made once (reply.c, and the changes above) ------------------------------------------------------ *
+ *
+ * A client that heard no answer asks again, and its first request may have been carried out. So a change can
+ * leave a record under a key that tells this request from all others; the record is part of the change's own
+ * transaction: after a crash there are both or neither. The pool keeps the last pm_info.reply_slots records.
+ */
+struct pm_once {
+	uint8_t key[16]; /* evenly distributed, as a keyed hash is */
+	uint32_t tag;    /* the caller's; comes back */
+};
+struct pm_reply {
+	uint32_t tag;
+	struct pm_id obj; /* pm_change.obj.id of the change */
+	pm_lsn lsn;       /* reply once durable */
+};
+/* The record of that key. -ENOENT: the change was not made, or so long ago that it is forgotten. */
+int pm_once_find(struct pm_store *st, const struct pm_once *once, struct pm_reply *out);
+
+/* As the functions without _once, which pass NULL. -EALREADY: there is a record of that key, nothing was done. A
+ * change that fails, or has nothing to do, leaves no record. */
+int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
+		    const struct pm_once *once, struct pm_change *ch);
+int pm_create_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+		   const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch);
+int pm_remove_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+		   const struct pm_once *once, struct pm_change *ch);
+int pm_rmdir_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
+		  const struct pm_once *once, struct pm_change *ch);
+int pm_rename_once(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,
+		   struct pm_id to, const char *tname, size_t tlen, const struct pm_once *once,
+		   struct pm_change *ch);
+int pm_link_once(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
+		 const struct pm_once *once, struct pm_change *ch);
 
 /* --- map, commit, unpin (file.c) --------------------------------------------------------------------- */
 

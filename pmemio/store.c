@@ -241,6 +241,8 @@ static int find_space(struct pm_store *st, const struct pm_super *old, struct ga
 	if (err || load_space(st, old))
 		return err;
 	err = reset_space(st, why);
+	if (!err && (st->super.incompat & PM_INCOMPAT_REPLIES))
+		blk_mark(st, st->super.reply_start, st->super.reply_blocks);
 	if (!err)
 		err = gather_all(g);
 	if (g->bad > 16)
@@ -268,6 +270,7 @@ static int fill_info(struct pm_store *st, bool was_clean)
 static void store_free(struct pm_store *st)
 {
 	tx_destroy(st->tx);
+	reply_close(st);
 	table_close(st);
 	alloc_close(st);
 	journal_free(st);
@@ -299,6 +302,10 @@ static int recover(struct pm_store *st, struct pm_error *why)
 		return err;
 	st->tx = tx_alloc(st);
 	err = st->tx ? find_space(st, &old, &g, why) : -ENOMEM;
+	if (!err && !st->read_only)
+		err = reply_make(st);
+	if (!err)
+		err = reply_open(st);
 	if (!err)
 		err = files_init(st);
 	if (!err)

@@ -8,7 +8,7 @@
  *   inode.c    the inode table                         store.c    open, close, recovery, statistics
  *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
- *   check.c    every invariant, offline
+ *   reply.c    the ring of reply records               check.c    every invariant, offline
  *
  * Metadata is read through the view and changed through transactions only:
  *
@@ -82,6 +82,7 @@ struct pm_lane;    /* journal.c */
 struct pm_space_map; /* alloc.c */
 struct pm_table;   /* inode.c */
 struct pm_files;   /* file.c: what is pinned, fresh or dirty now */
+struct pm_replies; /* reply.c */
 
 struct pm_store {
 	struct pm_media media;
@@ -94,6 +95,7 @@ struct pm_store {
 	struct pm_space_map *space;
 	struct pm_table *table;
 	struct pm_files *files;
+	struct pm_replies *replies; /* NULL: the pool has no room for them */
 	struct pm_tx *tx; /* the transaction object, reused; one at a time under the lock */
 	struct pm_region zero;
 	struct pm_stats stats;
@@ -116,7 +118,7 @@ static inline void *data_ptr(struct pm_store *st, uint64_t blk) /* file data */
 
 /* --- tx.c: all with the lock held ------------------------------------------------------------------------- */
 
-enum tx_kind { TX_RAW, TX_INODE, TX_NODE }; /* who gets a CRC at commit */
+enum tx_kind { TX_RAW, TX_INODE, TX_NODE, TX_SLOT }; /* who gets a CRC at commit */
 struct pm_tx;
 struct pm_tx *tx_begin(struct pm_store *st);
 struct pm_store *tx_store(const struct pm_tx *tx);
@@ -238,6 +240,13 @@ int files_settle(struct pm_store *st); /* close: commit all unstable writes, may
 void files_fini(struct pm_store *st);
 /* Recovery: free an orphan found at open. */
 int file_reap(struct pm_store *st, uint64_t ino);
+
+/* --- reply.c, for whatever changes something. Lock held. ---------------------------------------------------- */
+
+/* -EALREADY: the pool has a record of @once (NULL: never). */
+int reply_known(struct pm_store *st, const struct pm_once *once);
+/* The transaction remembers @once (NULL: nothing). */
+void reply_note(struct pm_tx *tx, const struct pm_once *once, struct pm_id obj);
 
 /* --- journal.c, store.c internals that file.c uses ----------------------------------------------------------------------------- */
 

@@ -91,7 +91,11 @@ static int judge_geometry(const struct pm_super *s, size_t len, struct pm_error 
 	    s->data_start != s->lane_start + lanes || s->data_start + PM_CHUNK_BLOCKS > s->blocks ||
 	    (s->saved_blocks && (s->saved_start < s->data_start || s->saved_start >= s->blocks ||
 	                         s->saved_blocks > s->blocks - s->saved_start ||
-	                         s->saved_bytes > s->saved_blocks * PM_BLOCK))) {
+	                         s->saved_bytes > s->saved_blocks * PM_BLOCK)) ||
+	    ((s->incompat & PM_INCOMPAT_REPLIES) &&
+	     (s->reply_start < s->data_start + PM_CHUNK_BLOCKS || s->reply_start >= s->blocks ||
+	      s->reply_blocks == 0 || s->reply_blocks > s->blocks - s->reply_start ||
+	      s->reply_blocks > PM_REPLY_BLOCKS_MAX))) {
 		why_set(why,
 		        "superblock seq %llu describes an impossible layout; restore from a copy",
 		        (unsigned long long)s->seq);
@@ -264,6 +268,9 @@ static void layout(struct pm_super *s, size_t len, unsigned lanes)
 	s->lane_blocks = (uint32_t)(each / PM_BLOCK);
 	s->lane_start = 2;
 	s->data_start = s->lane_start + (uint64_t)s->lanes * s->lane_blocks;
+	s->incompat |= PM_INCOMPAT_REPLIES;
+	s->reply_start = s->data_start + PM_CHUNK_BLOCKS;
+	s->reply_blocks = reply_blocks(s->blocks);
 }
 
 static void root_inode(struct pm_inode *in, const struct pm_mkfs_opts *o)
@@ -311,6 +318,7 @@ static void mk_body(struct pm_media *m, const struct pm_super *s, const struct p
 	mk_settle(m, 0, 2 * PM_BLOCK);
 	mk_zero(m, s->lane_start, s->data_start - s->lane_start);
 	mk_zero(m, s->data_start, PM_CHUNK_BLOCKS);
+	mk_zero(m, s->reply_start, s->reply_blocks);
 	head.crc = pm_crc(&head, sizeof(head), offsetof(struct pm_lane_head, crc));
 	for (unsigned i = 0; i < s->lanes; i++) {
 		uint64_t lane = (s->lane_start + (uint64_t)i * s->lane_blocks) * PM_BLOCK;

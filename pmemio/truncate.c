@@ -310,7 +310,8 @@ static void set_fields(struct pm_inode *sh, struct file *f, const struct pm_seta
 }
 
 static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct file *f,
-                          const struct pm_setattr *sa, struct pm_change *ch)
+                          const struct pm_setattr *sa, const struct pm_once *once,
+                          struct pm_change *ch)
 {
 	struct cutter c = { .st = st, .f = f };
 	uint64_t old = file_size(f, in), size = sa->set & PM_SET_SIZE ? sa->size : old;
@@ -328,6 +329,7 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 	else if (!err && size < old)
 		err = cut_some(&c, in, blk_up(size), &more);
 	set_fields(ino_edit(c.tx, in), f, sa, store_now());
+	reply_note(c.tx, once, (struct pm_id){ in->ino, in->gen });
 	err = cut_commit(&c, err, &lsn);
 	if (err)
 		return err;
@@ -349,8 +351,8 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 	return 0;
 }
 
-int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
-               struct pm_change *ch)
+int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
+                    const struct pm_once *once, struct pm_change *ch)
 {
 	const struct pm_inode *in;
 	struct pm_attr before;
@@ -360,6 +362,9 @@ int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa
 	if (st->read_only)
 		return -EROFS;
 	pthread_mutex_lock(&st->lock);
+	err = reply_known(st, once);
+	if (err)
+		goto out;
 	files_sweep(st);
 	in = file_inode(st, id, &err);
 	if (!in)
@@ -373,7 +378,7 @@ int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa
 		err = f || !(sa->set & PM_SET_SIZE) ? 0 : -ENOMEM;
 	}
 	if (!err)
-		err = setattr_locked(st, in, f, sa, ch);
+		err = setattr_locked(st, in, f, sa, once, ch);
 	if (!err) {
 		ch->obj_before = before;
 		file_attr(st, in, &ch->obj);
@@ -383,6 +388,12 @@ int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa
 out:
 	pthread_mutex_unlock(&st->lock);
 	return err;
+}
+
+int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
+               struct pm_change *ch)
+{
+	return pm_setattr_once(st, id, sa, NULL, ch);
 }
 
 /* --- reserving --- */

@@ -48,7 +48,7 @@ struct chunk {
 
 struct pm_tx {
 	struct pm_store *st;
-	bool open, after_data, grew;
+	bool open, after_data, grew, reply;
 	int err;
 	struct edit *edit;
 	size_t nedit, cap_edit;
@@ -182,7 +182,7 @@ static void reset(struct pm_tx *tx)
 	}
 	tx->nedit = tx->ntake = tx->ngive = tx->nslot = 0;
 	tx->err = 0;
-	tx->open = tx->after_data = tx->grew = tx->rec_full = false;
+	tx->open = tx->after_data = tx->grew = tx->reply = tx->rec_full = false;
 }
 
 struct pm_tx *tx_alloc(struct pm_store *st)
@@ -356,6 +356,11 @@ void tx_note_chunk(struct pm_tx *tx)
 	tx->grew = true;
 }
 
+void tx_note_reply(struct pm_tx *tx)
+{
+	tx->reply = true;
+}
+
 /* --- commit ---------------------------------------------------------------------------------- */
 
 static void put_crc(struct edit *e)
@@ -482,6 +487,8 @@ static void settle(struct pm_tx *tx, pm_lsn lsn)
 	for (size_t i = 0; i < tx->nslot; i++)
 		if (tx->slot[i].freed)
 			table_slot(st, tx->slot[i].ino, true);
+	if (tx->reply)
+		reply_took(st);
 	reset(tx);
 }
 

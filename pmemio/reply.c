@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * reply.c - records of changes that must not be made twice
+ *
+ * A ring of slots of one cache line each. A change fills the next slot in its own transaction, so
+ * the slot and the change survive a crash together or not at all. The oldest record is overwritten:
+ * the pool remembers exactly the last n changes, whoever made them.
+ *
+ * An index in memory finds a record by its key; it is made at open from the slots, and follows each
+ * commit. A search that finds nothing, which is what nearly every request brings, reads no slot
+ * unless 32 bits of another key are the same.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <syslog.h>
+
+#include "pmemio/core.h"
+
+#define BLOCKS_MIN 32u   /* 2048 records */
+#define BLOCKS_MAX 1024u /* 65536 */
+
+struct link {
+	uint32_t next; /* in the chain: index + 1 */
+	uint32_t hash;
+	bool in_use;
+};
+
+struct pm_replies {
+	uint32_t n, next; /* slots; the one to fill next */
+	uint64_t seq;     /* of the newest */
+	uint32_t mask;
+	uint32_t *bucket; /* index + 1 of the first of the chain */
+	struct link link[];
+};
+
+/* One in a thousand blocks. */
+uint64_t reply_blocks(uint64_t blocks)
+{
+	uint64_t n = blocks / 1024;
+
+	return n < BLOCKS_MIN ? BLOCKS_MIN : n > BLOCKS_MAX ? BLOCKS_MAX : n;
+}
+
+const char *slot_fault(const struct pm_slot *s, uint64_t boot)
+{
+	static const struct pm_slot none;
+
+	if (!memcmp(s, &none, sizeof(none)))
+		return NULL;
+	if (s->crc != pm_crc(s, sizeof(*s), offsetof(struct pm_slot, crc)))
+		return "bad checksum";
+	if (s->seq == 0 || s->seq >> 40 > boot)
+		return "a number that was never given";
+	return s->reserved[0] || s->reserved[1] ? "bytes that must be zero are not" : NULL;
+}
+
+static const struct pm_slot *slot_at(struct pm_store *st, uint32_t i)
+{
+	return (const struct pm_slot *)blk_ptr(st, st->super.reply_start) + i;
+}
+
+/* --- index ----------------------------------------------------------------------------------- */
+
+static uint32_t hash_of(const uint8_t key[16])
+{
+	uint32_t h;
+
+	memcpy(&h, key, sizeof(h));
+	return h;
+}
+
+static uint32_t *chain(struct pm_replies *r, uint32_t hash)
+{
+	return &r->bucket[hash & r->mask];
+}
+
+static void index_put(struct pm_replies *r, uint32_t i, uint32_t hash)
+{
+	uint32_t *at = chain(r, hash);
+
+	r->link[i] = (struct link){ .next = *at, .hash = hash, .in_use = true };
+	*at = i + 1;
+}
+
+static void index_cut(struct pm_replies *r, uint32_t i)
+{
+	uint32_t *at = chain(r, r->link[i].hash);
+
+	if (!r->link[i].in_use)
+		return;
+	while (*at != i + 1)
+		at = &r->link[*at - 1].next;
+	*at = r->link[i].next;
+	r->link[i].in_use = false;
+}
+
+static const struct pm_slot *find(struct pm_store *st, const struct pm_once *once)
+{
+	struct pm_replies *r = st->replies;
+	uint32_t hash;
+
+	if (!r || !once)
+		return NULL;
+	hash = hash_of(once->key);
+	for (uint32_t i = *chain(r, hash); i; i = r->link[i - 1].next) {
+		const struct pm_slot *s = slot_at(st, i - 1);
+
+		if (r->link[i - 1].hash == hash && !memcmp(s->key, once->key, sizeof(s->key)))
+			return s;
+	}
+	return NULL;
+}
+
+/* --- recording ------------------------------------------------------------------------------- */
+
+int reply_known(struct pm_store *st, const struct pm_once *once)
+{
+	return find(st, once) ? -EALREADY : 0;
+}
+
+void reply_note(struct pm_tx *tx, const struct pm_once *once, struct pm_id obj)
+{
+	struct pm_store *st = tx_store(tx);
+	struct pm_replies *r = st->replies;
+	struct pm_slot *s;
+
+	if (!r || !once)
+		return;
+	s = tx_edit(tx, slot_at(st, r->next), sizeof(*s), TX_SLOT);
+	*s = (struct pm_slot){
+		.tag = once->tag, .seq = r->seq + 1, .ino = obj.ino, .gen = obj.gen
+	};
+	memcpy(s->key, once->key, sizeof(s->key));
+	tx_note_reply(tx);
+}
+
+void reply_took(struct pm_store *st)
+{
+	struct pm_replies *r = st->replies;
+
+	index_cut(r, r->next);
+	index_put(r, r->next, hash_of(slot_at(st, r->next)->key));
+	r->next = (r->next + 1) % r->n;
+	r->seq++;
+	STAT_ADD(st, replies, 1);
+}
+
+int pm_once_find(struct pm_store *st, const struct pm_once *once, struct pm_reply *out)
+{
+	const struct pm_slot *s;
+
+	pthread_mutex_lock(&st->lock);
+	s = find(st, once);
+	if (s) /* what it is part of is no newer than the last transaction */
+		*out = (struct pm_reply){ .tag = s->tag,
+			                  .obj = { s->ino, s->gen },
+			                  .lsn = journal_last(st) };
+	pthread_mutex_unlock(&st->lock);
+	return s ? 0 : -ENOENT;
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+/* A pool made before there was a ring, or that had no room for it. The blocks are free until the
+ * superblock says otherwise, and all zero before it does. */
+int reply_make(struct pm_store *st)
+{
+	struct pm_super *s = &st->super;
+	struct blk_run run;
+	int err;
+
+	if (s->incompat & PM_INCOMPAT_REPLIES)
+		return 0;
+	if (blk_take(st, 0, reply_blocks(s->blocks), 0, BLK_WHOLE, &run)) {
+		store_log(st, LOG_WARNING,
+		          "no room for reply records: a request repeated after its answer was lost "
+		          "is "
+		          "carried out twice; free some space and open the pool again");
+		return 0;
+	}
+	st->media.ops->zero(&st->media, data_ptr(st, run.start), run.len * PM_BLOCK);
+	err = med_settle(st, run.start * PM_BLOCK, run.len * PM_BLOCK);
+	if (!err) {
+		s->incompat |= PM_INCOMPAT_REPLIES;
+		s->reply_start = run.start;
+		s->reply_blocks = run.len;
+		err = super_write(st);
+	}
+	if (!err)
+		store_log(st, LOG_NOTICE, "made room for %llu reply records",
+		          (unsigned long long)run.len * PM_BLOCK_SLOTS);
+	return err;
+}
+
+static void scan(struct pm_store *st, struct pm_replies *r)
+{
+	uint32_t bad = 0;
+	uint64_t newest = 0;
+
+	for (uint32_t i = 0; i < r->n; i++) {
+		const struct pm_slot *s = slot_at(st, i);
+
+		if (s->seq == 0 && s->crc == 0)
+			continue;
+		if (slot_fault(s, st->super.boot)) {
+			bad++;
+			continue;
+		}
+		index_put(r, i, hash_of(s->key));
+		if (s->seq > newest) {
+			newest = s->seq;
+			r->next = (i + 1) % r->n;
+		}
+	}
+	if (bad) {
+		STAT_ADD(st, checksum_errors, bad);
+		store_log(st, LOG_ERR,
+		          "%u reply records are damaged and forgotten; run `berth check`", bad);
+	}
+}
+
+int reply_open(struct pm_store *st)
+{
+	uint32_t n = (uint32_t)(st->super.reply_blocks * PM_BLOCK_SLOTS), size = 1;
+	struct pm_replies *r;
+
+	if (!(st->super.incompat & PM_INCOMPAT_REPLIES))
+		return 0;
+	while (size < n)
+		size *= 2;
+	r = calloc(1, sizeof(*r) + n * sizeof(r->link[0]));
+	if (!r)
+		return -ENOMEM;
+	r->bucket = calloc(size, sizeof(*r->bucket));
+	if (!r->bucket) {
+		free(r);
+		return -ENOMEM;
+	}
+	r->n = n;
+	r->mask = size - 1;
+	r->seq = st->super.boot << 40;
+	st->replies = r;
+	st->info.reply_slots = n;
+	scan(st, r);
+	return 0;
+}
+
+void reply_close(struct pm_store *st)
+{
+	if (st->replies)
+		free(st->replies->bucket);
+	free(st->replies);
+	st->replies = NULL;
+}
