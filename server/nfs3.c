@@ -119,7 +119,7 @@ nfsstat3 nfs3_errstat(int err)
 /* --- handles
  * -------------------------------------------------------------------------------------------- */
 
-nfsstat3 nfs3_handle(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *attr)
+nfsstat3 nfs3_may_use(struct nfs3_ctx *cx, const nfs_fh3 *wire)
 {
 	const struct worker *w = cx->call->worker;
 	struct sockaddr_storage peer;
@@ -135,7 +135,14 @@ nfsstat3 nfs3_handle(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *a
 	if (!access_port_ok(&cx->opts, cx->call->kind, &peer))
 		return NFS3ERR_ACCES;
 	access_who(&cx->call->cred, &cx->opts, &cx->who);
-	return nfs3_errstat(pm_getattr(cx->srv->store, cx->fh.id, attr));
+	return NFS3_OK;
+}
+
+nfsstat3 nfs3_handle(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *attr)
+{
+	nfsstat3 stat = nfs3_may_use(cx, wire);
+
+	return stat == NFS3_OK ? nfs3_errstat(pm_getattr(cx->srv->store, cx->fh.id, attr)) : stat;
 }
 
 nfsstat3 nfs3_handle2(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *attr)
@@ -220,6 +227,22 @@ void nfs3_wcc_now(struct nfs3_ctx *cx, struct pm_id id, wcc_data *out)
 	nfs3_wcc(cx->srv, there ? &a : NULL, there ? &a : NULL, out);
 }
 
+void nfs3_change_wcc(struct nfs3_ctx *cx, const struct pm_attr *before, const struct pm_attr *after,
+                     struct pm_id id, wcc_data *out)
+{
+	nfs3_wcc(cx->srv, cx->replay ? NULL : before, after, out);
+	if (cx->replay)
+		nfs3_post_attr_now(cx, id, &out->after);
+}
+
+void nfs3_change_attr(struct nfs3_ctx *cx, post_op_attr *out)
+{
+	if (cx->replay)
+		nfs3_post_attr_now(cx, cx->ch.obj.id, out);
+	else
+		nfs3_post_attr(cx->srv, &cx->ch.obj, out);
+}
+
 static bool sattr_time(time_how how, const nfstime3 *in, unsigned bit, unsigned *set,
                        struct timespec *out)
 {
@@ -298,7 +321,7 @@ static void setattr_durable(struct nfs3_ctx *cx, int err)
 {
 	SETATTR3res res = { .status = nfs3_errstat(err) };
 
-	nfs3_wcc(cx->srv, &cx->ch.obj_before, &cx->ch.obj, &res.obj_wcc);
+	nfs3_change_wcc(cx, &cx->ch.obj_before, &cx->ch.obj, cx->dir, &res.obj_wcc);
 	NFS3_REPLY(cx, SETATTR3res, &res);
 }
 
@@ -324,7 +347,7 @@ static nfsstat3 setattr_try(struct nfs3_ctx *cx, const SETATTR3args *args)
 		sa.ctime_guard = &guard;
 	err = access_setattr(&cx->who, &attr, &sa);
 	if (!err)
-		err = pm_setattr(cx->srv->store, attr.id, &sa, &cx->ch);
+		err = pm_setattr_once(cx->srv->store, attr.id, &sa, drc_once(cx), &cx->ch);
 	return nfs3_errstat(err);
 }
 
@@ -340,11 +363,15 @@ static void setattr(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
+	if (drc_answered(cx, &args.object, NULL, setattr_durable))
+		return;
 	res.status = setattr_try(cx, &args);
 	if (res.status == NFS3_OK) {
 		nfs3_when_durable(cx, cx->ch.lsn, setattr_durable);
 		return;
 	}
+	if (drc_answered(cx, &args.object, NULL, setattr_durable))
+		return;
 	nfs3_wcc_now(cx, cx->dir, &res.obj_wcc);
 	NFS3_REPLY(cx, SETATTR3res, &res);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * nfs3.h - what the NFS and MOUNT programs share among fh, access, nfs3, nfs3_io, nfs3_dir and
+ * nfs3.h - what the NFS and MOUNT programs share among fh, access, nfs3, nfs3_io, nfs3_dir, drc and
  * mount3
  *
  * A procedure is a straight story: decode the arguments into memory of its own, resolve the handle
@@ -79,6 +79,8 @@ struct nfs3_ctx { /* tp_call.ctx */
 	void (*resume)(struct nfs3_ctx *cx, int err);
 
 	struct pm_id dir, dir2; /* for the weak cache consistency data of a failure */
+	struct pm_once once;    /* drc.c: what tells this call from others, if keyed */
+	bool keyed, replay;     /* replay: ch has no more than obj.id; attributes are the present ones */
 	union {
 		struct pm_change ch;
 		struct { /* WRITE, COMMIT */
@@ -93,7 +95,9 @@ struct nfs3_ctx { /* tp_call.ctx */
 
 struct nfs3_ctx *nfs3_begin(struct tp_call *call);
 nfsstat3 nfs3_errstat(int err); /* the one place where an errno becomes a status */
-/* First handle of a call: is it ours, may this client use its export, what is behind it. */
+/* First handle of a call: is it ours, may this client use its export? Sets cx->fh, opts, who. */
+nfsstat3 nfs3_may_use(struct nfs3_ctx *cx, const nfs_fh3 *wire);
+/* And what is behind it. */
 nfsstat3 nfs3_handle(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *attr);
 /* Second handle: of the same export, or NFS3ERR_XDEV. */
 nfsstat3 nfs3_handle2(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *attr);
@@ -112,6 +116,11 @@ void nfs3_wcc(const struct server *srv, const struct pm_attr *before, const stru
 /* Of an object that this call did not change: before equals after. Nothing, if it cannot be read.
  */
 void nfs3_wcc_now(struct nfs3_ctx *cx, struct pm_id id, wcc_data *out);
+
+/* What a change did to @id; in an answer given again, what is there now. */
+void nfs3_change_wcc(struct nfs3_ctx *cx, const struct pm_attr *before, const struct pm_attr *after,
+                     struct pm_id id, wcc_data *out);
+void nfs3_change_attr(struct nfs3_ctx *cx, post_op_attr *out); /* of cx->ch.obj, likewise */
 
 /* sattr3 with times checked; NFS3ERR_INVAL. The guard is the caller's. */
 nfsstat3 nfs3_sattr(const sattr3 *in, struct pm_setattr *out);
@@ -176,6 +185,17 @@ void nfs3_rename(struct tp_call *call);
 void nfs3_link(struct tp_call *call);
 void nfs3_readdir(struct tp_call *call);
 void nfs3_readdirplus(struct tp_call *call);
+
+/* --- drc.c
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Was this call carried out before? Then @answer gives its first answer (cx->replay is set, dir and
+ * dir2 are what the handles name) and true is returned. To be asked before a change, and again when
+ * it failed; while the arguments are there. @second may be NULL. */
+bool drc_answered(struct nfs3_ctx *cx, const nfs_fh3 *first, const nfs_fh3 *second,
+                  void (*answer)(struct nfs3_ctx *cx, int err));
+/* For the change itself. */
+const struct pm_once *drc_once(const struct nfs3_ctx *cx);
 
 /* --- mount3.c
  * --------------------------------------------------------------------------------------------- */

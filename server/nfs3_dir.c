@@ -5,7 +5,7 @@
  *
  * A change replies once its transaction is durable; its weak cache consistency data was taken by
  * the pool in the instant of the change. A failure reports its directory as it is now, before and
- * after alike.
+ * after alike. Every change asks drc.c first whether it was made already.
  *
  * An export ends at its root: ".." of the root is the root, and ".." of a directory that was moved
  * out of the export while a client kept its handle is NFS3ERR_STALE, not the way into the rest of
@@ -193,17 +193,22 @@ static void create_durable(struct nfs3_ctx *cx, int err)
 	ok->obj.handle_follows = TRUE;
 	ok->obj.post_op_fh3_u.handle.data.data_val = (char *)handle;
 	ok->obj.post_op_fh3_u.handle.data.data_len = FH_SIZE;
-	nfs3_post_attr(cx->srv, &ch->obj, &ok->obj_attributes);
-	nfs3_wcc(cx->srv, &ch->dir_before, &ch->dir, &ok->dir_wcc);
+	nfs3_change_attr(cx, &ok->obj_attributes);
+	nfs3_change_wcc(cx, &ch->dir_before, &ch->dir, cx->dir, &ok->dir_wcc);
 	NFS3_REPLY(cx, CREATE3res, &res);
 }
 
-/* Every making ends here. */
-static void create_end(struct nfs3_ctx *cx, nfsstat3 stat)
+/* Every making begins and ends here. */
+static bool create_again(struct nfs3_ctx *cx, const diropargs3 *where)
+{
+	return drc_answered(cx, &where->dir, NULL, create_durable);
+}
+
+static void create_end(struct nfs3_ctx *cx, const diropargs3 *where, nfsstat3 stat)
 {
 	if (stat == NFS3_OK)
 		nfs3_when_durable(cx, cx->ch.lsn, create_durable);
-	else
+	else if (!create_again(cx, where))
 		create_fail(cx, stat);
 }
 
@@ -245,8 +250,8 @@ static nfsstat3 make(struct nfs3_ctx *cx, const struct pm_attr *dir, const filen
 	stat = new_object(cx, dir, sattr, nw);
 	if (stat != NFS3_OK)
 		return stat;
-	err = pm_create(cx->srv->store, dir->id, name->filename3_val, name->filename3_len, nw,
-	                &cx->ch);
+	err = pm_create_once(cx->srv->store, dir->id, name->filename3_val, name->filename3_len, nw,
+	                     drc_once(cx), &cx->ch);
 	return nfs3_errstat(err);
 }
 
@@ -269,7 +274,7 @@ static nfsstat3 create_existing(struct nfs3_ctx *cx, const struct pm_attr *dir, 
 	if (sa.set)
 		err = access_setattr(&cx->who, obj, &sa);
 	if (sa.set && !err)
-		err = pm_setattr(cx->srv->store, obj->id, &sa, &cx->ch);
+		err = pm_setattr_once(cx->srv->store, obj->id, &sa, drc_once(cx), &cx->ch);
 	cx->ch.dir_before = cx->ch.dir = *dir;
 	return nfs3_errstat(err);
 }
@@ -317,8 +322,8 @@ void nfs3_create(struct tp_call *call)
 	nfs3_preset_dirop(&args.where, &fh, &name);
 	if (!xdr_CREATE3args(&call->args, &args))
 		tp_reply_error(call, GARBAGE_ARGS);
-	else
-		create_end(cx, create_try(cx, &args));
+	else if (!create_again(cx, &args.where))
+		create_end(cx, &args.where, create_try(cx, &args));
 }
 
 void nfs3_mkdir(struct tp_call *call)
@@ -336,12 +341,14 @@ void nfs3_mkdir(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
+	if (create_again(cx, &args.where))
+		return;
 	stat = change_dir(cx, &args.where.dir, &dir);
 	if (stat == NFS3_OK)
 		stat = name_for(&args.where.name, NFS3ERR_EXIST, NFS3ERR_EXIST);
 	if (stat == NFS3_OK)
 		stat = make(cx, &dir, &args.where.name, &args.attributes, &nw);
-	create_end(cx, stat);
+	create_end(cx, &args.where, stat);
 }
 
 void nfs3_symlink(struct tp_call *call)
@@ -365,12 +372,14 @@ void nfs3_symlink(struct tp_call *call)
 		FALSE; /* links have no permissions of their own */
 	nw.target = path->nfspath3_val;
 	nw.target_len = path->nfspath3_len;
+	if (create_again(cx, &args.where))
+		return;
 	stat = change_dir(cx, &args.where.dir, &dir);
 	if (stat == NFS3_OK)
 		stat = name_for(&args.where.name, NFS3ERR_EXIST, NFS3ERR_EXIST);
 	if (stat == NFS3_OK)
 		stat = make(cx, &dir, &args.where.name, &args.symlink.symlink_attributes, &nw);
-	create_end(cx, stat);
+	create_end(cx, &args.where, stat);
 }
 
 /* Type, device numbers and attributes of a MKNOD. */
@@ -415,6 +424,8 @@ void nfs3_mknod(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
+	if (create_again(cx, &args.where))
+		return;
 	stat = change_dir(cx, &args.where.dir, &dir);
 	if (stat == NFS3_OK)
 		stat = name_for(&args.where.name, NFS3ERR_EXIST, NFS3ERR_EXIST);
@@ -422,7 +433,7 @@ void nfs3_mknod(struct tp_call *call)
 		stat = mknod_what(cx, &args.what, &nw, &sattr);
 	if (stat == NFS3_OK)
 		stat = make(cx, &dir, &args.where.name, sattr, &nw);
-	create_end(cx, stat);
+	create_end(cx, &args.where, stat);
 }
 
 /* --- REMOVE, RMDIR
@@ -433,12 +444,13 @@ static void remove_durable(struct nfs3_ctx *cx, int err)
 {
 	REMOVE3res res = { .status = nfs3_errstat(err) };
 
-	nfs3_wcc(cx->srv, &cx->ch.dir_before, &cx->ch.dir, &res.dir_wcc);
+	nfs3_change_wcc(cx, &cx->ch.dir_before, &cx->ch.dir, cx->dir, &res.dir_wcc);
 	NFS3_REPLY(cx, REMOVE3res, &res);
 }
 
 static nfsstat3 remove_try(struct nfs3_ctx *cx, const diropargs3 *what, bool is_dir)
 {
+	struct pm_store *st = cx->srv->store;
 	const filename3 *n = &what->name;
 	struct pm_attr dir, obj;
 	nfsstat3 stat;
@@ -452,14 +464,15 @@ static nfsstat3 remove_try(struct nfs3_ctx *cx, const diropargs3 *what, bool is_
 		return stat;
 	err = may_change(cx, &dir);
 	if (!err)
-		err = pm_lookup(cx->srv->store, dir.id, n->filename3_val, n->filename3_len, &obj);
+		err = pm_lookup(st, dir.id, n->filename3_val, n->filename3_len, &obj);
 	if (!err)
 		err = access_sticky(&cx->who, &dir, &obj);
 	if (err)
 		return nfs3_errstat(err);
-	err = is_dir ? pm_rmdir(cx->srv->store, dir.id, n->filename3_val, n->filename3_len, &cx->ch)
-	             : pm_remove(cx->srv->store, dir.id, n->filename3_val, n->filename3_len,
-	                         &cx->ch);
+	err = is_dir ? pm_rmdir_once(st, dir.id, n->filename3_val, n->filename3_len, drc_once(cx),
+	                             &cx->ch)
+	             : pm_remove_once(st, dir.id, n->filename3_val, n->filename3_len, drc_once(cx),
+	                              &cx->ch);
 	return nfs3_errstat(err);
 }
 
@@ -476,11 +489,15 @@ static void remove_either(struct tp_call *call, bool is_dir)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
+	if (drc_answered(cx, &args.object.dir, NULL, remove_durable))
+		return;
 	res.status = remove_try(cx, &args.object, is_dir);
 	if (res.status == NFS3_OK) {
 		nfs3_when_durable(cx, cx->ch.lsn, remove_durable);
 		return;
 	}
+	if (drc_answered(cx, &args.object.dir, NULL, remove_durable))
+		return;
 	nfs3_wcc_now(cx, cx->dir, &res.dir_wcc);
 	NFS3_REPLY(cx, REMOVE3res, &res);
 }
@@ -503,8 +520,8 @@ static void rename_durable(struct nfs3_ctx *cx, int err)
 {
 	RENAME3res res = { .status = nfs3_errstat(err) };
 
-	nfs3_wcc(cx->srv, &cx->ch.dir_before, &cx->ch.dir, &res.fromdir_wcc);
-	nfs3_wcc(cx->srv, &cx->ch.dir2_before, &cx->ch.dir2, &res.todir_wcc);
+	nfs3_change_wcc(cx, &cx->ch.dir_before, &cx->ch.dir, cx->dir, &res.fromdir_wcc);
+	nfs3_change_wcc(cx, &cx->ch.dir2_before, &cx->ch.dir2, cx->dir2, &res.todir_wcc);
 	NFS3_REPLY(cx, RENAME3res, &res);
 }
 
@@ -555,8 +572,9 @@ static nfsstat3 rename_try(struct nfs3_ctx *cx, const RENAME3args *args)
 		return stat;
 	err = rename_may(cx, &from, f, &to, t);
 	if (!err)
-		err = pm_rename(cx->srv->store, from.id, f->filename3_val, f->filename3_len, to.id,
-		                t->filename3_val, t->filename3_len, &cx->ch);
+		err = pm_rename_once(cx->srv->store, from.id, f->filename3_val, f->filename3_len,
+		                     to.id, t->filename3_val, t->filename3_len, drc_once(cx),
+		                     &cx->ch);
 	return nfs3_errstat(err);
 }
 
@@ -574,11 +592,15 @@ void nfs3_rename(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
+	if (drc_answered(cx, &args.from.dir, &args.to.dir, rename_durable))
+		return;
 	res.status = rename_try(cx, &args);
 	if (res.status == NFS3_OK) {
 		nfs3_when_durable(cx, cx->ch.lsn, rename_durable);
 		return;
 	}
+	if (drc_answered(cx, &args.from.dir, &args.to.dir, rename_durable))
+		return;
 	nfs3_wcc_now(cx, cx->dir, &res.fromdir_wcc);
 	nfs3_wcc_now(cx, cx->dir2, &res.todir_wcc);
 	NFS3_REPLY(cx, RENAME3res, &res);
@@ -588,8 +610,9 @@ static void link_durable(struct nfs3_ctx *cx, int err)
 {
 	LINK3res res = { .status = nfs3_errstat(err) };
 
-	nfs3_post_attr(cx->srv, &cx->ch.obj, &res.file_attributes);
-	nfs3_wcc(cx->srv, &cx->ch.dir_before, &cx->ch.dir, &res.linkdir_wcc);
+	nfs3_change_attr(cx, &res.file_attributes);
+	/* the directory is the second handle */
+	nfs3_change_wcc(cx, &cx->ch.dir_before, &cx->ch.dir, cx->dir2, &res.linkdir_wcc);
 	NFS3_REPLY(cx, LINK3res, &res);
 }
 
@@ -617,8 +640,8 @@ static nfsstat3 link_try(struct nfs3_ctx *cx, const LINK3args *args)
 		return stat;
 	err = may_change(cx, &dir);
 	if (!err)
-		err = pm_link(cx->srv->store, file.id, dir.id, n->filename3_val, n->filename3_len,
-		              &cx->ch);
+		err = pm_link_once(cx->srv->store, file.id, dir.id, n->filename3_val,
+		                   n->filename3_len, drc_once(cx), &cx->ch);
 	return nfs3_errstat(err);
 }
 
@@ -636,11 +659,15 @@ void nfs3_link(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
+	if (drc_answered(cx, &args.file, &args.link.dir, link_durable))
+		return;
 	res.status = link_try(cx, &args);
 	if (res.status == NFS3_OK) {
 		nfs3_when_durable(cx, cx->ch.lsn, link_durable);
 		return;
 	}
+	if (drc_answered(cx, &args.file, &args.link.dir, link_durable))
+		return;
 	nfs3_post_attr_now(cx, cx->dir2, &res.file_attributes);
 	nfs3_wcc_now(cx, cx->dir, &res.linkdir_wcc);
 	NFS3_REPLY(cx, LINK3res, &res);

@@ -9,7 +9,7 @@
  *   rpcb.c        registration with rpcbind                     fh.c         file handles
  *   mount3.c      MOUNT version 3                               access.c     who may do what
  *   nfs3.c        NFS version 3: dispatch, attributes           nfs3_io.c    READ, WRITE, COMMIT
- *   nfs3_dir.c    names: LOOKUP, CREATE ... READDIRPLUS
+ *   nfs3_dir.c    names: LOOKUP, CREATE ... READDIRPLUS         drc.c        duplicate requests
  */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
@@ -76,6 +76,7 @@ struct config {
 	unsigned port, mount_port;
 	bool rpcbind_auto;
 	enum stability stability;
+	bool drc;
 	unsigned max_conns, idle_timeout;
 	char *exports_file;
 	STAILQ_HEAD(, fabric_conf) fabrics;
@@ -112,6 +113,8 @@ struct server {
 	uint64_t fsid;
 	struct heartbeat *hb; /* NULL without a supervisor */
 	struct timespec started;
+	_Atomic uint64_t drc_hits;        /* answers that had been given before */
+	_Atomic uint64_t drc_in_progress; /* of these: the first was not finished when the second came */
 };
 
 /* --- fh.c --------------------------------------------------------------------------------------------------------------------- */

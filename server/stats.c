@@ -116,7 +116,11 @@ static json_t *counters(const struct stats_request *rq)
 	P(dirty_inodes);
 	P(flush_errors);
 	P(checksum_errors);
+	P(replies);
 #undef P
+	json_object_set_new(o, "drc_hits", json_integer((json_int_t)atomic_load(&rq->srv->drc_hits)));
+	json_object_set_new(o, "drc_in_progress",
+			    json_integer((json_int_t)atomic_load(&rq->srv->drc_in_progress)));
 	return o;
 }
 

@@ -450,6 +450,8 @@ static bool args_open(struct rpc_call *c, const struct tp_proc *proc, const uint
 			return false;
 		c->payload_pending = true;
 	}
+	c->pub.arg_bytes = args;
+	c->pub.arg_len = (uint32_t)len;
 	xdrmem_create(&c->pub.args, (char *)(uintptr_t)args, (u_int)len, XDR_DECODE);
 	return true;
 }

@@ -62,6 +62,8 @@ struct tp_call {
 	uint32_t xid, prog, vers, proc;
 	struct tp_cred cred;
 	XDR args;             /* decodes the arguments; valid until run() returns */
+	const uint8_t *arg_bytes; /* the same arguments as they came, payload left out; valid as long */
+	uint32_t arg_len;
 	uint32_t payload_len; /* of the payload argument, already bounded by the service's max_payload */
 	enum tp_kind kind;
 	void *ctx;            /* program->ctx_size bytes, zeroed, for the program's own state */
