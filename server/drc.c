@@ -7,9 +7,9 @@
  * it is there if and only if the change is, also after a crash. What is kept suffices for the first
  * answer: that it succeeded, and the object's identity. Attributes are the present ones.
  *
- * A call is known by its client's address (not the port, which is another after a reconnect; clients
- * over shared memory are all this machine's), the caller's uid and gid, xid, program, version,
- * procedure and the bytes of its arguments.
+ * A call is known by its client's address (not the port, which is another after a reconnect;
+ * clients over shared memory are all this machine's), the caller's uid and gid, xid, program,
+ * version, procedure and the bytes of its arguments.
  *
  *   nfs3_rename:   drc_answered? done.     the usual case of a retry
  *                  make the change         -EALREADY: the first one was still on its way
@@ -99,8 +99,8 @@ bool drc_answered(struct nfs3_ctx *cx, const nfs_fh3 *first, const nfs_fh3 *seco
 		return false; /* the export was taken from the client: it hears that */
 	cx->replay = true;
 	cx->dir = cx->fh.id;
-	if (second && !fh_parse(srv, (const uint8_t *)second->data.data_val, second->data.data_len,
-	                        &fh))
+	if (second &&
+	    !fh_parse(srv, (const uint8_t *)second->data.data_val, second->data.data_len, &fh))
 		cx->dir2 = fh.id;
 	cx->ch = (struct pm_change){ .lsn = reply.lsn, .obj.id = reply.obj };
 	err = pm_durable(srv->store, reply.lsn, nfs3_wait(cx, answer));
