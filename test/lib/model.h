@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * model.h - what a pool must hold after each step of a run
+ *
+ * A world is a store on recording media and the list of states that its steps went through. Names,
+ * types, links, sizes and bytes are worked out here, apart from pmemio; times and space used are as
+ * pmemio gave them when the step was answered. Where a WRITE has been placed and is not answered, a
+ * byte of a written block may be the old one or the new one, and nothing else may.
+ */
+#ifndef TEST_LIB_MODEL_H
+#define TEST_LIB_MODEL_H
+
+#include "test/lib/medium.h"
+#include "test/lib/pool.h"
+
+#define W_OBJ   160
+#define W_ENT   160
+#define W_BLK   48u
+#define W_PINS  4
+#define W_STEPS 512
+
+enum op_kind {
+	OP_END,
+	OP_CREATE,
+	OP_MKDIR,
+	OP_SYMLINK,
+	OP_LONGLINK,
+	OP_MKNOD,
+	OP_LINK,
+	OP_REMOVE,
+	OP_RMDIR,
+	OP_RENAME,
+	OP_CHMOD,
+	OP_SIZE,
+	OP_ALLOC,
+	OP_WRITE,
+	OP_UNSTABLE,
+	OP_SYNC,
+	OP_MAP,
+	OP_COMMIT,
+	OP_GIVEUP,
+	OP_READPIN,
+	OP_READOFF,
+	OP_CHECKPOINT,
+	OP_REOPEN,
+};
+struct op {
+	enum op_kind kind;
+	const char *a, *b; /* paths from the root, without the first slash */
+	uint64_t off, len; /* OP_SIZE: off; OP_CHMOD: off */
+	unsigned pin;      /* OP_MAP .. OP_READOFF: which */
+	bool nowait;       /* PM_MSYNC: begin the next step before this one is durable */
+};
+
+struct content {              /* never changed once a state has it */
+	uint8_t state[W_BLK]; /* enum pm_ext_state */
+	uint8_t *data[W_BLK]; /* NULL: zeros */
+	uint8_t *alt[W_BLK];  /* NULL: none; a byte is this one or that of data */
+};
+struct wobj {
+	bool live;
+	struct pm_attr attr; /* durable ones */
+	struct content *c;
+	char link[300];
+};
+struct went {
+	int dir, obj;
+	const char *name;
+};
+struct state {
+	int nobj, nent;
+	struct wobj obj[W_OBJ];
+	struct went ent[W_ENT];
+	uint8_t verf[8];
+	bool doubt; /* unstable data was accepted: the verifier must change */
+};
+struct wpin {
+	struct pm_map m;
+	bool used, write, placed, unstable;
+	int obj;
+	unsigned step;
+	uint64_t off, len, cut;
+};
+struct world {
+	struct medium *d;
+	struct pm_store *st;
+	struct state *state[W_STEPS]; /* [0]: at the start */
+	unsigned n;                   /* steps so far */
+	unsigned answered;
+	pm_lsn last;
+	struct wpin pin[W_PINS];
+	struct wpin soft[8]; /* unstable writes that no sync has followed */
+	unsigned nsoft;
+	bool failed; /* of the step: refused */
+	int err;
+	void **garbage;
+	size_t ngarbage, capgarbage;
+	char why[512];
+};
+
+/* A world on a copy of @image; @from: the state that holds there, NULL: empty pool. */
+struct world *world_new(const uint8_t *image, size_t len, enum pm_method method,
+                        struct world *from);
+/* Do a step. False: pmemio and the model disagree, w->why. */
+bool world_do(struct world *w, const struct op *op);
+bool world_run(struct world *w, const struct op *ops); /* up to OP_END */
+/* Let go of the store: a clean close, or as a kill would. The log and the states stay. */
+bool world_close(struct world *w);
+void world_kill(struct world *w);
+void world_free(struct world *w);
+
+/* Is this what @st holds? @sum: of all bytes that may be one thing or another. */
+bool state_matches(struct pm_store *st, const struct state *s, uint64_t *sum, char *why,
+                   size_t size);
+
+#endif

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_crash.c - the power fails at every point of many short runs
+ *
+ * Each run is recorded and its log explored (test/lib/explore.h). Every run is explored once with
+ * few samples; then again and again with more, and other seeds, as long as there is time:
+ * BERTH_CRASH_SECONDS for all tests of this file together (make check-crash SECONDS=n).
+ * BERTH_CRASH_SEED repeats a run.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "test/lib/explore.h"
+
+#define W(file, at, n)                                                                             \
+	{                                                                                          \
+		.kind = OP_WRITE, .a = file, .off = at, .len = n                                   \
+	}
+#define SIZE(file, n)                                                                              \
+	{                                                                                          \
+		.kind = OP_SIZE, .a = file, .off = n                                               \
+	}
+#define NEW(file)                                                                                  \
+	{                                                                                          \
+		.kind = OP_CREATE, .a = file                                                       \
+	}
+#define ALLOC(file, at, n)                                                                         \
+	{                                                                                          \
+		.kind = OP_ALLOC, .a = file, .off = at, .len = n                                   \
+	}
+#define MAP(k, file, at, n)                                                                        \
+	{                                                                                          \
+		.kind = OP_MAP, .pin = k, .a = file, .off = at, .len = n                           \
+	}
+#define COMMIT(k)                                                                                  \
+	{                                                                                          \
+		.kind = OP_COMMIT, .pin = k                                                        \
+	}
+#define GIVEUP(k)                                                                                  \
+	{                                                                                          \
+		.kind = OP_GIVEUP, .pin = k                                                        \
+	}
+#define RM(file)                                                                                   \
+	{                                                                                          \
+		.kind = OP_REMOVE, .a = file                                                       \
+	}
+#define MV(from, to)                                                                               \
+	{                                                                                          \
+		.kind = OP_RENAME, .a = from, .b = to                                              \
+	}
+#define LN(from, to)                                                                               \
+	{                                                                                          \
+		.kind = OP_LINK, .a = from, .b = to                                                \
+	}
+#define B 4096u
+
+static const struct geometry small = { .blocks = 176, .lanes = 2, .lane_blocks = 9 };
+static const struct geometry wide = { .blocks = 240, .lanes = 2, .lane_blocks = 33 };
+
+/* --- runs ------------------------------------------------------------------------------------ */
+
+struct plan {
+	const char *name;
+	const struct op *before; /* up to a clean close */
+	const struct op *ops;
+};
+struct campaign {
+	const char *name;
+	const struct geometry *g;
+	enum pm_method method;
+	enum rules rules;
+	double share; /* of the time */
+	bool whole;   /* from the opening of the pool on */
+	bool sparse;  /* long runs: look here and there first */
+	bool kill;    /* between @before and @ops instead of a clean close */
+};
+
+static const struct op none[] = { { .kind = OP_END } };
+
+static double seconds(void)
+{
+	const char *s = getenv("BERTH_CRASH_SECONDS");
+
+	return s ? atof(s) : 45;
+}
+
+static uint64_t first_seed(void)
+{
+	const char *s = getenv("BERTH_CRASH_SEED");
+
+	return s ? strtoull(s, NULL, 0) : (uint64_t)time(NULL) * 1000;
+}
+
+static uint8_t *live_image(const struct world *w)
+{
+	uint8_t *p = malloc(w->d->m.len);
+
+	memcpy(p, w->d->m.base, w->d->m.len);
+	return p;
+}
+
+static struct world *prepare(const struct campaign *c, const struct plan *p, uint8_t **image)
+{
+	uint8_t *empty = medium_image(c->g);
+	struct world *w = world_new(empty, (size_t)c->g->blocks * B, c->method, NULL);
+
+	cr_assert(world_run(w, p->before), "%s, before: %s", p->name, w->why);
+	if (c->kill)
+		world_kill(w);
+	else
+		cr_assert(world_close(w), "%s: %s", p->name, w->why);
+	*image = live_image(w);
+	free(empty);
+	return w;
+}
+
+static void one_plan(const struct campaign *c, const struct plan *p, struct explore *x,
+                     struct world *base, const uint8_t *image)
+{
+	struct world *w = world_new(image, (size_t)c->g->blocks * B, c->method, base);
+	size_t from = c->whole ? 0 : w->d->nev;
+
+	cr_assert(world_run(w, p->ops), "%s: %s", p->name, w->why);
+	if (c->whole)
+		cr_assert(world_close(w), "%s: %s", p->name, w->why);
+	else
+		world_kill(w);
+	cr_assert(explore(x, w, from), "%s, %s: %s", c->name, p->name, x->why);
+	world_free(w);
+}
+
+static void deepen(struct explore *x, unsigned pass, bool sparse)
+{
+	unsigned p = pass < 7 ? pass : 7;
+
+	x->exhaust = 16u << (p < 6 ? p : 6);
+	x->samples = 2u << p;
+	x->points = 2u << p;
+	x->nested = 256u >> p;
+	x->sparse = sparse ? 64u >> (p < 6 ? p : 6) : 1;
+	x->seed++;
+}
+
+/* All plans; those with the same @before stand together. */
+static void run(const struct campaign *c, const struct plan *plan, unsigned n)
+{
+	double start = explore_now();
+	struct explore x = { .rules = c->rules,
+		             .until = start + seconds() * c->share,
+		             .seed = first_seed() };
+	uint64_t seed = x.seed + 1, had = 0;
+	const struct op *before = NULL;
+	struct world *base = NULL;
+	uint8_t *image = NULL;
+	unsigned pass, done = 0;
+
+	for (pass = 0; pass == 0 || explore_now() < x.until; pass++) {
+		deepen(&x, pass, c->sparse);
+		for (unsigned i = 0; i < n && (pass == 0 || explore_now() < x.until); i++) {
+			const struct plan *p = &plan[(i + seed) % n];
+
+			if (!base || p->before != before) {
+				if (base)
+					world_free(base);
+				free(image);
+				base = prepare(c, p, &image);
+				before = p->before;
+			}
+			one_plan(c, p, &x, base, image);
+			done++;
+		}
+		if (pass > 8 && x.states == had) /* nothing new to be had */
+			break;
+		had = x.states;
+	}
+	explore_note("crash states, %s: %llu distinct of %llu in %.1f s, %u runs (%u planned), "
+	             "seed %llu\n",
+	             c->name, (unsigned long long)x.states, (unsigned long long)x.checked,
+	             explore_now() - start, done, n, (unsigned long long)seed);
+	cr_expect_gt(x.states, 0);
+	if (base)
+		world_free(base);
+	free(image);
+	explore_free(&x);
+}
+
+/* --- names ----------------------------------------------------------------------------------- */
+
+static const struct op tree[] = { { .kind = OP_MKDIR, .a = "d" },
+	                          NEW("d/a"),
+	                          W("d/a", 0, 5000),
+	                          NEW("b"),
+	                          W("b", 0, 3000),
+	                          { .kind = OP_MKDIR, .a = "e" },
+	                          { .kind = OP_SYMLINK, .a = "s" },
+	                          { .kind = OP_LONGLINK, .a = "long" },
+	                          LN("b", "d/b2"),
+	                          NEW("f"),
+	                          { .kind = OP_MKDIR, .a = "d/sub" },
+	                          { .kind = OP_END } };
+
+static const struct op name_ops[] = {
+	NEW("n1"),
+	NEW("d/n2"),
+	{ .kind = OP_MKDIR, .a = "n1" },
+	{ .kind = OP_MKDIR, .a = "e/in" },
+	{ .kind = OP_SYMLINK, .a = "d/n3" },
+	{ .kind = OP_LONGLINK, .a = "n4" },
+	{ .kind = OP_MKNOD, .a = "e/n5" },
+	LN("d/a", "e/a2"),
+	RM("b"),
+	RM("d/a"),
+	RM("long"),
+	RM("s"),
+	{ .kind = OP_RMDIR, .a = "e" },
+	{ .kind = OP_RMDIR, .a = "d/sub" },
+	MV("b", "moved"),
+	MV("d/a", "f"),
+	MV("d/b2", "d/a"),
+	MV("d/sub", "e/sub"),
+	MV("e", "d/sub"),
+	MV("d", "e"),
+	{ .kind = OP_CHMOD, .a = "b", .off = 0600 },
+	SIZE("d/a", 100),
+	SIZE("b", 9000),
+	W("f", 100, 300),
+};
+#define NOPS (sizeof(name_ops) / sizeof(name_ops[0]))
+
+/* Each alone is the first half of each pair. */
+static void name_pairs(const struct campaign *c, bool nowait, unsigned stride)
+{
+	struct plan *plan = calloc(NOPS * NOPS, sizeof(*plan));
+	struct op *ops = calloc(NOPS * NOPS, 3 * sizeof(*ops));
+	char *names = calloc(NOPS * NOPS, 24);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < NOPS * NOPS; i += stride) {
+		struct op *o = &ops[3 * n];
+
+		o[0] = name_ops[i / NOPS];
+		o[1] = name_ops[i % NOPS];
+		o[0].nowait = nowait && o[0].kind != OP_WRITE;
+		snprintf(names + (size_t)24 * n, 24, "pair %u %u", (unsigned)(i / NOPS),
+		         (unsigned)(i % NOPS));
+		plan[n] = (struct plan){ names + (size_t)24 * n, tree, o };
+		n++;
+	}
+	run(c, plan, n);
+	free(plan);
+	free(ops);
+	free(names);
+}
+
+Test(crash, names_in_pairs)
+{
+	struct campaign c = { "names, clwb", &small, PM_CLWB, RULES_ADR, .share = .3 };
+
+	name_pairs(&c, false, 1);
+}
+
+Test(crash, names_in_pairs_with_caches_in_the_domain)
+{
+	struct campaign c = { "names, fence", &small, PM_FENCE, RULES_EADR, .share = .07 };
+
+	name_pairs(&c, false, 5);
+}
+
+Test(crash, names_in_pairs_with_msync)
+{
+	struct campaign c = { "names, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .1 };
+
+	name_pairs(&c, true, 7);
+}
+
+/* --- bytes ----------------------------------------------------------------------------------- */
+
+static const struct op file[] = { NEW("x"), W("x", 0, 6000), NEW("y"), { .kind = OP_END } };
+static const struct op holes[] = { NEW("x"),           W("x", 2 * B, B), W("x", 4 * B, B + 100),
+	                           W("x", 8 * B, 100), NEW("y"),         { .kind = OP_END } };
+static const struct op reserved[] = {
+	NEW("x"), ALLOC("x", 0, 6 * B), SIZE("x", 3 * B), NEW("y"), { .kind = OP_END }
+};
+static const struct op scattered[] = { NEW("x"),          W("x", 0, B),      W("x", 2 * B, B),
+	                               W("x", 4 * B, B),  W("x", 6 * B, B),  W("x", 8 * B, B),
+	                               W("x", 10 * B, B), W("x", 12 * B, B), W("x", 14 * B, B),
+	                               NEW("y"),          { .kind = OP_END } };
+
+#define OPS(...)                                                                                   \
+	(const struct op[])                                                                        \
+	{                                                                                          \
+		__VA_ARGS__,                                                                       \
+		{                                                                                  \
+			.kind = OP_END                                                             \
+		}                                                                                  \
+	}
+static const struct plan byte_plans[] = {
+	{ "append", file, OPS(W("x", 6000, 5000), W("x", 11000, 100)) },
+	{ "overwrite", file, OPS(W("x", 100, 200), W("x", 1001, 4099)) },
+	{ "overwrite and grow", file, OPS(W("x", 4000, 6000)) },
+	{ "behind a gap", file, OPS(W("x", 3 * B + 5, 100), W("x", 7000, 300)) },
+	{ "grow and shrink", file, OPS(SIZE("x", 20000), SIZE("x", 5000), SIZE("x", 7000)) },
+	{ "shrink, then write", file, OPS(SIZE("x", 10), W("x", 2000, 100), SIZE("x", 6000)) },
+	{ "to nothing and anew", file, OPS(SIZE("x", 0), W("x", 0, 9000), SIZE("x", 1)) },
+	{ "into a hole", holes, OPS(W("x", 0, B), W("x", 3 * B, B)) },
+	{ "into part of a hole", holes, OPS(W("x", 100, 50), W("x", 3 * B + 4000, 200)) },
+	{ "over holes and blocks", holes, OPS(W("x", 1 * B + 7, 5 * B)) },
+	{ "shrink over holes", holes, OPS(SIZE("x", 4 * B + 50), W("x", 4 * B + 60, 10)) },
+	{ "into reserved", reserved, OPS(W("x", 0, B), W("x", B + 10, 10)) },
+	{ "over reserved and behind", reserved, OPS(W("x", 2 * B + 100, 6 * B)) },
+	{ "reserve, write", file, OPS(ALLOC("x", 0, 5 * B), W("x", 3 * B, 2 * B)) },
+	{ "reserve, cut", file, OPS(ALLOC("y", 0, 3 * B), SIZE("y", 5000), SIZE("y", 4000)) },
+	{ "to a tree of extents", scattered, OPS(W("x", 16 * B, 10), W("x", 20 * B, B)) },
+	{ "fill the gaps", scattered, OPS(W("x", B, B), W("x", 3 * B, 100), W("x", 0, 9 * B)) },
+	{ "cut scattered", scattered,
+	  OPS(W("x", 18 * B, B), SIZE("x", 7 * B), SIZE("x", 0), W("y", 0, 5 * B)) },
+	{ "remove, reuse", scattered, OPS(RM("x"), W("y", 0, 12 * B)) },
+	{ "remove a tree, reuse", scattered,
+	  OPS(W("x", 18 * B, B), RM("x"), W("y", 0, 12 * B), NEW("z"), W("z", 0, 3 * B)) },
+	{ "remove, checkpoint, reuse", scattered,
+	  OPS(W("x", 18 * B, B), RM("x"), { .kind = OP_CHECKPOINT }, W("y", 0, 12 * B), NEW("z")) },
+	{ "checkpoints", file,
+	  OPS({ .kind = OP_CHECKPOINT }, W("x", 0, 10), { .kind = OP_CHECKPOINT }, NEW("z"),
+	      { .kind = OP_CHECKPOINT }) },
+	{ "two writes at once", file,
+	  OPS(MAP(0, "x", 0, 100), MAP(1, "x", 1000, 100), COMMIT(1), COMMIT(0)) },
+	{ "two writes of a new block", file,
+	  OPS(MAP(0, "y", 0, 1000), MAP(1, "y", 1000, 1000), COMMIT(1), COMMIT(0)) },
+	{ "given up", file,
+	  OPS(MAP(0, "x", 0, 9000), GIVEUP(0), W("x", 6000, 10), SIZE("x", 20000)) },
+	{ "cut while pinned", file,
+	  OPS(MAP(0, "x", 1000, 9000), SIZE("x", 3000), COMMIT(0), SIZE("x", 9000)) },
+	{ "cut behind a pin", file,
+	  OPS(MAP(0, "x", 0, 2000), SIZE("x", 3000), COMMIT(0), SIZE("x", 6000)) },
+	{ "grown under a pin", file, OPS(MAP(0, "x", 5000, 2500), SIZE("x", 7000), COMMIT(0)) },
+	{ "cut while read", file,
+	  OPS({ .kind = OP_READPIN, .a = "x", .len = 6000 }, SIZE("x", 0), W("y", 0, 3 * B),
+	      { .kind = OP_READOFF }, W("y", 3 * B, 3 * B)) },
+	{ "removed while read", file,
+	  OPS({ .kind = OP_READPIN, .a = "x", .len = 6000 }, RM("x"), W("y", 0, 3 * B), NEW("z"),
+	      { .kind = OP_READOFF }, W("y", 3 * B, 3 * B)) },
+	{ "removed while written", file,
+	  OPS(MAP(0, "x", 1000, 9000), RM("x"), NEW("x"), COMMIT(0), W("x", 0, B)) },
+	{ "replaced while written", file, OPS(MAP(0, "x", 0, 9000), MV("y", "x"), COMMIT(0)) },
+	{ "unstable, then stable", file,
+	  OPS({ .kind = OP_UNSTABLE, .a = "x", .off = 5000, .len = 5000 },
+	      { .kind = OP_UNSTABLE, .a = "x", .off = 0, .len = 50 }, { .kind = OP_SYNC, .a = "x" },
+	      W("y", 0, 10)) },
+	{ "unstable and removed", file,
+	  OPS({ .kind = OP_UNSTABLE, .a = "x", .off = 5000, .len = 5000 }, RM("x"),
+	      W("y", 0, 4 * B)) },
+	{ "unstable, clean stop", file,
+	  OPS({ .kind = OP_UNSTABLE, .a = "y", .off = 10, .len = 50 },
+	      { .kind = OP_SYNC, .a = "y" }, { .kind = OP_REOPEN }, W("y", 0, 10)) },
+	{ "clean stops", file,
+	  OPS(NEW("z"), { .kind = OP_REOPEN }, RM("z"), { .kind = OP_REOPEN }) },
+};
+#define NBYTES (sizeof(byte_plans) / sizeof(byte_plans[0]))
+
+Test(crash, bytes)
+{
+	struct campaign c = { "bytes, clwb", &small, PM_CLWB, RULES_ADR, .share = .2 };
+
+	run(&c, byte_plans, NBYTES);
+}
+
+Test(crash, bytes_with_caches_in_the_domain)
+{
+	struct campaign c = { "bytes, fence", &small, PM_FENCE, RULES_EADR, .share = .06 };
+
+	run(&c, byte_plans, NBYTES);
+}
+
+Test(crash, bytes_with_msync)
+{
+	struct campaign c = { "bytes, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .1 };
+
+	run(&c, byte_plans, NBYTES);
+}
+
+/* --- opening, closing, recovering ------------------------------------------------------------ */
+
+static const struct plan open_plans[] = {
+	{ "nothing", none, none },
+	{ "one file", none, OPS(NEW("x"), W("x", 0, 100)) },
+	{ "a tree", tree, OPS(RM("d/a"), { .kind = OP_REOPEN }, NEW("n")) },
+	{ "an orphan", file,
+	  OPS({ .kind = OP_READPIN, .a = "x", .len = 6000 }, RM("x"), { .kind = OP_READOFF }) },
+};
+
+Test(crash, open_and_close)
+{
+	struct campaign c = {
+		"open, close", &small, PM_CLWB, RULES_ADR, .share = .04, .whole = true
+	};
+
+	run(&c, open_plans, 4);
+}
+
+Test(crash, open_and_close_with_msync)
+{
+	struct campaign c = { "open, close, msync", &wide,        PM_MSYNC,
+		              RULES_PAGES,          .share = .03, .whole = true };
+
+	run(&c, open_plans, 4);
+}
+
+/* The run before ended with a kill: opening replays it all and frees orphans. */
+static const struct op orphaned[] = { NEW("x"),
+	                              W("x", 0, 9 * B),
+	                              NEW("y"),
+	                              W("y", 0, B),
+	                              { .kind = OP_READPIN, .a = "x", .len = 6000 },
+	                              RM("x"),
+	                              { .kind = OP_END } };
+
+static const struct plan recovery_plans[] = { { "replay", tree, OPS(NEW("n")) },
+	                                      { "orphan", orphaned, OPS(NEW("n")) },
+	                                      { "extents", scattered, OPS(RM("x")) } };
+
+Test(crash, recovery)
+{
+	struct campaign c = { "recovery",   &small,        PM_CLWB,     RULES_ADR,
+		              .share = .04, .whole = true, .kill = true };
+
+	run(&c, recovery_plans, 3);
+}
+
+/* --- a journal that goes round, a pool that is full ------------------------------------------ */
+
+#define LONG "-------------------------------------------------------------------------------------"
+
+static const struct op *many(bool full)
+{
+	struct op *ops = calloc(200, sizeof(*ops));
+	char *names = calloc(64, 128);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 28; i++) {
+		char *name = names + (size_t)128 * i;
+
+		snprintf(name, 128, "%02u%s", i, LONG);
+		ops[n++] = (struct op)NEW(name);
+		if (i % 3 == 0)
+			ops[n++] = (struct op)W(name, 100 * i, full ? 6 * B : B);
+		if (i % 4 == 3)
+			ops[n++] = (struct op)RM(names + (size_t)128 * (i - 2));
+		if (full && i % 9 == 8)
+			ops[n++] = (struct op)SIZE(names + (size_t)128 * (i - 8), 10);
+	}
+	return ops;
+}
+
+Test(crash, journal_goes_round)
+{
+	static const struct geometry g = { .blocks = 190, .lanes = 2, .lane_blocks = 4 };
+	struct campaign c = { "lanes", &g, PM_CLWB, RULES_ADR, .share = .04, .sparse = true };
+	struct plan p = { "many files", none, many(false) };
+
+	run(&c, &p, 1);
+}
+
+Test(crash, no_space)
+{
+	static const struct geometry g = { .blocks = 116, .lanes = 1, .lane_blocks = 9 };
+	struct campaign c = { "full", &g, PM_CLWB, RULES_ADR, .share = .04, .sparse = true };
+	struct plan p = { "full", none, many(true) };
+
+	run(&c, &p, 1);
+}
