@@ -4,6 +4,7 @@
 #   make             berthd, berth, libberth.so, libberth.a
 #   make serve       packages, build, a pool if there is none, a server on loopback
 #   make check       all tests that this machine can run   (T=pattern: only matching ones)
+#   make check-crash the power fails at every point of many runs, for SECONDS=n
 #   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
 #   make bench       figures beside their floor
 #   make install     PREFIX=/usr/local DESTDIR=
@@ -129,7 +130,7 @@ $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
 
 tests: $(test_bin)
-.PHONY: all tests deps serve check check-run check-asan check-tsan bench install clean
+.PHONY: all tests deps serve check check-run check-crash check-asan check-tsan bench install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -157,6 +158,10 @@ check: deps
 	$(Q)$(MAKE) --no-print-directory check-run
 check-run: all tests
 	@test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
+SECONDS ?= 600
+check-crash: deps
+	$(Q)$(MAKE) --no-print-directory $(B)/test/pmemio/test_crash
+	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
