@@ -130,7 +130,7 @@ $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
 
 tests: $(test_bin)
-.PHONY: all tests deps serve check check-run check-crash check-asan check-tsan bench install clean
+.PHONY: all tests deps serve check check-run check-crash check-asan check-tsan bench bench-drc install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -189,6 +189,13 @@ install: all
 $(B)/berth-bench: $(call obj,$(call src,bench)) $(lib_client)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+# The cost of duplicate detection for each change.
+$(B)/bench-drc: $(call obj,$(call src,bench/drc)) $(lib_pmemio) $(lib_proto)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+bench-drc: deps
+	$(Q)$(MAKE) --no-print-directory all $(B)/bench-drc
+	@bench/drc/run $(B)
 bench: deps
 	$(Q)$(MAKE) --no-print-directory all $(B)/berth-bench
 	@bench/run $(B) $(ROUNDS)
