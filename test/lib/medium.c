@@ -272,9 +272,12 @@ uint8_t *medium_image(const struct geometry *g)
 	s.lanes = g->lanes;
 	s.lane_blocks = g->lane_blocks;
 	s.data_start = s.lane_start + (uint64_t)s.lanes * s.lane_blocks;
+	s.reply_start = s.data_start + PM_CHUNK_BLOCKS;
+	s.reply_blocks = 1;
 	memset(s.secret, 7, sizeof(s.secret));
 	memset(img, 0, s.data_start * PM_BLOCK);
 	memset(img + s.data_start * PM_BLOCK, MEDIUM_STALE, len - s.data_start * PM_BLOCK);
+	memset(img + s.reply_start * PM_BLOCK, 0, s.reply_blocks * PM_BLOCK);
 	for (s.seq = 1; s.seq <= 2; s.seq++) {
 		s.crc = pm_crc(&s, sizeof(s), offsetof(struct pm_super, crc));
 		memcpy(img + (s.seq & 1) * PM_BLOCK, &s, sizeof(s));
