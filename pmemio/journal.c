@@ -659,6 +659,8 @@ int pm_durable(struct pm_store *st, pm_lsn lsn, struct pm_wait *w)
 	int err = 0;
 
 	pthread_mutex_lock(&st->lock);
+	if (lsn == PM_LSN_SEEN)
+		lsn = j->last;
 	if (lsn > j->durable) {
 		err = j->err;
 		if (!err) {

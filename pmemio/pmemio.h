@@ -161,6 +161,8 @@ struct pm_wait {
 
 /* The place of a transaction in the journal; 0 is always durable. */
 typedef uint64_t pm_lsn;
+/* Everything that can be seen in the store at this moment: what a reply rests on that changed nothing. */
+#define PM_LSN_SEEN UINT64_MAX
 
 /* 0: durable now. -EINPROGRESS: w->done will tell. -EIO: the flush failed. With PM_FENCE and PM_CLWB a
  * transaction is durable when the call that made it returns; PM_VOLATILE counts as durable. */

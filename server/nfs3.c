@@ -50,8 +50,12 @@ struct pm_wait *nfs3_wait(struct nfs3_ctx *cx, void (*resume)(struct nfs3_ctx *c
 void nfs3_when_durable(struct nfs3_ctx *cx, pm_lsn lsn,
                        void (*resume)(struct nfs3_ctx *cx, int err))
 {
-	int err = pm_durable(cx->srv->store, lsn, nfs3_wait(cx, resume));
+	int err;
 
+	/* no change of its own: it must not confirm somebody else's that a crash could still undo */
+	if (!lsn)
+		lsn = PM_LSN_SEEN;
+	err = pm_durable(cx->srv->store, lsn, nfs3_wait(cx, resume));
 	if (err != -EINPROGRESS)
 		resume(cx, err);
 }

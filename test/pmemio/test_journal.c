@@ -478,6 +478,25 @@ Test(msync, is_visible_at_once_and_durable_when_the_wait_ends)
 	pool_drop(&p);
 }
 
+/* A reply that made no change still shows the changes of others: they must outlive a crash as well. */
+Test(msync, what_is_seen_is_durable_when_a_wait_for_it_ends)
+{
+	struct test_pool p, k;
+
+	pool_new(&p, "seen", 16 * MIB, PM_MSYNC);
+	for (uint32_t n = 1; n <= 20; n++) {
+		count_to(&p, n); /* nobody waits for these */
+		if (n % 5)
+			continue;
+		cr_assert_eq(pool_wait(p.st, PM_LSN_SEEN), 0);
+		pool_copy(&k, &p, "killed");
+		pool_open(&k, PM_MSYNC);
+		is_at(&k, n);
+		pool_drop(&k);
+	}
+	pool_drop(&p);
+}
+
 Test(msync, the_place_itself_changes_only_after_the_record)
 {
 	struct test_pool p;
