@@ -200,7 +200,7 @@ again:
 		err = ask_limits(b);
 	}
 	if (err) {
-		snprintf(why->text, sizeof(why->text), "cannot %s %s: %s%s", what,
+		snprintf(why->text, sizeof(why->text), "cannot %s %.300s: %s%s", what,
 		         s.found ? s.best : "of the server", strerror(-err),
 		         err == -EACCES ? " (see the server's exports file: is this client in it?)"
 		                        : "");
