@@ -21,6 +21,8 @@ DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libini
 DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-14-dev \
              procps iproute2 python3
 
+# For the builds inside tasks, unless the caller said how many.
+jobs = $(if $(filter -j% --jobs%,$(MAKEFLAGS)),,-j$(shell nproc))
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(patsubst $(B)/%,%,$@)')
 
@@ -151,23 +153,23 @@ deps:
 
 # pkg-config is one of the packages: what the build asks it is only known once they are there.
 serve: deps
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory $(jobs) all
 	@exec etc/serve $(B)
 
 check: deps
-	$(Q)$(MAKE) --no-print-directory check-run
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-run
 check-run: all tests
 	@test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
 SECONDS ?= 600
 check-crash: deps
-	$(Q)$(MAKE) --no-print-directory $(B)/test/pmemio/test_crash
+	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
 	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
 check-asan: deps
-	$(Q)$(MAKE) --no-print-directory check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
 check-tsan: deps
-	$(Q)$(MAKE) --no-print-directory all B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
-	$(Q)$(MAKE) --no-print-directory tests
+	$(Q)$(MAKE) --no-print-directory $(jobs) all B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
+	$(Q)$(MAKE) --no-print-directory $(jobs) tests
 	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
 		test/run $(if $(T),-k $(T)) ./$(B)/test/integration/test_workers
 
@@ -194,8 +196,8 @@ $(B)/bench-drc: $(call obj,$(call src,bench/drc)) $(lib_pmemio) $(lib_proto)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 bench-drc: deps
-	$(Q)$(MAKE) --no-print-directory all $(B)/bench-drc
+	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/bench-drc
 	@bench/drc/run $(B)
 bench: deps
-	$(Q)$(MAKE) --no-print-directory all $(B)/berth-bench
+	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@bench/run $(B) $(ROUNDS)
