@@ -192,6 +192,38 @@ static bool dir_matches(struct pm_store *st, const struct state *s, int dir, uin
 	return ok;
 }
 
+static struct pm_once key(unsigned n)
+{
+	struct pm_once o = { .tag = n };
+
+	for (unsigned i = 0; i < sizeof(o.key); i++)
+		o.key[i] = (uint8_t)((n + 1) * (2 * i + 37) >> i % 3);
+	memcpy(o.key + 8, &n, sizeof(n));
+	return o;
+}
+
+/* The last records are there, and none of a change that was not made. */
+static bool records_match(struct pm_store *st, const struct state *s, char *why, size_t size)
+{
+	unsigned slots = st->info.reply_slots, later = 0;
+
+	for (unsigned n = s->keys + 1; n-- > 0;) {
+		struct pm_once o = key(n);
+		struct pm_reply r;
+		bool want = n < s->keys && s->made[n] && later++ < slots;
+		bool is = !pm_once_find(st, &o, &r);
+
+		if (is == want && (!is || r.tag == n))
+			continue;
+		snprintf(why, size, "the record of change %u is %s", n,
+		         is && want ? "another's"
+		         : is       ? "there, not the change"
+		                    : "missing");
+		return false;
+	}
+	return true;
+}
+
 bool state_matches(struct pm_store *st, const struct state *s, uint64_t *sum, char *why,
                    size_t size)
 {
@@ -208,7 +240,7 @@ bool state_matches(struct pm_store *st, const struct state *s, uint64_t *sum, ch
 		if (s->obj[i].live && s->obj[i].attr.type == PM_DIR &&
 		    !dir_matches(st, s, i, sum, why, size))
 			return false;
-	return true;
+	return records_match(st, s, why, size);
 }
 
 /* --- names in the model ---------------------------------------------------------------------- */
@@ -566,7 +598,8 @@ static int model_files(struct world *w, struct state *s, const struct op *op)
 
 /* --- steps on the store ---------------------------------------------------------------------- */
 
-static int named(struct world *w, const struct state *s, const struct op *op, struct pm_change *ch)
+static int named(struct world *w, const struct state *s, const struct op *op,
+                 const struct pm_once *o, struct pm_change *ch)
 {
 	const char *an, *bn = NULL;
 	int ad, bd = -1, a = walk(s, op->a, &ad, &an);
@@ -583,15 +616,15 @@ static int named(struct world *w, const struct state *s, const struct op *op, st
 		to = s->obj[bd].attr.id;
 	switch (op->kind) {
 	case OP_REMOVE:
-		return pm_remove(w->st, in, an, strlen(an), ch);
+		return pm_remove_once(w->st, in, an, strlen(an), o, ch);
 	case OP_RMDIR:
-		return pm_rmdir(w->st, in, an, strlen(an), ch);
+		return pm_rmdir_once(w->st, in, an, strlen(an), o, ch);
 	case OP_RENAME:
-		return pm_rename(w->st, in, an, strlen(an), to, bn, strlen(bn), ch);
+		return pm_rename_once(w->st, in, an, strlen(an), to, bn, strlen(bn), o, ch);
 	case OP_LINK:
 		if (a < 0)
 			return -ENOENT;
-		return pm_link(w->st, s->obj[a].attr.id, to, bn, strlen(bn), ch);
+		return pm_link_once(w->st, s->obj[a].attr.id, to, bn, strlen(bn), o, ch);
 	case OP_MKDIR:
 		nw.type = PM_DIR;
 		break;
@@ -608,7 +641,7 @@ static int named(struct world *w, const struct state *s, const struct op *op, st
 	default:
 		break;
 	}
-	return pm_create(w->st, in, an, strlen(an), &nw, ch);
+	return pm_create_once(w->st, in, an, strlen(an), &nw, o, ch);
 }
 
 static int place(struct world *w, struct wpin *p)
@@ -665,7 +698,7 @@ static int commit_step(struct wpin *p, enum pm_stable how)
 }
 
 static int on_file(struct world *w, const struct state *s, const struct op *op,
-                   struct pm_change *ch)
+                   const struct pm_once *o, struct pm_change *ch)
 {
 	int obj = op->a ? object_at(s, op->a) : -1;
 	struct pm_id id = obj < 0 ? (struct pm_id){ 0, 0 } : s->obj[obj].attr.id;
@@ -681,7 +714,7 @@ static int on_file(struct world *w, const struct state *s, const struct op *op,
 	switch (op->kind) {
 	case OP_CHMOD:
 	case OP_SIZE:
-		return pm_setattr(w->st, id, &sa, ch);
+		return pm_setattr_once(w->st, id, &sa, o, ch);
 	case OP_ALLOC:
 		return pm_allocate(w->st, id, op->off, op->len, ch);
 	case OP_MAP:
@@ -783,6 +816,11 @@ static bool is_name(enum op_kind k)
 	return k >= OP_CREATE && k <= OP_RENAME;
 }
 
+static bool is_change(enum op_kind k)
+{
+	return is_name(k) || k == OP_CHMOD || k == OP_SIZE;
+}
+
 static bool disagree(struct world *w, const struct op *op, int err, int want)
 {
 	SAY(w, "step %u (kind %d, %.60s): %d (%s), the model says %d", w->n, (int)op->kind,
@@ -809,6 +847,7 @@ static bool one_step(struct world *w, const struct op *op)
 {
 	const struct state *old = w->state[w->n];
 	struct state *s = next_state(w);
+	struct pm_once once = key(s->keys);
 	struct pm_change ch = { .lsn = 0 };
 	int err = 0, want = 0;
 	bool ok;
@@ -824,11 +863,13 @@ static bool one_step(struct world *w, const struct op *op)
 		s->doubt = false;
 	} else if (is_name(op->kind)) {
 		want = model_names(w, s, op);
-		err = named(w, old, op, &ch);
+		err = named(w, old, op, &once, &ch);
 	} else {
-		err = on_file(w, old, op, &ch);
+		err = on_file(w, old, op, &once, &ch);
 		want = err == -ENOSPC ? 0 : model_files(w, s, op);
 	}
+	if (is_change(op->kind)) /* what does nothing has no lsn, and leaves no record */
+		s->made[s->keys++] = !err && ch.lsn;
 	w->err = err;
 	w->failed = err != 0;
 	if (err == -ENOSPC) {

@@ -4,7 +4,8 @@
  *
  * A world is a store on recording media and the list of states that its steps went through. Names,
  * types, links, sizes and bytes are worked out here, apart from pmemio; times and space used are as
- * pmemio gave them when the step was answered. Where a WRITE has been placed and is not answered, a
+ * pmemio gave them when the step was answered. Every change is made once: the tree that it leads to
+ * and its record must appear together. Where a WRITE has been placed and is not answered, a
  * byte of a written block may be the old one or the new one, and nothing else may.
  */
 #ifndef TEST_LIB_MODEL_H
@@ -71,6 +72,8 @@ struct state {
 	int nobj, nent;
 	struct wobj obj[W_OBJ];
 	struct went ent[W_ENT];
+	unsigned keys;      /* given out so far, one for each change */
+	bool made[W_STEPS]; /* by key: a record of it must be there, unless too many followed */
 	uint8_t verf[8];
 	bool doubt; /* unstable data was accepted: the verifier must change */
 };
