@@ -532,6 +532,7 @@ static const struct pm_media_ops sim_ops = { .store = sim_store,
 	                                     .sync = sim_sync,
 	                                     .close = sim_close };
 
+/* With @cut the power fails at that fence of the opening. */
 static struct pm_store *power_on(struct sim *s, const uint8_t *image, unsigned cut, bool all)
 {
 	struct pm_open_opts o = { .method = PM_CLWB };
@@ -611,5 +612,62 @@ Test(reply, change_and_record_survive_a_power_cut_together_or_not_at_all)
 		for (unsigned c = 1; c < cut; c++)
 			cut_once(image, what, c, true);
 	}
+	free(image);
+}
+
+/* --- the opening that gives an older pool its ring
+ * ------------------------------------------------ */
+
+static void strip(uint8_t *image)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct pm_super *s = (struct pm_super *)(void *)(image + i * PM_BLOCK);
+
+		/* what was there is old bytes now */
+		memset(image + s->reply_start * PM_BLOCK, 0xee, s->reply_blocks * PM_BLOCK);
+		s->incompat &= ~PM_INCOMPAT_REPLIES;
+		s->reply_start = s->reply_blocks = 0;
+		s->saved_start = s->saved_blocks = s->saved_bytes = 0;
+		s->crc = pm_crc(s, sizeof(*s), offsetof(struct pm_super, crc));
+	}
+}
+
+static bool cut_opening(const uint8_t *image, unsigned cut, bool all)
+{
+	struct pm_check_report rep = { 0 };
+	struct pm_once o = key(1);
+	struct sim s, after;
+	struct pm_store *st = power_on(&s, image, cut, all);
+	bool cut_off = s.dead;
+
+	store_drop(st);
+	st = power_on(&after, s.safe, 0, false);
+	cr_assert_eq(st->info.reply_slots, 2048);
+	cr_assert_eq(store_check(st, problem, NULL, NULL, &rep), 0);
+	cr_assert_eq(rep.problems, 0, "fence %u", cut);
+	cr_assert_eq(change(st, REMOVE, &o), 0);
+	cr_assert_eq(known(st, 1), 0);
+	store_drop(st);
+	power_off(&after);
+	power_off(&s);
+	return cut_off;
+}
+
+Test(reply, an_older_pool_gets_room_whenever_the_power_fails)
+{
+	uint8_t *image = malloc(SIZE);
+	unsigned cut = 1;
+	struct pm_store *st;
+	struct sim s;
+
+	st = power_on(&s, NULL, 0, false);
+	prepare(st);
+	cr_assert_eq(pm_close(st), 0);
+	memcpy(image, s.safe, SIZE);
+	power_off(&s);
+	strip(image);
+	for (; cut_opening(image, cut, false); cut++)
+		cut_opening(image, cut, true);
+	cr_assert_gt(cut, 3);
 	free(image);
 }
