@@ -601,7 +601,7 @@ static void replies(struct check *c)
 		c->owned[b / 64] |= 1ull << (b % 64);
 	for (uint64_t i = 0; i < n; i++) {
 		const char *fault = slot_fault(&slot[i], sb->boot);
-		char where[32];
+		char where[48];
 
 		snprintf(where, sizeof(where), "reply record %llu", ULL(i));
 		if (fault) {
