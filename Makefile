@@ -180,6 +180,7 @@ install: all
 	ln -sf libberth.so.0 $(DESTDIR)$(PREFIX)/lib/libberth.so
 	install -D -m644 $(B)/libberth.a $(DESTDIR)$(PREFIX)/lib/libberth.a
 	install -D -m644 client/berth.h $(DESTDIR)$(PREFIX)/include/berth.h
+	install -D -m644 transport/clnt_fabric.h $(DESTDIR)$(PREFIX)/include/clnt_fabric.h
 	for s in 1 3 5 8; do for m in doc/*.$$s; do [ -e $$m ] && \
 		install -D -m644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m#doc/}; done; done; true
 	[ -e $(DESTDIR)/etc/berth/berth.conf ] || install -D -m644 etc/berth.conf $(DESTDIR)/etc/berth/berth.conf

@@ -34,18 +34,12 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#if defined(__GNUC__)
-#define TP_API __attribute__((visibility("default")))
-#endif
+#include "transport/clnt_fabric.h" /* struct tp_error, struct tp_fabric_opts, TP_API */
 
 struct ev_loop;
 struct tp_service;
 struct tp_listener;
 struct tp_conn;
-
-struct tp_error {
-	char text[512]; /* names the thing and the cure */
-};
 
 /* --- programs ----------------------------------------------------------------------------------------- */
 
@@ -149,15 +143,6 @@ int tp_listen_socket(struct tp_service *svc, int fd, struct tp_listener **out);
 int tp_socket_bind(const char *host, const char *port, bool reuseport, int *fds, unsigned max, unsigned *n,
 		   struct tp_error *why);
 
-struct tp_fabric_opts { /* named as in struct fi_info; NULL where left open */
-	const char *name;     /* of the configuration section, for messages */
-	const char *provider; /* exact: "tcp", "verbs", "shm", ... */
-	const char *fabric, *domain;
-	const char *node, *service; /* node NULL: loopback for tcp; service: port, or the name of an shm endpoint (default "berth") */
-	const char *ep_type;  /* "FI_EP_MSG", "FI_EP_RDM"; NULL: what the provider is best at */
-	unsigned credits;     /* most per connection; 0: 32 */
-	uint32_t inline_size; /* of one message; 0: 4096 */
-};
 int tp_listen_fabric(struct tp_service *svc, const struct tp_fabric_opts *opts, struct tp_listener **out,
 		     struct tp_error *why);
 /* What was chosen: "tcp FI_EP_MSG fabric 127.0.0.0/8 domain lo at 127.0.0.1:20049, placement direct ..." */
@@ -243,10 +228,5 @@ TP_API XDR *tp_req_begin(struct tp_client *c, struct tp_req *req, uint32_t prog,
  * send other requests (this one too), and may close the client. */
 TP_API int tp_req_send(struct tp_client *c, struct tp_req *req);
 TP_API void tp_req_abandon(struct tp_client *c, struct tp_req *req); /* begun, not to be sent */
-
-/* A libtirpc CLIENT over a fabric (RFC 8166): an rpcgen client runs over it unchanged. @timeout for connecting.
- * NULL: rpc_createerr and @why tell. Destroy with clnt_destroy(). Not for several threads at once. */
-TP_API CLIENT *clnt_fabric_create(const struct tp_fabric_opts *opts, rpcprog_t prog, rpcvers_t vers, struct timeval timeout,
-			   struct tp_error *why);
 
 #endif
