@@ -125,6 +125,17 @@ static bool seen_before(struct explore *x, uint64_t h)
 	}
 }
 
+void explore_deepen(struct explore *x, unsigned pass, bool sparse)
+{
+	unsigned p = pass < 7 ? pass : 7;
+
+	x->exhaust = 16u << (p < 6 ? p : 6);
+	x->samples = 2u << p;
+	x->points = 2u << p;
+	x->nested = 256u >> p;
+	x->sparse = sparse ? 64u >> (p < 6 ? p : 6) : 1;
+}
+
 void explore_free(struct explore *x)
 {
 	if (x->seen)

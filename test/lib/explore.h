@@ -34,6 +34,8 @@ struct explore {
 /* True: every state was right. False: x->why. Only what was logged from event @from on is explored.
  */
 bool explore(struct explore *x, const struct world *w, size_t from);
+/* Set how closely to look: pass 0 is a glance, 7 takes long. */
+void explore_deepen(struct explore *x, unsigned pass, bool sparse);
 void explore_free(struct explore *x);
 double explore_now(void);
 /* A line for whoever runs the tests, also of a test that passes. */

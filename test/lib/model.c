@@ -673,7 +673,7 @@ static int map_step(struct world *w, struct pm_id id, int obj, const struct op *
 
 	*p = (struct wpin){ .write = true,
 		            .obj = obj,
-		            .step = w->n,
+		            .step = w->salt + w->n,
 		            .off = op->off,
 		            .len = op->len,
 		            .cut = UINT64_MAX };
@@ -957,6 +957,7 @@ struct world *world_new(const uint8_t *image, size_t len, enum pm_method method,
 	s = w->state[0] = get(w, sizeof(*s));
 	if (from) {
 		adopt(w, s, from);
+		w->salt = from->salt + from->n; /* no payload looks like an earlier one */
 	} else {
 		s->nobj = 1;
 		s->obj[0] = (struct wobj){ .live = true, .c = get(w, sizeof(struct content)) };

@@ -90,6 +90,7 @@ struct world {
 	struct state *state[W_STEPS]; /* [0]: at the start */
 	unsigned n;                   /* steps so far */
 	unsigned answered;
+	unsigned salt; /* of payload */
 	pm_lsn last;
 	struct wpin pin[W_PINS];
 	struct wpin soft[8]; /* unstable writes that no sync has followed */

@@ -13,48 +13,7 @@
 #include <time.h>
 
 #include "test/lib/explore.h"
-
-#define W(file, at, n)                                                                             \
-	{                                                                                          \
-		.kind = OP_WRITE, .a = file, .off = at, .len = n                                   \
-	}
-#define SIZE(file, n)                                                                              \
-	{                                                                                          \
-		.kind = OP_SIZE, .a = file, .off = n                                               \
-	}
-#define NEW(file)                                                                                  \
-	{                                                                                          \
-		.kind = OP_CREATE, .a = file                                                       \
-	}
-#define ALLOC(file, at, n)                                                                         \
-	{                                                                                          \
-		.kind = OP_ALLOC, .a = file, .off = at, .len = n                                   \
-	}
-#define MAP(k, file, at, n)                                                                        \
-	{                                                                                          \
-		.kind = OP_MAP, .pin = k, .a = file, .off = at, .len = n                           \
-	}
-#define COMMIT(k)                                                                                  \
-	{                                                                                          \
-		.kind = OP_COMMIT, .pin = k                                                        \
-	}
-#define GIVEUP(k)                                                                                  \
-	{                                                                                          \
-		.kind = OP_GIVEUP, .pin = k                                                        \
-	}
-#define RM(file)                                                                                   \
-	{                                                                                          \
-		.kind = OP_REMOVE, .a = file                                                       \
-	}
-#define MV(from, to)                                                                               \
-	{                                                                                          \
-		.kind = OP_RENAME, .a = from, .b = to                                              \
-	}
-#define LN(from, to)                                                                               \
-	{                                                                                          \
-		.kind = OP_LINK, .a = from, .b = to                                                \
-	}
-#define B 4096u
+#include "test/pmemio/crash_ops.h"
 
 static const struct geometry small = { .blocks = 176, .lanes = 2, .lane_blocks = 9 };
 static const struct geometry wide = { .blocks = 240, .lanes = 2, .lane_blocks = 33 };
@@ -131,18 +90,6 @@ static void one_plan(const struct campaign *c, const struct plan *p, struct expl
 	world_free(w);
 }
 
-static void deepen(struct explore *x, unsigned pass, bool sparse)
-{
-	unsigned p = pass < 7 ? pass : 7;
-
-	x->exhaust = 16u << (p < 6 ? p : 6);
-	x->samples = 2u << p;
-	x->points = 2u << p;
-	x->nested = 256u >> p;
-	x->sparse = sparse ? 64u >> (p < 6 ? p : 6) : 1;
-	x->seed++;
-}
-
 /* All plans; those with the same @before stand together. */
 static void run(const struct campaign *c, const struct plan *plan, unsigned n)
 {
@@ -157,7 +104,8 @@ static void run(const struct campaign *c, const struct plan *plan, unsigned n)
 	unsigned pass, done = 0;
 
 	for (pass = 0; pass == 0 || explore_now() < x.until; pass++) {
-		deepen(&x, pass, c->sparse);
+		explore_deepen(&x, pass, c->sparse);
+		x.seed++;
 		for (unsigned i = 0; i < n && (pass == 0 || explore_now() < x.until); i++) {
 			const struct plan *p = &plan[(i + seed) % n];
 
@@ -288,14 +236,6 @@ static const struct op scattered[] = { NEW("x"),          W("x", 0, B),      W("
 	                               W("x", 10 * B, B), W("x", 12 * B, B), W("x", 14 * B, B),
 	                               NEW("y"),          { .kind = OP_END } };
 
-#define OPS(...)                                                                                   \
-	(const struct op[])                                                                        \
-	{                                                                                          \
-		__VA_ARGS__,                                                                       \
-		{                                                                                  \
-			.kind = OP_END                                                             \
-		}                                                                                  \
-	}
 static const struct plan byte_plans[] = {
 	{ "append", file, OPS(W("x", 6000, 5000), W("x", 11000, 100)) },
 	{ "overwrite", file, OPS(W("x", 100, 200), W("x", 1001, 4099)) },

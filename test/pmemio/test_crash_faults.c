@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_crash_faults.c - the explorer finds what it is for
+ *
+ * Each fault is a change of the log of a right run: a flush or a fence left out, a store made early
+ * or late, as a mistake in pmemio would have it. The log as it was must pass, the changed one must
+ * not.
+ */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#include "test/lib/explore.h"
+#include "test/pmemio/crash_ops.h"
+
+#define ANY 0xff
+
+static const struct geometry small = { .blocks = 176, .lanes = 2, .lane_blocks = 9 };
+static const struct geometry wide = { .blocks = 240, .lanes = 2, .lane_blocks = 33 };
+static const struct geometry lanes = { .blocks = 176, .lanes = 2, .lane_blocks = 2 };
+
+static const struct op file[] = { NEW("x"), W("x", 0, 6000), NEW("y"), { .kind = OP_END } };
+static const struct op reserved[] = {
+	NEW("x"), ALLOC("x", 0, 6 * B), NEW("y"), { .kind = OP_END }
+};
+static const struct op scattered[] = { NEW("x"),          W("x", 0, B),      W("x", 2 * B, B),
+	                               W("x", 4 * B, B),  W("x", 6 * B, B),  W("x", 8 * B, B),
+	                               W("x", 10 * B, B), W("x", 12 * B, B), W("x", 14 * B, B),
+	                               { .kind = OP_END } };
+
+/* --- changing a log -------------------------------------------------------------------------- */
+
+static bool is(const struct ev *e, unsigned kind, unsigned where, unsigned via)
+{
+	return e->kind == kind && (where == ANY || e->where == where) &&
+	       (via == ANY || e->via == via);
+}
+
+static bool is_store(const struct ev *e)
+{
+	return e->kind == EV_STORE || e->kind == EV_NT || e->kind == EV_PLACE;
+}
+
+static void drop(struct medium *d, size_t from, unsigned kind, unsigned where, unsigned via)
+{
+	for (size_t i = from; i < d->nev; i++)
+		if (is(&d->ev[i], kind, where, via))
+			d->ev[i].kind = EV_NONE;
+}
+
+static void move(struct medium *d, size_t i, size_t to)
+{
+	struct ev e = d->ev[i];
+
+	if (i < to) {
+		to--; /* to stand before what was there */
+		memmove(&d->ev[i], &d->ev[i + 1], (to - i) * sizeof(e));
+	} else {
+		memmove(&d->ev[to + 1], &d->ev[to], (i - to) * sizeof(e));
+	}
+	d->ev[to] = e;
+}
+
+/* The first event of a kind at or behind @i; nev if there is none. */
+static size_t next(const struct medium *d, size_t i, unsigned kind, unsigned where)
+{
+	while (i < d->nev && !is(&d->ev[i], kind, where, ANY))
+		i++;
+	return i;
+}
+
+static bool zeros(const struct medium *d, const struct ev *e)
+{
+	for (uint32_t i = 0; i < e->len; i++)
+		if (d->bytes[e->bytes + i])
+			return false;
+	return true;
+}
+
+/* Where the record that follows event @i begins, and where it is durable. */
+static size_t record(const struct medium *d, size_t i, size_t *done)
+{
+	size_t at = next(d, i, EV_STORE, AT_RECORD);
+
+	*done = next(d, at, EV_FENCE, ANY);
+	if (*done == d->nev)
+		*done = next(d, at, EV_SYNC, AT_RECORD);
+	return at;
+}
+
+/* The last fence before event @i and behind whatever was stored before it. */
+static void drop_fence_before(struct medium *d, size_t from, unsigned where)
+{
+	for (size_t i = from; i < d->nev; i++) {
+		size_t k = i;
+
+		if (!is(&d->ev[i], EV_STORE, where, ANY))
+			continue;
+		while (k > from && !is_store(&d->ev[k - 1]) && d->ev[k].kind != EV_FENCE)
+			k--;
+		if (d->ev[k].kind == EV_FENCE)
+			d->ev[k].kind = EV_NONE;
+	}
+}
+
+static void drop_fence_behind(struct medium *d, size_t from, unsigned where)
+{
+	for (size_t i = from; i < d->nev; i++) {
+		size_t k = is(&d->ev[i], EV_STORE, where, ANY) ? next(d, i, EV_FENCE, ANY) : d->nev;
+
+		if (k < d->nev)
+			d->ev[k].kind = EV_NONE;
+	}
+}
+
+/* --- the faults ------------------------------------------------------------------------------ */
+
+static void no_record_flush(struct medium *d, size_t from)
+{
+	drop(d, from, EV_FLUSH, AT_RECORD, ANY);
+}
+
+static void no_record_fence(struct medium *d, size_t from)
+{
+	drop_fence_behind(d, from, AT_RECORD);
+}
+
+static void no_fence_before_record(struct medium *d, size_t from)
+{
+	drop_fence_before(d, from, AT_RECORD);
+}
+
+static void no_payload_flush(struct medium *d, size_t from)
+{
+	drop(d, from, EV_FLUSH, AT_POOL, EV_PLACE);
+}
+
+static void half_payload_flush(struct medium *d, size_t from)
+{
+	for (size_t i = from; i < d->nev; i++)
+		if (is(&d->ev[i], EV_FLUSH, AT_POOL, EV_PLACE) && d->ev[i].len > LINE)
+			d->ev[i].len -= LINE;
+}
+
+/* Flushes of payload behind the record: the extent is durable, its bytes are not. */
+static void late_payload_flush(struct medium *d, size_t from)
+{
+	for (size_t i = from, done; i < d->nev; i++) {
+		if (!is(&d->ev[i], EV_FLUSH, AT_POOL, EV_PLACE))
+			continue;
+		record(d, i, &done);
+		if (done < d->nev)
+			move(d, i--, done + 1);
+		if (done == d->nev || ++from > d->nev)
+			return;
+	}
+}
+
+static void late_payload(struct medium *d, size_t from)
+{
+	size_t done, at = from;
+
+	while (at < d->nev && d->ev[at].kind != EV_PLACE)
+		at++;
+	record(d, at, &done);
+	if (done < d->nev)
+		move(d, at, done + 1);
+}
+
+static void no_zeroing(struct medium *d, size_t from)
+{
+	for (size_t i = from; i < d->nev; i++)
+		if (d->ev[i].kind == EV_NT && zeros(d, &d->ev[i]))
+			d->ev[i].kind = EV_NONE;
+}
+
+static void no_node_flush(struct medium *d, size_t from)
+{
+	drop(d, from, EV_FLUSH, AT_POOL, EV_NT);
+}
+
+static void late_nodes(struct medium *d, size_t from)
+{
+	for (size_t i = from, n = d->nev, done; i < n; i++) {
+		if (d->ev[i].kind != EV_NT || zeros(d, &d->ev[i]))
+			continue;
+		record(d, i, &done);
+		if (done == d->nev)
+			return;
+		move(d, i, done + 1);
+		return;
+	}
+}
+
+/* What belongs behind the record is stored before it. */
+static void early_in_place(struct medium *d, size_t from)
+{
+	size_t done, at = record(d, from, &done);
+
+	for (size_t i = done + 1; i < d->nev && d->ev[i].kind != EV_WINDOW; i++)
+		if (is(&d->ev[i], EV_STORE, AT_POOL, ANY))
+			move(d, i, at++);
+}
+
+static void no_in_place_flush(struct medium *d, size_t from)
+{
+	drop(d, from, EV_FLUSH, AT_POOL, EV_STORE);
+}
+
+static void no_fence_before_head(struct medium *d, size_t from)
+{
+	drop_fence_before(d, from, AT_HEAD);
+}
+
+/* The checkpoint is announced before the changes that it names are made. */
+static void early_head(struct medium *d, size_t from)
+{
+	size_t done, at = record(d, from, &done), head = next(d, from, EV_STORE, AT_HEAD);
+
+	if (at == d->nev || head == d->nev || done > head)
+		return;
+	for (unsigned n = 0; n < 3; n++) /* store, flush, fence */
+		move(d, head + n, done + 1 + n);
+}
+
+static void no_head(struct medium *d, size_t from)
+{
+	drop(d, from, EV_STORE, AT_HEAD, ANY);
+}
+
+static void no_super_flush(struct medium *d, size_t from)
+{
+	drop(d, from, EV_FLUSH, AT_SUPER, ANY);
+}
+
+static void no_super_store(struct medium *d, size_t from)
+{
+	drop(d, from, EV_STORE, AT_SUPER, ANY);
+}
+
+/* A block gets new bytes while the record that frees it may still be lost. */
+static void early_reuse(struct medium *d, size_t from)
+{
+	size_t done, at = record(d, from, &done);
+
+	for (size_t i = done + 1; i < d->nev; i++)
+		if (d->ev[i].kind == EV_PLACE || (d->ev[i].kind == EV_NT && zeros(d, &d->ev[i])))
+			move(d, i, at++);
+}
+
+static void no_data_sync(struct medium *d, size_t from)
+{
+	drop(d, from, EV_SYNC, AT_POOL, EV_PLACE);
+}
+
+static void no_record_sync(struct medium *d, size_t from)
+{
+	drop(d, from, EV_SYNC, AT_RECORD, ANY);
+}
+
+static void no_whole_sync(struct medium *d, size_t from)
+{
+	for (size_t i = from; i < d->nev; i++)
+		if (d->ev[i].kind == EV_SYNC && d->ev[i].len == d->m.len)
+			d->ev[i].kind = EV_NONE;
+}
+
+struct fault {
+	const char *name;
+	void (*change)(struct medium *d, size_t from);
+	const struct op *before, *ops;
+	enum rules rules;
+	const struct geometry *g;
+	bool whole; /* the opening counts: the run before was killed */
+	bool sparse;
+};
+
+static const struct op append[] = { W("x", 6000, 5000), { .kind = OP_END } };
+static const struct op part[] = { W("y", 100, 50), W("y", 7000, 50), { .kind = OP_END } };
+static const struct op in_reserved[] = { W("x", 0, 3 * B), { .kind = OP_END } };
+static const struct op rewrite[] = { W("x", 1000, 2000), { .kind = OP_END } };
+static const struct op regrow[] = { SIZE("x", 10), SIZE("x", 6000), { .kind = OP_END } };
+static const struct op two[] = { NEW("a"), NEW("b"), { .kind = OP_END } };
+static const struct op names[] = { MV("x", "y"), NEW("b"), { .kind = OP_END } };
+static const struct op to_tree[] = { W("x", 16 * B, 10), { .kind = OP_END } };
+static const struct op first_entry[] = { { .kind = OP_MKDIR, .a = "d" },
+	                                 NEW("d/a"),
+	                                 { .kind = OP_END } };
+static const struct op checkpoints[] = {
+	NEW("a"), { .kind = OP_CHECKPOINT }, NEW("b"), { .kind = OP_CHECKPOINT }, { .kind = OP_END }
+};
+static const struct op checkpoint_sync[] = {
+	NEW("a"), { .kind = OP_CHECKPOINT }, NEW("b"), NEW("c"), { .kind = OP_END }
+};
+static const struct op reuse[] = { RM("x"), W("y", 0, 2 * B), { .kind = OP_END } };
+static const struct op unstable[] = { { .kind = OP_UNSTABLE, .a = "x", .off = 0, .len = 50 },
+	                              NEW("z"),
+	                              { .kind = OP_END } };
+static const struct op long_run[] = {
+	NEW("a"),     MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
+	MV("b", "a"), { .kind = OP_END }
+};
+
+#define FAULT(n, c, b, o, r, geo)                                                                  \
+	.name = n, .change = c, .before = b, .ops = o, .rules = r, .g = &geo
+static const struct fault faults[] = {
+	{ FAULT("records are not flushed", no_record_flush, file, two, RULES_ADR, small) },
+	{ FAULT("no fence behind a record", no_record_fence, file, two, RULES_ADR, small) },
+	{ FAULT("no fence between payload and record", no_fence_before_record, file, append,
+	        RULES_ADR, small) },
+	{ FAULT("no fence between new nodes and record", no_fence_before_record, scattered, to_tree,
+	        RULES_ADR, small) },
+	{ FAULT("payload is not flushed", no_payload_flush, file, append, RULES_ADR, small) },
+	{ FAULT("payload over old bytes is not flushed", no_payload_flush, file, rewrite, RULES_ADR,
+	        small) },
+	{ FAULT("the last line of payload is not flushed", half_payload_flush, reserved,
+	        in_reserved, RULES_ADR, small) },
+	{ FAULT("an extent is written before its payload is flushed", late_payload_flush, reserved,
+	        in_reserved, RULES_ADR, small) },
+	{ FAULT("payload arrives behind the record", late_payload, file, append, RULES_ADR,
+	        small) },
+	{ FAULT("blocks written in part are not zeroed", no_zeroing, file, part, RULES_ADR,
+	        small) },
+	{ FAULT("the end of file moves over old bytes", no_zeroing, file, regrow, RULES_ADR,
+	        small) },
+	{ FAULT("new nodes are not flushed", no_node_flush, file, first_entry, RULES_ADR, small) },
+	{ FAULT("new nodes are stored behind the record", late_nodes, scattered, to_tree, RULES_ADR,
+	        small) },
+	{ FAULT("changes in place before their record", early_in_place, file, names, RULES_ADR,
+	        small) },
+	{ FAULT("changes in place are not flushed", no_in_place_flush, file, checkpoints, RULES_ADR,
+	        small) },
+	{ FAULT("no fence before the journal head", no_fence_before_head, file, checkpoints,
+	        RULES_ADR, small) },
+	{ FAULT("the journal head moves early", early_head, file, checkpoints, RULES_ADR, small) },
+	{ FAULT("the journal head does not move", no_head, file, long_run, RULES_ADR, lanes),
+	  .sparse = true },
+	{ FAULT("the superblock is not flushed", no_super_flush, file, unstable, RULES_ADR,
+	        small) },
+	{ FAULT("unstable data is not announced", no_super_store, file, unstable, RULES_ADR,
+	        small) },
+	{ FAULT("blocks are used again before they are free", early_reuse, file, reuse, RULES_ADR,
+	        small) },
+	{ FAULT("a replay is not flushed", no_in_place_flush, file, two, RULES_ADR, small),
+	  .whole = true },
+	{ FAULT("the journal is emptied before its replay is durable", no_fence_before_head, file,
+	        two, RULES_ADR, small),
+	  .whole = true },
+	{ FAULT("eADR: no fence behind a record", no_record_fence, file, two, RULES_EADR, small) },
+	{ FAULT("eADR: no fence between payload and record", no_fence_before_record, file, append,
+	        RULES_EADR, small) },
+	{ FAULT("eADR: changes in place before their record", early_in_place, file, names,
+	        RULES_EADR, small) },
+	{ FAULT("msync: payload is not synced", no_data_sync, file, append, RULES_PAGES, wide) },
+	{ FAULT("msync: records are not synced", no_record_sync, file, two, RULES_PAGES, wide) },
+	{ FAULT("msync: changes in place before their record", early_in_place, file, names,
+	        RULES_PAGES, wide) },
+	{ FAULT("msync: nothing synced before the journal head", no_whole_sync, file,
+	        checkpoint_sync, RULES_PAGES, wide) },
+	{ FAULT("msync: a replay is not synced", no_whole_sync, file, two, RULES_PAGES, wide),
+	  .whole = true },
+};
+#define NFAULTS (sizeof(faults) / sizeof(faults[0]))
+
+/* --- looking for them ------------------------------------------------------------------------ */
+
+static enum pm_method method_of(enum rules r)
+{
+	return r == RULES_PAGES ? PM_MSYNC : r == RULES_EADR ? PM_FENCE : PM_CLWB;
+}
+
+static struct world *record_run(const struct fault *f, struct world **base, size_t *from)
+{
+	size_t len = (size_t)f->g->blocks * B;
+	uint8_t *image = medium_image(f->g);
+	struct world *w;
+
+	*base = world_new(image, len, method_of(f->rules), NULL);
+	cr_assert(world_run(*base, f->before), "%s: %s", f->name, (*base)->why);
+	if (f->whole)
+		world_kill(*base);
+	else
+		cr_assert(world_close(*base), "%s: %s", f->name, (*base)->why);
+	w = world_new((*base)->d->m.base, len, method_of(f->rules), *base);
+	*from = f->whole ? 0 : w->d->nev;
+	cr_assert(world_run(w, f->ops), "%s: %s", f->name, w->why);
+	world_kill(w);
+	free(image);
+	return w;
+}
+
+/* How many states it took to find; 0: not found. */
+static uint64_t hunt(const struct fault *f)
+{
+	struct explore x = { .rules = f->rules, .seed = 1 };
+	struct world *base, *w;
+	uint64_t states = 0;
+	size_t from;
+
+	w = record_run(f, &base, &from);
+	explore_deepen(&x, 1, f->sparse);
+	cr_assert(explore(&x, w, from), "%s: without the fault: %s", f->name, x.why);
+	explore_free(&x);
+	x.states = 0;
+	f->change(w->d, from);
+	for (unsigned pass = 0; pass < 4 && !states; pass++) {
+		explore_deepen(&x, pass, f->sparse);
+		x.seed++;
+		if (!explore(&x, w, from))
+			states = x.states;
+	}
+	if (getenv("BERTH_TEST_LOG"))
+		explore_note("fault: %s: %llu states: %s\n", f->name, (unsigned long long)states,
+		             x.why);
+	explore_free(&x);
+	world_free(w);
+	world_free(base);
+	return states;
+}
+
+Test(crash_faults, are_all_found)
+{
+	uint64_t all = 0;
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < NFAULTS; i++) {
+		uint64_t n = hunt(&faults[i]);
+
+		found += n > 0;
+		all += n;
+		cr_expect_gt(n, 0, "not found: %s", faults[i].name);
+	}
+	explore_note("crash faults: %u of %u found, in %llu states\n", found, (unsigned)NFAULTS,
+	             (unsigned long long)all);
+}
