@@ -159,7 +159,7 @@ serve: deps
 check: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run
 check-run: all tests
-	@test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
+	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
 SECONDS ?= 600
 check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash

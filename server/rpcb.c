@@ -76,7 +76,8 @@ static struct netconfig netconfig_of(const struct registration *r)
 				   .nc_semantics = NC_TPI_COTS_ORD,
 				   .nc_flag = NC_VISIBLE,
 				   .nc_protofmly = (char *)(r->v6 ? NC_INET6 : NC_INET),
-				   .nc_proto = (char *)(r->rdma ? "rdma" : NC_TCP) };
+				   .nc_proto = (char *)(r->rdma ? "rdma" : NC_TCP),
+				   .nc_device = (char *)NC_NOPROTO }; /* rpcb_getaddr copies it */
 }
 
 static void set_one(const struct registration *r)
@@ -102,7 +103,7 @@ static void unset_one(const struct registration *r)
 	struct netbuf nb = { .buf = &ss, .maxlen = sizeof(ss) };
 
 	if (!r->rdma) {
-		if (!rpcb_getaddr(r->prog, 3, &nc, &nb, "localhost"))
+		if (!rpcb_getaddr(r->prog, 3, &nc, &nb, r->v6 ? "::1" : "127.0.0.1"))
 			return;
 		if (ntohs(((struct sockaddr_in *)&ss)->sin_port) != r->port) /* same place in both */
 			return;
