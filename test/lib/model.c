@@ -874,6 +874,7 @@ static bool one_step(struct world *w, const struct op *op)
 	w->failed = err != 0;
 	if (err == -ENOSPC) {
 		*s = *old;
+		w->refused++;
 		if (op->kind == OP_COMMIT)
 			w->pin[op->pin].placed = false;
 	}

@@ -14,8 +14,8 @@
 #include "test/lib/medium.h"
 #include "test/lib/pool.h"
 
-#define W_OBJ   160
-#define W_ENT   160
+#define W_OBJ   280
+#define W_ENT   280
 #define W_BLK   48u
 #define W_PINS  4
 #define W_STEPS 512
@@ -95,7 +95,8 @@ struct world {
 	struct wpin pin[W_PINS];
 	struct wpin soft[8]; /* unstable writes that no sync has followed */
 	unsigned nsoft;
-	bool failed; /* of the step: refused */
+	bool failed;      /* of the step */
+	unsigned refused; /* steps, for lack of space */
 	int err;
 	void **garbage;
 	size_t ngarbage, capgarbage;

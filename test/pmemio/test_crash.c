@@ -31,6 +31,7 @@ struct campaign {
 	enum pm_method method;
 	enum rules rules;
 	double share; /* of the time */
+	bool refused; /* some step must be, for lack of space */
 	bool whole;   /* from the opening of the pool on */
 	bool sparse;  /* long runs: look here and there first */
 	bool kill;    /* between @before and @ops instead of a clean close */
@@ -66,6 +67,7 @@ static struct world *prepare(const struct campaign *c, const struct plan *p, uin
 	struct world *w = world_new(empty, (size_t)c->g->blocks * B, c->method, NULL);
 
 	cr_assert(world_run(w, p->before), "%s, before: %s", p->name, w->why);
+	cr_assert_eq(w->refused, 0, "%s, before: no space", p->name);
 	if (c->kill)
 		world_kill(w);
 	else
@@ -82,6 +84,8 @@ static void one_plan(const struct campaign *c, const struct plan *p, struct expl
 	size_t from = c->whole ? 0 : w->d->nev;
 
 	cr_assert(world_run(w, p->ops), "%s: %s", p->name, w->why);
+	cr_assert_eq(c->refused, w->refused > 0, "%s: %u steps found no space", p->name,
+	             w->refused);
 	if (c->whole)
 		cr_assert(world_close(w), "%s: %s", p->name, w->why);
 	else
@@ -370,25 +374,23 @@ Test(crash, recovery)
 
 /* --- a journal that goes round, a pool that is full ------------------------------------------ */
 
-#define LONG "-------------------------------------------------------------------------------------"
-
 static const struct op *many(bool full)
 {
 	struct op *ops = calloc(200, sizeof(*ops));
-	char *names = calloc(64, 128);
+	char *names = calloc(64, 256);
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < 28; i++) {
-		char *name = names + (size_t)128 * i;
+		char *name = names + (size_t)256 * i;
 
-		snprintf(name, 128, "%02u%s", i, LONG);
+		snprintf(name, 256, "%02u-%0200u", i, i); /* leaves of the directory split early */
 		ops[n++] = (struct op)NEW(name);
 		if (i % 3 == 0)
 			ops[n++] = (struct op)W(name, 100 * i, full ? 6 * B : B);
 		if (i % 4 == 3)
-			ops[n++] = (struct op)RM(names + (size_t)128 * (i - 2));
+			ops[n++] = (struct op)RM(names + (size_t)256 * (i - 2));
 		if (full && i % 9 == 8)
-			ops[n++] = (struct op)SIZE(names + (size_t)128 * (i - 8), 10);
+			ops[n++] = (struct op)SIZE(names + (size_t)256 * (i - 8), 10);
 	}
 	return ops;
 }
@@ -405,8 +407,44 @@ Test(crash, journal_goes_round)
 Test(crash, no_space)
 {
 	static const struct geometry g = { .blocks = 116, .lanes = 1, .lane_blocks = 9 };
-	struct campaign c = { "full", &g, PM_CLWB, RULES_ADR, .share = .04, .sparse = true };
+	struct campaign c = { "full",         &g, PM_CLWB, RULES_ADR, .share = .04, .sparse = true,
+		              .refused = true };
 	struct plan p = { "full", none, many(true) };
 
 	run(&c, &p, 1);
+}
+
+/* --- one more chunk of inodes ---------------------------------------------------------------- */
+
+static const struct op *crowd(void)
+{
+	struct op *ops = calloc(260, sizeof(*ops));
+	char *names = calloc(254, 8);
+
+	for (unsigned i = 0; i < 253; i++) { /* 255 slots of 256 are taken then */
+		snprintf(names + (size_t)8 * i, 8, "%u", i);
+		ops[i] = (struct op)NEW(names + (size_t)8 * i);
+	}
+	return ops;
+}
+
+static void grow_table(const struct campaign *c)
+{
+	struct plan p = { "two more files", crowd(), OPS(NEW("a"), NEW("b"), RM("17"), NEW("c")) };
+
+	run(c, &p, 1);
+}
+
+Test(crash, inode_table_grows)
+{
+	struct campaign c = { "inode table", &small, PM_CLWB, RULES_ADR, .share = .03 };
+
+	grow_table(&c);
+}
+
+Test(crash, inode_table_grows_with_msync)
+{
+	struct campaign c = { "inode table, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .02 };
+
+	grow_table(&c);
 }
