@@ -96,15 +96,40 @@ static void insert_at(struct file *f, unsigned i, struct fresh e)
 	f->nfresh++;
 }
 
+void fresh_count(struct pm_store *st, struct file *f, bool owned, uint64_t len)
+{
+	STAT_ADD(st, fresh_blocks, len);
+	if (owned)
+		return;
+	f->pending += len;
+	quota_pend(f->quota[0], len);
+	quota_pend(f->quota[1], len);
+}
+
+bool file_may_grow(const struct file *f, uint64_t n)
+{
+	return quota_allows(f->quota[0], n) && quota_allows(f->quota[1], n);
+}
+
+void file_charge(struct file *f, struct quota *uid, struct quota *gid)
+{
+	quota_pend(f->quota[0], -f->pending);
+	quota_pend(f->quota[1], -f->pending);
+	f->quota[0] = uid;
+	f->quota[1] = gid;
+	quota_pend(uid, f->pending);
+	quota_pend(gid, f->pending);
+}
+
 void fresh_insert(struct pm_store *st, struct file *f, struct fresh e)
 {
 	insert_at(f, fresh_at(f, e.lblk), e);
-	STAT_ADD(st, fresh_blocks, e.len);
+	fresh_count(st, f, e.owned, e.len);
 }
 
 void fresh_remove(struct pm_store *st, struct file *f, unsigned i)
 {
-	STAT_ADD(st, fresh_blocks, -f->fresh[i].len);
+	fresh_count(st, f, f->fresh[i].owned, -f->fresh[i].len);
 	f->nfresh--;
 	memmove(&f->fresh[i], &f->fresh[i + 1], (f->nfresh - i) * sizeof(f->fresh[0]));
 }
@@ -355,14 +380,20 @@ struct file *file_find(struct pm_store *st, struct pm_id id)
 
 struct file *file_get(struct pm_store *st, struct pm_id id)
 {
+	const struct pm_inode *in = ino_at(st, id.ino);
 	struct file *f = file_find(st, id);
+	struct quota *u, *g;
 
 	if (f)
 		return f;
-	f = calloc(1, sizeof(*f));
+	u = quota_of(st, PM_QUOTA_UID, in->uid);
+	g = quota_of(st, PM_QUOTA_GID, in->gid);
+	f = u && g ? calloc(1, sizeof(*f)) : NULL;
 	if (!f)
 		return NULL;
 	f->id = id;
+	f->quota[0] = u;
+	f->quota[1] = g;
 	LIST_INIT(&f->pins);
 	LIST_INIT(&f->limbo);
 	LIST_INSERT_HEAD(&st->files->hash[bucket(id)], f, link);

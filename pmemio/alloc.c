@@ -18,6 +18,7 @@
 
 #define GROUP   32768ull
 #define UNKNOWN UINT32_MAX
+#define WORTH   64u /* blocks of metadata, waiting: a checkpoint to get longer runs */
 
 struct group {
 	uint32_t free, longest;
@@ -255,11 +256,17 @@ found:
 int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, unsigned flags,
              struct blk_run *out)
 {
-	int err = try_take(st->space, goal, want, phase, flags, out);
+	struct pm_space_map *a = st->space;
+	int err = try_take(a, goal, want, phase, flags, out);
 
-	if (err == -ENOSPC && st->space->meta.n && journal_checkpoint(st))
-		err = try_take(st->space, goal, want, phase, flags, out);
-	return err;
+	/* what waits may lie between short runs; a checkpoint for each of few would cost too much */
+	if (!err && (out->len >= want || a->meta.blocks < WORTH))
+		return 0;
+	if ((err && err != -ENOSPC) || !a->meta.n || !journal_checkpoint(st))
+		return err;
+	if (!err)
+		free_run(a, out->start, out->len);
+	return try_take(a, goal, want, phase, flags, out);
 }
 
 /* --- giving back ----------------------------------------------------------------------------- */
@@ -339,6 +346,11 @@ void alloc_release(struct pm_store *st)
 {
 	queue_release(st->space, &st->space->data, journal_durable(st));
 	queue_release(st->space, &st->space->meta, journal_ckpt(st));
+}
+
+bool alloc_waiting(const struct pm_store *st)
+{
+	return st->space->meta.n || st->space->data.n;
 }
 
 bool alloc_low(struct pm_store *st)

@@ -476,7 +476,7 @@ static void names(struct check *c)
 		const struct object *o = &c->obj[ino];
 		char where[48];
 
-		if (!o->type)
+		if (!o->type || ino == quota_ino(c->st))
 			continue;
 		snprintf(where, sizeof(where), "%s %llu", o->type == PM_DIR ? "directory" : "inode",
 		         ULL(ino));
@@ -559,9 +559,10 @@ static void supers(struct check *c)
 				finding(c, where, "belongs to another pool");
 			continue;
 		}
-		/* not incompat: an open that gives the pool its ring sets a bit of it */
+		/* not incompat: an open that gives the pool its ring sets a bit of it; nor ro_compat:
+		 * so does the first limit */
 		if (memcmp(s->magic, good->magic, 8) || s->version != good->version ||
-		    s->compat != good->compat || s->ro_compat != good->ro_compat ||
+		    s->compat != good->compat ||
 		    memcmp(s->uuid, good->uuid,
 		           offsetof(struct pm_super, boot) - offsetof(struct pm_super, uuid)) ||
 		    memcmp(s->reserved2, good->reserved2, sizeof(s->reserved2)))
@@ -621,6 +622,11 @@ static void replies(struct check *c)
  * ------------------------------------------------------------------------------------------------------------------
  */
 
+static void bad_quota(void *arg, const char *what)
+{
+	finding(arg, "quotas", "%s", what);
+}
+
 static int check_store(struct check *c)
 {
 	struct pm_store *st = c->st;
@@ -642,7 +648,7 @@ static int check_store(struct check *c)
 	free_space(c);
 	if (c->progress)
 		c->progress(c->arg, 1000);
-	return 0;
+	return quota_audit(c->st, bad_quota, c);
 }
 
 int store_check(struct pm_store *st,

@@ -70,6 +70,8 @@ int journal_sync_first(struct pm_store *st, uint64_t at, size_t len);
 /* Release what waits for a checkpoint. True if that was done now; PM_MSYNC: asks the flusher,
  * false. */
 bool journal_checkpoint(struct pm_store *st);
+/* PM_MSYNC: freed blocks wait for the flusher. True: @w is called when those of now are free. */
+bool journal_want_space(struct pm_store *st, struct pm_wait *w);
 pm_lsn journal_last(const struct pm_store *st);
 pm_lsn journal_durable(const struct pm_store *st);
 pm_lsn journal_ckpt(const struct pm_store *st);
@@ -97,6 +99,7 @@ int alloc_reserve(struct pm_store *st, size_t n);
 void alloc_give(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len, bool meta);
 void alloc_release(struct pm_store *st); /* durable or checkpointed lsn went up */
 void alloc_count(struct pm_store *st, struct pm_space *out);
+bool alloc_waiting(const struct pm_store *st); /* something freed is not free yet */
 bool alloc_low(struct pm_store *st); /* space waits for a checkpoint and little else is left */
 size_t alloc_save_size(struct pm_store *st);
 size_t alloc_save(struct pm_store *st, uint8_t *buf);
@@ -114,7 +117,20 @@ int ino_verify(const struct pm_inode *in, uint64_t ino);
 void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree);
 size_t table_save_size(struct pm_store *st);
 size_t table_save(struct pm_store *st, uint8_t *buf);
-int table_load(struct pm_store *st, const uint8_t *buf, size_t len);
+int table_load(struct pm_store *st, const uint8_t *buf, size_t len); /* @len: table_save_size */
+
+/* --- quota.c --------------------------------------------------------------------------------- */
+
+int quota_open(struct pm_store *st); /* limits; nobody uses anything yet */
+void quota_close(struct pm_store *st);
+int quota_count(struct pm_store *st, const struct pm_inode *in); /* open: a live inode */
+/* A transaction changes this inode; then judge (-EDQUOT), then settle: keep or forget the changes. */
+int quota_note(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now);
+int quota_judge(struct pm_store *st);
+void quota_settle(struct pm_store *st, bool keep);
+size_t quota_save_size(struct pm_store *st);
+size_t quota_save(struct pm_store *st, uint8_t *buf);
+int quota_load(struct pm_store *st, const uint8_t *buf, size_t len);
 
 /* --- reply.c --------------------------------------------------------------------------------- */
 

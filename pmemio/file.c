@@ -164,7 +164,7 @@ static void drop_published(struct pm_store *st, struct file *f, const struct pub
 
 	for (unsigned i = 0; i < f->nfresh; i++) {
 		if (eligible(p, &f->fresh[i]) && f->fresh[i].lblk <= upto)
-			STAT_ADD(st, fresh_blocks, -f->fresh[i].len);
+			fresh_count(st, f, f->fresh[i].owned, -f->fresh[i].len);
 		else
 			f->fresh[n++] = f->fresh[i];
 	}
@@ -175,6 +175,7 @@ static struct pm_tx *data_tx(struct pm_store *st)
 {
 	struct pm_tx *tx = tx_begin(st);
 
+	tx_admitted(tx); /* map judged */
 	if (st->media.method != PM_MSYNC)
 		tx_after_data(tx);
 	return tx;
@@ -191,6 +192,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	struct pm_inode *sh;
 	struct pm_tx *tx;
 	unsigned puts = 0, i;
+	uint64_t last = 0;
 	int err = fresh_reserve(f, 2);
 
 	if (err)
@@ -204,22 +206,24 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 
 		if (!eligible(p, &x))
 			continue;
+		if (puts == TX_EXTENTS || (puts && tx_large(tx))) {
+			/* extents behind the end of file, until the last part moves it */
+			f->trimmed = false;
+			err = tx_commit(tx, lsn);
+			if (err)
+				return err;
+			drop_published(st, f, p, last);
+			i = fresh_at(f, x.lblk);
+			tx = data_tx(st);
+			puts = 0;
+		}
 		err = ext_put(st, tx, in, &e);
 		if (err) {
 			tx_abort(tx);
 			return err;
 		}
-		if (++puts < TX_EXTENTS)
-			continue;
-		f->trimmed =
-			false; /* extents behind the end of file, until the last part moves it */
-		err = tx_commit(tx, lsn);
-		if (err)
-			return err;
-		drop_published(st, f, p, x.lblk);
-		i = fresh_at(f, x.lblk) - 1; /* wraps to start at 0 */
-		tx = data_tx(st);
-		puts = 0;
+		last = x.lblk;
+		puts++;
 	}
 	sh = ino_edit(tx, in);
 	sh->size = max64(sh->size, p->size);

@@ -36,7 +36,7 @@
 #define FILE_HASH   1024u
 #define DIRTY_PAGES (64u << 20 >> 12) /* unstable blocks of a store before they are settled */
 #define DIRTY_RUNS  4096u
-#define TX_EXTENTS  128u  /* extents put in one transaction */
+#define TX_EXTENTS  1024u /* extents put in one transaction, unless tx_large */
 #define TX_CUTS     1024u /* extents cut */
 
 enum fresh_state { FILLING, ZEROED, DIRTY };
@@ -71,6 +71,8 @@ struct file {
 	struct fresh *fresh; /* sorted by lblk */
 	unsigned nfresh, cap;
 	unsigned refs; /* sync jobs under way */
+	struct quota *quota[2]; /* of its uid and gid */
+	uint64_t pending;       /* fresh blocks that they are charged for: those not owned */
 	/* unstable writes */
 	bool over;     /* the next four count */
 	uint64_t size; /* as clients see it */
@@ -141,6 +143,13 @@ void files_sweep(struct pm_store *st);
 /* The inode is free or about to be: drop what is fresh and unstable. @f may be freed. */
 void file_gone(struct pm_store *st, struct file *f);
 uint64_t file_size(const struct file *f, const struct pm_inode *in);
+
+/* Do the owners' limits allow @n blocks more? */
+bool file_may_grow(const struct file *f, uint64_t n);
+/* Another owner has it. */
+void file_charge(struct file *f, struct quota *uid, struct quota *gid);
+/* @len blocks of an entry have come or (negative) gone. */
+void fresh_count(struct pm_store *st, struct file *f, bool owned, uint64_t len);
 
 /* First entry that ends behind @lblk; f->nfresh if none. */
 unsigned fresh_at(const struct file *f, uint64_t lblk);

@@ -17,7 +17,7 @@
  * F2  Extents of one file do not overlap, are sorted by lblk and lie inside [data_start, blocks).
  * F3  Every block belongs to at most one extent, B+tree node, inode chunk, saved-free-space run or the ring of
  *     reply records.
- * F4  Every live inode but slots 0 and 1 has nlink names leading to it, or nlink == 0 (an orphan: recovery
+ * F4  Every live inode but slots 0 and 1 and the quota file has nlink names leading to it, or nlink == 0 (an orphan: recovery
  *     frees it). A directory has exactly one name, nlink 2 + its subdirectories, and its parent field.
  * F5  Bytes of the last block behind the end of file are undefined; whoever moves the end over them zeroes
  *     them first. So are written extents wholly behind it, which a crash in a long truncate can leave: whoever
@@ -42,7 +42,8 @@
 /* Feature bits: an unknown incompat bit refuses to open, an unknown ro_compat bit allows read_only. */
 #define PM_INCOMPAT_REPLIES 1ull /* reply_start, reply_blocks: blocks that no inode leads to are in use */
 #define PM_INCOMPAT_KNOWN PM_INCOMPAT_REPLIES
-#define PM_ROCOMPAT_KNOWN 0ull
+#define PM_ROCOMPAT_QUOTA 1ull /* limits have been set: whoever writes has to mind them */
+#define PM_ROCOMPAT_KNOWN PM_ROCOMPAT_QUOTA
 
 enum { PM_STATE_CLEAN = 1,      /* closed clean; saved_* is valid */
        PM_STATE_UNSTABLE = 2 }; /* since this open unstable data was accepted (write verifier, I5) */
@@ -126,7 +127,7 @@ struct pm_inode {
 	uint32_t mode, nlink, uid, gid;
 	uint64_t size;   /* bytes; a directory: number of entries */
 	uint64_t blocks; /* all blocks it owns, tree nodes included */
-	uint64_t parent; /* directories: inode of the parent */
+	uint64_t parent; /* directories: inode of the parent; inode 0: the quota file, or 0 */
 	uint32_t rdev_major, rdev_minor;
 	uint8_t verf[8];
 	struct pm_time atime, mtime, ctime; /* 128 bytes up to here with what follows */
@@ -187,5 +188,23 @@ struct pm_dent {
 	uint8_t type;
 	uint8_t name[];
 } __attribute__((packed));
+
+/* The quota file: a regular file without a name, nlink 1, each block of it 127 limits. */
+#define PM_QUOTA_MAGIC   0x5142u
+#define PM_QUOTA_RECORDS 127u
+struct pm_quota_rec {
+	uint32_t kind; /* 0: not in use; 1 uid, 2 gid */
+	uint32_t id;
+	uint64_t max_blocks, max_inodes; /* 0: no limit */
+	uint64_t reserved;
+};
+struct pm_quota_block {
+	uint32_t crc;
+	uint16_t magic, reserved0;
+	uint64_t lblk; /* its place in the file */
+	uint64_t reserved1[2];
+	struct pm_quota_rec rec[PM_QUOTA_RECORDS];
+};
+static_assert(sizeof(struct pm_quota_block) == 4096, "one block");
 
 #endif

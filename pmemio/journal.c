@@ -59,6 +59,7 @@ struct pm_journal {
 	struct pending *reserved;
 	struct jobs jobs;
 	struct pm_wait *waiters;
+	struct pm_wait *short_of; /* wait for space that a checkpoint behind arg gives */
 	struct first *first;
 	size_t nfirst, cap_first;
 	bool view_dirty; /* the view has private pages */
@@ -145,6 +146,20 @@ bool journal_checkpoint(struct pm_store *st)
 	j->want_ckpt = true;
 	pthread_cond_signal(&j->work);
 	return false;
+}
+
+bool journal_want_space(struct pm_store *st, struct pm_wait *w)
+{
+	struct pm_journal *j = st->journal;
+
+	if (!media_slow(st) || !j->running || j->err || !alloc_waiting(st))
+		return false;
+	w->arg = j->last;
+	w->next = j->short_of;
+	j->short_of = w;
+	j->want_ckpt = true;
+	pthread_cond_signal(&j->work);
+	return true;
 }
 
 /* --- appending ------------------------------------------------------------------------------- */
@@ -537,15 +552,15 @@ static void run_jobs(struct pm_store *st, struct jobs *jobs)
 		job->lsn = job->fn(job, job->err);
 }
 
-/* Waiters whose fate is known, oldest first is not promised. */
-static struct pm_wait *ripe(struct pm_journal *j)
+/* Waiters whose fate is known once @upto is reached, oldest first is not promised. */
+static struct pm_wait *ripe(struct pm_journal *j, struct pm_wait **pw, pm_lsn upto)
 {
-	struct pm_wait **pw = &j->waiters, *out = NULL;
+	struct pm_wait *out = NULL;
 
 	while (*pw) {
 		struct pm_wait *w = *pw;
 
-		if (w->arg > j->durable && !j->err) {
+		if (w->arg > upto && !j->err) {
 			pw = &w->next;
 			continue;
 		}
@@ -559,13 +574,16 @@ static struct pm_wait *ripe(struct pm_journal *j)
 static void wake(struct pm_store *st, struct jobs *jobs)
 {
 	struct pm_journal *j = st->journal;
-	struct pm_wait *w;
+	struct pm_wait *w, *space;
 	struct pm_job *job;
 	pm_lsn durable;
 	int err;
 
 	pthread_mutex_lock(&st->lock);
-	w = ripe(j);
+	w = ripe(j, &j->waiters, j->durable);
+	space = ripe(j, &j->short_of, j->ckpt);
+	if (j->short_of) /* what they wait for came after this round began */
+		j->want_ckpt = true;
 	durable = j->durable;
 	err = j->err;
 	pthread_mutex_unlock(&st->lock);
@@ -574,6 +592,12 @@ static void wake(struct pm_store *st, struct jobs *jobs)
 
 		w->done(w, w->arg <= durable ? 0 : err);
 		w = next;
+	}
+	while (space) { /* they find out by themselves what has become of it */
+		struct pm_wait *next = space->next;
+
+		space->done(space, 0);
+		space = next;
 	}
 	while ((job = STAILQ_FIRST(jobs))) {
 		STAILQ_REMOVE_HEAD(jobs, link); /* done may free it */

@@ -253,6 +253,8 @@ static int map_piece(struct mapper *k, uint64_t b, uint64_t end, uint64_t *n)
 	if (x)
 		*n = min64(*n, x->lblk - b);
 	if (err) {
+		if (!file_may_grow(k->f, *n))
+			return -EDQUOT;
 		err = blk_take(k->st, k->goal, *n, b % 512, k->flags, &run);
 		if (err)
 			return err;
@@ -376,6 +378,8 @@ int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t le
 		err = map_new(&k);
 		if (!err)
 			goto out;
+		if (err == -ENOSPC && journal_want_space(st, w))
+			err = -EINPROGRESS;
 		free(k.pin->heap);
 		free(k.pin);
 	}

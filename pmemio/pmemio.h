@@ -378,6 +378,26 @@ int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_ext
 /* Copy into the pool with non-temporal stores (for payload that arrived inline in a message). */
 void pm_copy_in(void *dst, const void *src, size_t len);
 
+/* --- quotas (quota.c) -------------------------------------------------------------------------------------- */
+
+/* Blocks and inodes that an owner uses: live inodes with that uid or gid, tree nodes included, exact at
+ * every moment. Over a limit pm_create, pm_map_write, pm_allocate, pm_setattr (a new owner) and whatever
+ * makes a directory grow return -EDQUOT and change nothing. Extent tree nodes of a write that was let in
+ * count, but are not refused. Limits are kept in the pool. */
+enum pm_quota_kind { PM_QUOTA_UID = 1, PM_QUOTA_GID = 2 };
+struct pm_quota {
+	uint32_t kind, id;
+	uint64_t blocks, inodes; /* used */
+	uint64_t pending;        /* blocks of writes under way or unstable: count against the limit, too */
+	uint64_t max_blocks, max_inodes; /* 0: no limit */
+};
+/* Set the limits of want->kind, want->id; they may lie below the usage. In force at once, durable with @lsn. May
+ * block with PM_MSYNC, the first time for a pool. */
+int pm_quota_set(struct pm_store *st, const struct pm_quota *want, pm_lsn *lsn);
+void pm_quota_get(struct pm_store *st, enum pm_quota_kind kind, uint32_t id, struct pm_quota *out);
+/* Everybody who uses something or has a limit, uids first, sorted; free(*out). */
+int pm_quota_list(struct pm_store *st, struct pm_quota **out, size_t *n);
+
 /* --- check (check.c) ------------------------------------------------------------------------------------ */
 
 struct pm_check_report {

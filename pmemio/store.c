@@ -146,6 +146,8 @@ static int gather_all(struct gather *g)
 		switch (ino_verify(in, ino)) {
 		case 0:
 			err = gather_inode(g, in);
+			if (!err)
+				err = quota_count(st, in);
 			break;
 		case -ENOENT:
 			if (ino > PM_ROOT_INO)
@@ -176,13 +178,15 @@ static void reap_orphans(struct gather *g)
 static bool load_space(struct pm_store *st, const struct pm_super *old)
 {
 	const uint8_t *run = st->media.view + old->saved_start * PM_BLOCK;
-	size_t used;
+	size_t used, at, slots = table_save_size(st);
 
 	if (!(old->state & PM_STATE_CLEAN) || !old->saved_bytes)
 		return false;
 	if (pm_crc(run, old->saved_bytes, 0) != old->saved_crc ||
 	    alloc_load(st, run + 8, old->saved_bytes - 8, &used) ||
-	    table_load(st, run + 8 + used, old->saved_bytes - 8 - used)) {
+	    (at = 8 + used + slots) > old->saved_bytes ||
+	    table_load(st, run + 8 + used, slots) ||
+	    quota_load(st, run + at, old->saved_bytes - at)) {
 		store_log(st, 4, "the stored free space is damaged; gathering it from the inodes");
 		return false;
 	}
@@ -194,7 +198,9 @@ static bool load_space(struct pm_store *st, const struct pm_super *old)
 static void save_space(struct pm_store *st)
 {
 	struct pm_super *s = &st->super;
-	size_t most = 16 + alloc_save_size(st) + 2 * PM_BLOCK * 8 + table_save_size(st), n = 8;
+	size_t most = 16 + alloc_save_size(st) + 2 * PM_BLOCK * 8 + table_save_size(st) +
+	              quota_save_size(st),
+	       n = 8;
 	uint64_t want = (most + PM_BLOCK - 1) / PM_BLOCK;
 	struct blk_run run;
 	uint8_t *buf;
@@ -209,6 +215,7 @@ static void save_space(struct pm_store *st)
 		return;
 	n += alloc_save(st, buf + n);
 	n += table_save(st, buf + n);
+	n += quota_save(st, buf + n);
 	n = (n + 7) & ~(size_t)7;
 	crc = pm_crc(buf, n, 0);
 	med_store(st, run.start * PM_BLOCK, buf, n);
@@ -229,8 +236,11 @@ static int reset_space(struct pm_store *st, struct pm_error *why)
 
 	alloc_close(st);
 	table_close(st);
+	quota_close(st);
 	err = alloc_open(st);
-	return err ? err : table_open(st, why);
+	if (!err)
+		err = table_open(st, why);
+	return err ? err : quota_open(st);
 }
 
 static int find_space(struct pm_store *st, const struct pm_super *old, struct gather *g,
@@ -271,6 +281,7 @@ static void store_free(struct pm_store *st)
 {
 	tx_destroy(st->tx);
 	reply_close(st);
+	quota_close(st);
 	table_close(st);
 	alloc_close(st);
 	journal_free(st);

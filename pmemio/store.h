@@ -8,7 +8,8 @@
  *   inode.c    the inode table                         store.c    open, close, recovery, statistics
  *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
- *   reply.c    the ring of reply records               check.c    every invariant, offline
+ *   reply.c    the ring of reply records               quota.c    usage and limits of owners
+ *   check.c    every invariant, offline
  *
  * Metadata is read through the view and changed through transactions only:
  *
@@ -83,6 +84,7 @@ struct pm_space_map; /* alloc.c */
 struct pm_table;   /* inode.c */
 struct pm_files;   /* file.c: what is pinned, fresh or dirty now */
 struct pm_replies; /* reply.c */
+struct pm_quotas;  /* quota.c */
 
 struct pm_store {
 	struct pm_media media;
@@ -96,6 +98,7 @@ struct pm_store {
 	struct pm_table *table;
 	struct pm_files *files;
 	struct pm_replies *replies; /* NULL: the pool has no room for them */
+	struct pm_quotas *quotas;
 	struct pm_tx *tx; /* the transaction object, reused; one at a time under the lock */
 	struct pm_region zero;
 	struct pm_stats stats;
@@ -131,6 +134,10 @@ const void *tx_look(struct pm_tx *tx, const void *at);
 void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind);
 /* File data was flushed and must be durable before this transaction's record. */
 void tx_after_data(struct pm_tx *tx);
+/* The blocks that this transaction adds to files have been judged by quota_allows. */
+void tx_admitted(struct pm_tx *tx);
+/* The record has grown to half of what one may be: time to commit, and go on in another transaction. */
+bool tx_large(struct pm_tx *tx);
 /* Commit: CRCs, record, apply, hand freed blocks to alloc.c. An empty transaction gets *lsn 0. On error
  * everything is as before tx_begin. */
 int tx_commit(struct pm_tx *tx, pm_lsn *lsn);
@@ -225,6 +232,17 @@ int ext_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, ui
 /* Visit all extents, in order; stops at the first error. Quicker than finding one after the other. */
 int ext_each(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
 	     int (*fn)(void *arg, const struct ext *e), void *arg);
+
+/* --- quota.c: lock held --------------------------------------------------------------------------------- */
+
+struct quota;
+/* The account of an owner, made if need be; stays until close. NULL: no memory. */
+struct quota *quota_of(struct pm_store *st, uint32_t kind, uint32_t id);
+bool quota_allows(const struct quota *q, uint64_t blocks);
+void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too */
+uint64_t quota_ino(const struct pm_store *st);     /* the quota file, which has no name; 0: none */
+/* Compare usage with what the inodes say. */
+int quota_audit(struct pm_store *st, void (*bad)(void *arg, const char *what), void *arg);
 
 /* --- file.c, for dir.c, store.c ---------------------------------------------------------------------------------------------- */
 

@@ -275,7 +275,7 @@ static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
 			break;
 		if (x.lblk < lblk) {
 			last->len = lblk - x.lblk;
-			STAT_ADD(st, fresh_blocks, last->len - x.len);
+			fresh_count(st, f, x.owned, last->len - x.len);
 			x.pblk += last->len;
 			x.len -= last->len;
 			x.lblk = lblk;
@@ -309,16 +309,35 @@ static void set_fields(struct pm_inode *sh, struct file *f, const struct pm_seta
 	sh->ctime = now;
 }
 
+/* Who is charged for the fresh blocks of the file from now on, and may he have them? */
+static int new_owner(struct pm_store *st, const struct file *f, const struct pm_inode *in,
+                     const struct pm_setattr *sa, struct quota *to[2])
+{
+	to[0] = sa->set & PM_SET_UID ? quota_of(st, PM_QUOTA_UID, sa->uid) : f->quota[0];
+	to[1] = sa->set & PM_SET_GID ? quota_of(st, PM_QUOTA_GID, sa->gid) : f->quota[1];
+	for (unsigned k = 0; k < 2; k++) {
+		if (!to[k])
+			return -ENOMEM;
+		if (to[k] != f->quota[k] && f->pending &&
+		    !quota_allows(to[k], in->blocks + f->pending))
+			return -EDQUOT;
+	}
+	return 0;
+}
+
 static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct file *f,
                           const struct pm_setattr *sa, const struct pm_once *once,
                           struct pm_change *ch)
 {
 	struct cutter c = { .st = st, .f = f };
 	uint64_t old = file_size(f, in), size = sa->set & PM_SET_SIZE ? sa->size : old;
+	struct quota *to[2];
 	pm_lsn lsn = 0;
 	bool more = false;
 	int err = size > old ? file_trim(st, f, in) : 0;
 
+	if (!err && f)
+		err = new_owner(st, f, in, sa, to);
 	if (err)
 		return err;
 	c.tx = tx_begin(st);
@@ -333,6 +352,8 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 	err = cut_commit(&c, err, &lsn);
 	if (err)
 		return err;
+	if (f)
+		file_charge(f, to[0], to[1]);
 	if (f && f->over) {
 		f->mtime = in->mtime;
 		f->ctime = in->ctime;
@@ -406,7 +427,7 @@ static int allocate_some(struct pm_store *st, struct pm_tx *tx, struct file *f,
 	struct ext e;
 	int err = 0;
 
-	while (!err && *b < end && puts < TX_EXTENTS) {
+	while (!err && *b < end && puts < TX_EXTENTS && !tx_large(tx)) {
 		unsigned i = f ? fresh_at(f, *b) : 0;
 		const struct fresh *x = f && i < f->nfresh ? &f->fresh[i] : NULL;
 		struct blk_run run;

@@ -48,7 +48,9 @@ struct chunk {
 
 struct pm_tx {
 	struct pm_store *st;
-	bool open, after_data, grew, reply;
+	bool open, after_data, grew, reply, admitted;
+	size_t bound;   /* the record will not be longer */
+	unsigned quiet; /* calls of tx_large that need not look */
 	int err;
 	struct edit *edit;
 	size_t nedit, cap_edit;
@@ -182,7 +184,9 @@ static void reset(struct pm_tx *tx)
 	}
 	tx->nedit = tx->ntake = tx->ngive = tx->nslot = 0;
 	tx->err = 0;
-	tx->open = tx->after_data = tx->grew = tx->reply = tx->rec_full = false;
+	tx->open = tx->after_data = tx->grew = tx->reply = tx->rec_full = tx->admitted = false;
+	tx->bound = 0;
+	tx->quiet = 0;
 }
 
 struct pm_tx *tx_alloc(struct pm_store *st)
@@ -252,7 +256,16 @@ static struct edit *add_edit(struct pm_tx *tx, const void *at, size_t len, enum 
 		.at = at, .shadow = shadow, .len = (uint32_t)len, .kind = (uint8_t)kind
 	};
 	hash_put(tx, tx->nedit++);
+	/* a range costs 8 bytes, and two words at least lie between two of them */
+	tx->bound += len + sizeof(struct pm_rec_range);
 	return e;
+}
+
+/* @e will not be in the record. */
+static void unbound(struct pm_tx *tx, const struct edit *e)
+{
+	if (!e->dead && (!e->is_new || media_slow(tx->st)))
+		tx->bound -= e->len + sizeof(struct pm_rec_range);
 }
 
 void *tx_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind)
@@ -288,6 +301,8 @@ void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind)
 		e = add_edit(tx, at, PM_BLOCK, kind);
 	if (!e)
 		return memset(tx->scratch, 0, PM_BLOCK);
+	if (!e->is_new && !media_slow(tx->st))
+		unbound(tx, e);
 	e->is_new = true;
 	return memset(e->shadow, 0, PM_BLOCK);
 }
@@ -295,6 +310,11 @@ void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind)
 void tx_after_data(struct pm_tx *tx)
 {
 	tx->after_data = true;
+}
+
+void tx_admitted(struct pm_tx *tx)
+{
+	tx->admitted = true;
 }
 
 int tx_take(struct pm_tx *tx, uint64_t goal, uint64_t want, unsigned flags, struct blk_run *out)
@@ -322,8 +342,10 @@ void tx_give(struct pm_tx *tx, uint64_t start, uint64_t len, bool meta)
 	for (uint64_t b = start; meta && b < start + len; b++) {
 		struct edit *e = find(tx, blk_ptr(tx->st, b));
 
-		if (e)
+		if (e) {
+			unbound(tx, e);
 			e->dead = true;
+		}
 	}
 }
 
@@ -412,6 +434,45 @@ static void add_diff(struct pm_tx *tx, const struct edit *e)
 	}
 }
 
+/* What add_diff would take. */
+static size_t diff_size(const struct edit *e)
+{
+	size_t n = 0, same = 2;
+
+	for (uint32_t i = 0; i < e->len; i += 8) {
+		if (!memcmp(e->at + i, e->shadow + i, 8)) {
+			same++;
+			continue;
+		}
+		n += same > 1 ? sizeof(struct pm_rec_range) + 8 : same * 8 + 8;
+		same = 0;
+	}
+	return n;
+}
+
+#define STEP (32u << 10) /* what one change may add at most: a split on every level */
+
+bool tx_large(struct pm_tx *tx)
+{
+	size_t half = journal_max_rec(tx->st) / 2, n = sizeof(struct pm_rec);
+
+	if (tx->bound <= half || tx->quiet) {
+		tx->quiet -= !!tx->quiet;
+		return false;
+	}
+	for (size_t i = 0; i < tx->nedit; i++) {
+		const struct edit *e = &tx->edit[i];
+
+		if (!e->dead && !e->is_new)
+			n += diff_size(e);
+		else if (!e->dead && media_slow(tx->st))
+			n += sizeof(struct pm_rec_range) + e->len;
+	}
+	if (n <= half)
+		tx->quiet = (unsigned)((half - n) / STEP);
+	return n > half;
+}
+
 /* Returns how many new blocks go past the record. */
 static size_t build_record(struct pm_tx *tx)
 {
@@ -492,6 +553,24 @@ static void settle(struct pm_tx *tx, pm_lsn lsn)
 	reset(tx);
 }
 
+/* What the inodes of the transaction change in their owners' accounts. */
+static int account(struct pm_tx *tx)
+{
+	struct pm_store *st = tx->st;
+	int err = 0;
+
+	for (size_t i = 0; i < tx->nedit && !err; i++) {
+		const struct edit *e = &tx->edit[i];
+
+		if (e->kind == TX_INODE)
+			err = quota_note(st, (const void *)e->at, (const void *)e->shadow);
+	}
+	if (!err && !tx->admitted)
+		err = quota_judge(st);
+	quota_settle(st, !err);
+	return err;
+}
+
 /* Everything that may fail comes first. */
 static int prepare(struct pm_tx *tx, size_t *fresh)
 {
@@ -508,7 +587,7 @@ static int prepare(struct pm_tx *tx, size_t *fresh)
 	err = alloc_reserve(st, tx->ngive);
 	if (!err && tx->rec_len > sizeof(struct pm_rec))
 		err = journal_reserve(st, tx->rec_len);
-	return err;
+	return err ? err : account(tx);
 }
 
 int tx_commit(struct pm_tx *tx, pm_lsn *lsn)

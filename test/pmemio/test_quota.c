@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Quotas: usage is what the inodes say, at every moment and after a kill; limits are exact to the
+ * block and refuse without changing anything; what gives back never fails.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pmemio/core.h"
+#include "test/lib/pool.h"
+
+#define MIB    (1ull << 20)
+#define OWNERS 4u
+#define FILES  60u
+#define ULL(x) ((unsigned long long)(x))
+
+static const struct pm_id root = { PM_ROOT_INO, 1 };
+static struct test_pool pool;
+
+static void open_clwb(void)
+{
+	pool_new(&pool, "quota", 32 * MIB, PM_CLWB);
+}
+static void drop(void)
+{
+	pool_drop(&pool);
+}
+TestSuite(quota, .init = open_clwb, .fini = drop);
+
+static int make(struct pm_id dir, const char *name, enum pm_type type, uint32_t uid, uint32_t gid,
+                struct pm_id *id)
+{
+	struct pm_new nw = { .type = type, .mode = 0700, .uid = uid, .gid = gid };
+	struct pm_change ch;
+	int err = pm_create(pool.st, dir, name, strlen(name), &nw, &ch);
+
+	if (!err && id)
+		*id = ch.obj.id;
+	return err ? err : pool_wait(pool.st, ch.lsn);
+}
+
+static int put(struct pm_id id, uint64_t block, uint32_t blocks, enum pm_stable how)
+{
+	struct pm_committed c;
+	struct test_waiter w;
+	struct pm_map m;
+	int err;
+
+	waiter_init(&w);
+	err = waiter_result(
+		&w, pm_map_write(pool.st, id, block * PM_BLOCK, blocks * PM_BLOCK, &m, &w.w));
+	if (err)
+		return err;
+	waiter_init(&w);
+	err = waiter_result(&w, pm_commit(&m, m.len, how, true, &c, &w.w));
+	pm_unpin(&m);
+	return err;
+}
+
+static void sync_file(struct pm_id id)
+{
+	struct pm_committed c;
+	struct test_waiter w;
+
+	waiter_init(&w);
+	cr_assert_eq(waiter_result(&w, pm_sync_file(pool.st, id, &c, &w.w)), 0);
+}
+
+static void limit(uint32_t kind, uint32_t id, uint64_t blocks, uint64_t inodes)
+{
+	struct pm_quota q = { .kind = kind, .id = id, .max_blocks = blocks, .max_inodes = inodes };
+	pm_lsn lsn;
+
+	cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), 0);
+	cr_assert_eq(pool_wait(pool.st, lsn), 0);
+}
+
+static struct pm_quota usage(uint32_t kind, uint32_t id)
+{
+	struct pm_quota q;
+
+	pm_quota_get(pool.st, kind, id, &q);
+	return q;
+}
+
+static void problem(void *arg, const char *where, const char *what)
+{
+	(void)arg;
+	cr_log_error("check: %s: %s", where, what);
+}
+
+static void check(const char *path)
+{
+	struct pm_check_report r;
+	struct pm_error why;
+
+	cr_assert_eq(pm_check(path, problem, NULL, NULL, &r, &why), 0, "%s", why.text);
+	cr_assert_eq(r.problems, 0);
+}
+
+static int chown_to(struct pm_id id, uint32_t uid, uint32_t gid)
+{
+	struct pm_setattr sa = { .set = PM_SET_UID | PM_SET_GID, .uid = uid, .gid = gid };
+	struct pm_change ch;
+	int err = pm_setattr(pool.st, id, &sa, &ch);
+
+	return err ? err : pool_wait(pool.st, ch.lsn);
+}
+
+static int cut_to(struct pm_id id, uint64_t size)
+{
+	struct pm_setattr sa = { .set = PM_SET_SIZE, .size = size };
+	struct pm_change ch;
+
+	return pm_setattr(pool.st, id, &sa, &ch);
+}
+
+Test(quota, the_last_block_goes_in_and_the_next_is_refused)
+{
+	struct pm_id id;
+
+	cr_assert_eq(make(root, "a", PM_REG, 7, 8, &id), 0);
+	limit(PM_QUOTA_UID, 7, 100, 0);
+	cr_assert_eq(put(id, 0, 99, PM_FILE_SYNC), 0);
+	cr_assert_eq(put(id, 99, 2, PM_FILE_SYNC), -EDQUOT);
+	cr_assert_eq(usage(PM_QUOTA_UID, 7).blocks, 99);
+	cr_assert_eq(put(id, 99, 1, PM_FILE_SYNC), 0);
+	cr_assert_eq(put(id, 100, 1, PM_FILE_SYNC), -EDQUOT);
+	cr_assert_eq(usage(PM_QUOTA_UID, 7).blocks, 100);
+	cr_assert_eq(usage(PM_QUOTA_GID, 8).blocks, 100);
+	cr_assert_eq(put(id, 0, 100, PM_FILE_SYNC), 0); /* in place */
+	cr_assert_eq(cut_to(id, 50 * PM_BLOCK), 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 7).blocks, 50);
+	cr_assert_eq(put(id, 50, 50, PM_FILE_SYNC), 0);
+}
+
+Test(quota, groups_are_limited_too)
+{
+	struct pm_id a, b;
+
+	cr_assert_eq(make(root, "a", PM_REG, 1, 9, &a), 0);
+	cr_assert_eq(make(root, "b", PM_REG, 2, 9, &b), 0);
+	limit(PM_QUOTA_GID, 9, 10, 0);
+	cr_assert_eq(put(a, 0, 6, PM_FILE_SYNC), 0);
+	cr_assert_eq(put(b, 0, 5, PM_FILE_SYNC), -EDQUOT);
+	cr_assert_eq(put(b, 0, 4, PM_FILE_SYNC), 0);
+}
+
+Test(quota, inodes_are_limited)
+{
+	struct pm_change ch;
+
+	limit(PM_QUOTA_UID, 5, 0, 3);
+	cr_assert_eq(make(root, "a", PM_REG, 5, 5, NULL), 0);
+	cr_assert_eq(make(root, "b", PM_DIR, 5, 5, NULL), 0);
+	cr_assert_eq(make(root, "c", PM_LNK, 5, 5, NULL), -EINVAL);
+	cr_assert_eq(make(root, "c", PM_FIFO, 5, 5, NULL), 0);
+	cr_assert_eq(make(root, "d", PM_REG, 5, 5, NULL), -EDQUOT);
+	cr_assert_eq(make(root, "d", PM_REG, 6, 5, NULL), 0);
+	cr_assert_eq(pm_remove(pool.st, root, "a", 1, &ch), 0);
+	cr_assert_eq(make(root, "e", PM_REG, 5, 5, NULL), 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 5).inodes, 3);
+}
+
+Test(quota, a_new_owner_must_have_room)
+{
+	struct pm_id id;
+
+	cr_assert_eq(make(root, "a", PM_REG, 1, 1, &id), 0);
+	cr_assert_eq(put(id, 0, 20, PM_FILE_SYNC), 0);
+	limit(PM_QUOTA_UID, 2, 19, 0);
+	cr_assert_eq(chown_to(id, 2, 1), -EDQUOT);
+	cr_assert_eq(usage(PM_QUOTA_UID, 1).blocks, 20);
+	cr_assert_eq(usage(PM_QUOTA_UID, 2).blocks, 0);
+	limit(PM_QUOTA_UID, 2, 20, 0);
+	cr_assert_eq(chown_to(id, 2, 1), 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 1).blocks, 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 1).inodes, 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 2).blocks, 20);
+	cr_assert_eq(usage(PM_QUOTA_UID, 2).inodes, 1);
+}
+
+Test(quota, unstable_writes_and_writes_under_way_count)
+{
+	struct test_waiter w;
+	struct pm_map m;
+	struct pm_id id;
+
+	cr_assert_eq(make(root, "a", PM_REG, 3, 3, &id), 0);
+	limit(PM_QUOTA_UID, 3, 10, 0);
+	cr_assert_eq(put(id, 0, 4, PM_UNSTABLE), 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 3).pending, 4);
+	waiter_init(&w);
+	cr_assert_eq(
+		waiter_result(&w, pm_map_write(pool.st, id, 4 * PM_BLOCK, 4 * PM_BLOCK, &m, &w.w)),
+		0);
+	cr_assert_eq(put(id, 8, 3, PM_UNSTABLE), -EDQUOT);
+	cr_assert_eq(put(id, 8, 2, PM_UNSTABLE), 0);
+	pm_unpin(&m); /* given up */
+	cr_assert_eq(usage(PM_QUOTA_UID, 3).pending, 6);
+	limit(PM_QUOTA_UID, 4, 5, 0);
+	cr_assert_eq(chown_to(id, 4, 3), -EDQUOT);
+	limit(PM_QUOTA_UID, 4, 6, 0);
+	cr_assert_eq(chown_to(id, 4, 3), 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 3).pending, 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 4).pending, 6);
+	sync_file(id);
+	cr_assert_eq(usage(PM_QUOTA_UID, 4).pending, 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 4).blocks, 6);
+	cr_assert_eq(usage(PM_QUOTA_GID, 3).blocks, 6);
+}
+
+Test(quota, a_directory_that_would_grow_over_the_limit_takes_no_name)
+{
+	struct pm_attr before, after;
+	struct pm_id dir;
+	char name[64];
+	unsigned n = 0;
+	int err;
+
+	cr_assert_eq(make(root, "d", PM_DIR, 4, 4, &dir), 0);
+	limit(PM_QUOTA_UID, 4, 3, 0);
+	do {
+		snprintf(name, sizeof(name), "a-name-of-some-length-%u", n++);
+		cr_assert_eq(pm_getattr(pool.st, dir, &before), 0);
+		err = make(dir, name, PM_REG, 0, 0, NULL);
+	} while (!err && n < 1000);
+	cr_assert_eq(err, -EDQUOT);
+	cr_assert_eq(pm_getattr(pool.st, dir, &after), 0);
+	cr_assert_eq(memcmp(&before, &after, sizeof(before)), 0);
+	cr_assert_leq(usage(PM_QUOTA_UID, 4).blocks, 3);
+	cr_assert_gt(usage(PM_QUOTA_UID, 4).blocks, 0);
+}
+
+Test(quota, what_frees_works_far_over_the_limit)
+{
+	struct pm_change ch;
+	struct pm_id id;
+
+	cr_assert_eq(make(root, "a", PM_REG, 1, 1, &id), 0);
+	for (unsigned i = 0; i < 400; i++)
+		cr_assert_eq(put(id, 2 * i, 1, PM_FILE_SYNC), 0);
+	limit(PM_QUOTA_UID, 1, 1, 1);
+	cr_assert_eq(put(id, 1, 1, PM_FILE_SYNC), -EDQUOT);
+	cr_assert_eq(cut_to(id, 301 * PM_BLOCK), 0);
+	cr_assert_eq(put(id, 300, 1, PM_FILE_SYNC), 0); /* there already */
+	cr_assert_eq(pm_remove(pool.st, root, "a", 1, &ch), 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 1).blocks, 0);
+	cr_assert_eq(usage(PM_QUOTA_UID, 1).inodes, 0);
+}
+
+Test(quota, many_limits_survive_closing_and_killing)
+{
+	struct test_pool copy;
+	struct pm_quota *list;
+	size_t n;
+
+	for (uint32_t i = 0; i < 300; i++)
+		limit(i % 2 ? PM_QUOTA_UID : PM_QUOTA_GID, 1000 + i, i + 1, 10 * i);
+	for (uint32_t i = 0; i < 300; i += 3)
+		limit(i % 2 ? PM_QUOTA_UID : PM_QUOTA_GID, 1000 + i, 0, 0);
+	limit(PM_QUOTA_UID, 5, 55, 0); /* takes a place that came free */
+	for (int round = 0; round < 3; round++) {
+		if (round == 1) {
+			pool_close(&pool);
+			check(pool.path);
+			pool_open(&pool, PM_CLWB);
+		} else if (round == 2) {
+			pool_copy(&copy, &pool, "quota-copy");
+			pool_drop(&pool);
+			pool = copy;
+			check(pool.path);
+			pool_open(&pool, PM_CLWB);
+		}
+		cr_assert_eq(pm_quota_list(pool.st, &list, &n), 0);
+		cr_assert_eq(n, 203); /* and uid 0, gid 0 */
+		free(list);
+		for (uint32_t i = 0; i < 300; i++) {
+			struct pm_quota q = usage(i % 2 ? PM_QUOTA_UID : PM_QUOTA_GID, 1000 + i);
+
+			cr_assert_eq(q.max_blocks, i % 3 ? i + 1 : 0);
+			cr_assert_eq(q.max_inodes, i % 3 ? 10 * i : 0);
+		}
+		cr_assert_eq(usage(PM_QUOTA_UID, 5).max_blocks, 55);
+	}
+}
+
+Test(quota, an_impossible_kind_is_refused)
+{
+	struct pm_quota q = { .kind = 3 };
+	pm_lsn lsn;
+
+	cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), -EINVAL);
+}
+
+/* --- random work against a recount of the tree ------------------------------------------------ */
+
+struct tally {
+	uint64_t blocks, inodes;
+};
+
+static void recount(struct pm_store *st, const struct pm_id *id, struct tally t[2][OWNERS])
+{
+	memset(t, 0, 2 * OWNERS * sizeof(t[0][0]));
+	for (unsigned i = 0; i < FILES + 1; i++) {
+		struct pm_attr a;
+
+		if (!id[i].ino || pm_getattr(st, id[i], &a))
+			continue;
+		t[0][a.uid].blocks += a.used / PM_BLOCK;
+		t[0][a.uid].inodes++;
+		t[1][a.gid].blocks += a.used / PM_BLOCK;
+		t[1][a.gid].inodes++;
+	}
+}
+
+static void compare(struct pm_store *st, const struct pm_id *id, const char *when)
+{
+	struct tally t[2][OWNERS];
+
+	recount(st, id, t);
+	for (uint32_t k = 0; k < 2; k++) {
+		for (uint32_t o = 0; o < OWNERS; o++) {
+			struct pm_quota q;
+
+			pm_quota_get(st, k ? PM_QUOTA_GID : PM_QUOTA_UID, o, &q);
+			cr_assert_eq(q.blocks + q.pending, t[k][o].blocks,
+			             "%s: %s %u: %llu + %llu blocks, not %llu", when,
+			             k ? "gid" : "uid", o, ULL(q.blocks), ULL(q.pending),
+			             ULL(t[k][o].blocks));
+			cr_assert_eq(q.inodes, t[k][o].inodes, "%s", when);
+			cr_assert(!q.max_inodes || q.inodes <= q.max_inodes);
+		}
+	}
+}
+
+static void allowed(int err)
+{
+	cr_assert(!err || err == -EDQUOT || err == -ENOSPC, "%s", strerror(-err));
+}
+
+static void step(struct pm_id *id, unsigned *over)
+{
+	unsigned i = 1 + (unsigned)random() % FILES;
+	uint32_t u = (uint32_t)random() % OWNERS, g = (uint32_t)random() % OWNERS;
+	struct pm_change ch;
+	char name[200];
+	int err = 0;
+
+	snprintf(name, sizeof(name), "%0150u", i);
+	if (!id[i].ino) {
+		err = make(root, name, PM_REG, u, g, &id[i]);
+	} else if (random() % 3) {
+		err = put(id[i], (uint64_t)random() % 300, 1 + (uint32_t)random() % 6,
+		          random() % 2 ? PM_UNSTABLE : PM_FILE_SYNC);
+	} else if (random() % 4 == 0) {
+		err = pm_allocate(pool.st, id[i], (uint64_t)random() % 300 * PM_BLOCK, 40000, &ch);
+	} else if (random() % 3 == 0) {
+		err = chown_to(id[i], u, g);
+	} else if (random() % 3 == 0) {
+		cr_assert_eq(cut_to(id[i], (uint64_t)random() % 300 * PM_BLOCK), 0);
+	} else if (random() % 3 == 0) {
+		cr_assert_eq(pm_remove(pool.st, root, name, strlen(name), &ch), 0);
+		id[i].ino = 0;
+	} else {
+		sync_file(id[i]);
+	}
+	allowed(err);
+	*over += err == -EDQUOT;
+}
+
+static void random_work(enum pm_method method, unsigned seed)
+{
+	struct pm_id id[FILES + 1] = { root };
+	struct pm_setattr sa = { .set = PM_SET_MODE, .mode = 0755 };
+	struct pm_change ch;
+	unsigned over = 0;
+
+	pool_drop(&pool);
+	pool_new(&pool, "quota-random", 32 * MIB, method);
+	srandom(seed);
+	limit(PM_QUOTA_UID, 1, 600, 0);
+	limit(PM_QUOTA_UID, 2, 0, 12);
+	limit(PM_QUOTA_GID, 3, 700, 0);
+	for (unsigned i = 0; i < 6000; i++) {
+		step(id, &over);
+		if (i % 50 == 0)
+			compare(pool.st, id, "at work");
+		if (i % 2000 == 1999) {
+			struct test_pool copy;
+
+			for (unsigned f = 1; f <= FILES; f++)
+				if (id[f].ino)
+					sync_file(id[f]);
+			cr_assert_eq(pm_setattr(pool.st, root, &sa, &ch), 0);
+			cr_assert_eq(pool_wait(pool.st, ch.lsn), 0);
+			pool_copy(&copy, &pool, "quota-copy");
+			check(copy.path);
+			pool_open(&copy, method);
+			compare(copy.st, id, "after a kill");
+			pool_close(&copy);
+			check(copy.path);
+			pool_open(&copy, method);
+			compare(copy.st, id, "after closing");
+			pool_drop(&copy);
+		}
+	}
+	cr_assert_gt(over, 50);
+}
+
+Test(quota, usage_is_what_the_inodes_say_with_clwb)
+{
+	random_work(PM_CLWB, 1);
+}
+Test(quota, usage_is_what_the_inodes_say_with_msync)
+{
+	random_work(PM_MSYNC, 2);
+}
