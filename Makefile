@@ -189,7 +189,7 @@ install: all
 .PHONY: check-run
 
 # Berth beside bare libfabric and bare sockets; ROUNDS=n for more rounds, PIN=0 for one processor.
-$(B)/berth-bench: $(call obj,$(call src,bench)) $(lib_client)
+$(B)/berth-bench: $(call obj,$(call src,bench)) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 # The cost of duplicate detection for each change.

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * bench.h - one kind of exchange, run many times, each timed
+ * bench.h - berth-bench: what is run many times, each timed
  *
- *   main.c          rounds, medians, table          nfs_socket.c    NFS over a plain socket
+ *   main.c          the command, clock, medians     pool.c          pmemio at many sizes, without a network
+ *   floor.c         rounds, medians, table          nfs_socket.c    NFS over a plain socket
  *   nfs_fabric.c    NFS through libberth            floor_socket.c  the same bytes over a bare socket
  *                                                   floor_fabric.c  the same bytes by bare libfabric calls
  */
@@ -11,6 +12,13 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+uint64_t bench_now(void); /* nanoseconds */
+double bench_median(double *v, unsigned n); /* sorts @v */
+int bench_floor(int argc, char **argv);
+int bench_pool(int argc, char **argv);
+
+/* --- floor ------------------------------------------------------------------------------------- */
 
 enum bench_op { BENCH_WRITE, BENCH_READ }; /* WRITE is durable: FILE_SYNC */
 

@@ -1,12 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * main.c - Berth beside its floor
- *
- * Every line is measured in rounds: in each, Berth and the floor take turns, so that what else the machine does
- * meets both. A round gives two medians and their ratio; the line shows the median over rounds.
- */
-#include <errno.h>
-#include <getopt.h>
+/* main.c - the berth-bench command, and what its parts share */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,20 +8,7 @@
 
 #include "bench/bench.h"
 
-struct line {
-	const char *what;
-	enum bench_op op;
-	size_t len;
-	unsigned ops; /* in a turn */
-};
-static const struct line lines[] = {
-	{ "4 KiB durable WRITE", BENCH_WRITE, 4096, 1000 },
-	{ "4 KiB READ", BENCH_READ, 4096, 1000 },
-	{ "1 MiB durable WRITE", BENCH_WRITE, 1 << 20, 64 },
-	{ "1 MiB READ", BENCH_READ, 1 << 20, 64 },
-};
-
-static uint64_t now(void)
+uint64_t bench_now(void)
 {
 	struct timespec ts;
 
@@ -43,122 +23,28 @@ static int by_size(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(double *v, unsigned n)
+double bench_median(double *v, unsigned n)
 {
 	qsort(v, n, sizeof(*v), by_size);
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-/* Median time of one exchange in microseconds; < 0: -errno. */
-static double turn(struct bench_target *t, const struct line *l)
-{
-	double *usec = calloc(l->ops, sizeof(*usec)), m;
-	int err = usec ? 0 : -ENOMEM;
-
-	for (unsigned i = 0; !err && i < l->ops; i++) {
-		uint64_t start = now();
-
-		err = t->once(t, l->op, (uint64_t)i * l->len % BENCH_SPAN, l->len);
-		usec[i] = (double)(now() - start) / 1e3;
-	}
-	m = err ? (double)err : median(usec, l->ops);
-	free(usec);
-	return m;
-}
-
-#define MAX_ROUNDS 99
-static int compare(struct bench_target *nfs, struct bench_target *flr, const struct line *l, unsigned rounds)
-{
-	double a[MAX_ROUNDS], b[MAX_ROUNDS], r[MAX_ROUNDS], lo, hi;
-
-	for (unsigned i = 0; i <= rounds; i++) { /* the first round warms up */
-		unsigned k = i ? i - 1 : 0;
-
-		a[k] = turn(nfs, l);
-		b[k] = turn(flr, l);
-		if (a[k] < 0 || b[k] < 0) {
-			fprintf(stderr, "berth-bench: %s over %s: %s\n", l->what, nfs->name,
-				strerror(-(int)(a[k] < 0 ? a[k] : b[k])));
-			return -1;
-		}
-		r[k] = a[k] / b[k];
-	}
-	lo = hi = r[0];
-	for (unsigned i = 1; i < rounds; i++) {
-		lo = r[i] < lo ? r[i] : lo;
-		hi = r[i] > hi ? r[i] : hi;
-	}
-	printf("%-20s %-8s %9.1f us %9.1f us %8.2f   (%.2f - %.2f)", l->what, nfs->name,
-	       median(a, rounds), median(b, rounds), median(r, rounds), lo, hi);
-	if (l->len >= 1 << 20)
-		printf("  %7.0f MB/s", (double)l->len / median(a, rounds));
-	putchar('\n');
-	fflush(stdout);
-	return 0;
-}
-
-static int all_lines(struct bench_target *nfs, struct bench_target *flr, unsigned rounds)
-{
-	int err = 0;
-
-	for (size_t i = 0; !err && i < sizeof(lines) / sizeof(*lines); i++)
-		err = compare(nfs, flr, &lines[i], rounds);
-	nfs->close(nfs);
-	flr->close(flr);
-	return err;
-}
-
-static int failed(const char *what, int err)
-{
-	fprintf(stderr, "berth-bench: %s: %s\n", what, strerror(-err));
-	return 1;
-}
-
 int main(int argc, char **argv)
 {
 	static const int sigs[] = { SIGSEGV, SIGBUS, SIGTERM, SIGINT, SIGABRT, SIGILL };
-	const char *tcp = NULL, *shm = NULL, *dir = "/dev/shm";
-	struct bench_target *nfs, *flr;
-	unsigned port = 0, rounds = 7;
-	int opt, err;
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} part[] = { { "floor", bench_floor }, { "pool", bench_pool } };
 
-	for (size_t i = 0; i < sizeof(sigs) / sizeof(*sigs); i++)
+	for (size_t i = 0; i < sizeof(sigs) / sizeof(*sigs); i++) /* libfabric may have its own */
 		signal(sigs[i], SIG_DFL);
-	while ((opt = getopt(argc, argv, "p:t:s:d:r:")) != -1) {
-		switch (opt) {
-		case 'p': port = (unsigned)atoi(optarg); break;
-		case 't': tcp = optarg; break;
-		case 's': shm = optarg; break;
-		case 'd': dir = optarg; break;
-		case 'r': rounds = (unsigned)atoi(optarg); break;
-		default:
-			fprintf(stderr, "usage: berth-bench [-p PORT] [-t TCP-URL] [-s SHM-URL] [-d DIR] "
-					"[-r ROUNDS]; bench/run sets up everything\n");
-			return 2;
-		}
-	}
-	if (rounds < 1 || rounds > MAX_ROUNDS)
-		return failed("-r: 1 to 99 rounds", -EINVAL);
-	printf("%-20s %-8s %12s %12s %8s   %s\n", "depth 1", "over", "Berth", "bare", "ratio",
-	       "(lowest - highest round)");
-	if (port) {
-		if ((err = nfs_socket_open("127.0.0.1", port, &nfs)) ||
-		    (err = floor_socket_open(dir, &flr)))
-			return failed("sockets", err);
-		if (all_lines(nfs, flr, rounds))
-			return 1;
-	}
-	if (tcp) {
-		if ((err = nfs_fabric_open("tcp", tcp, &nfs)) || (err = floor_fabric_open("tcp", dir, &flr)))
-			return failed("fabric tcp", err);
-		if (all_lines(nfs, flr, rounds))
-			return 1;
-	}
-	if (shm) {
-		if ((err = nfs_fabric_open("shm", shm, &nfs)) || (err = floor_fabric_open("shm", dir, &flr)))
-			return failed("shm", err);
-		if (all_lines(nfs, flr, rounds))
-			return 1;
-	}
-	return 0;
+	for (size_t i = 0; argc > 1 && i < sizeof(part) / sizeof(*part); i++)
+		if (!strcmp(argv[1], part[i].name))
+			return part[i].run(argc - 1, argv + 1);
+	fprintf(stderr,
+	        "usage: berth-bench floor ...   Berth beside bare exchanges; bench/run sets up "
+	        "everything\n"
+	        "       berth-bench pool ...    the pool at many sizes, without a network\n");
+	return 2;
 }
