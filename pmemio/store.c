@@ -86,24 +86,10 @@ static int mark_node(void *arg, uint64_t blk, const struct pm_bnode *node)
 	return mark(arg, blk, 1) ? 0 : -EIO;
 }
 
-static void mark_extents(struct gather *g, const struct pm_inode *in)
+static int mark_extent(void *arg, const struct ext *e)
 {
-	uint64_t lblk = 0;
-	struct ext e;
-
-	for (;;) {
-		int err = ext_find(g->st, NULL, in, lblk, &e);
-
-		if (err && err != -ENOENT) {
-			complain(g, "its extents are damaged", 0);
-			return;
-		}
-		if (e.len == 0 || e.len >= UINT64_MAX - lblk)
-			return;
-		if (!err)
-			mark(g, e.pblk, e.len);
-		lblk = e.lblk + e.len;
-	}
+	mark(arg, e->pblk, e->len);
+	return 0;
 }
 
 static bool has_extents(const struct pm_inode *in)
@@ -116,8 +102,8 @@ static int gather_inode(struct gather *g, const struct pm_inode *in)
 	if ((in->flags & PM_IF_TREE) && in->u.tree.root &&
 	    bt_walk(g->st, NULL, in, false, mark_node, g))
 		complain(g, "its tree is damaged", in->u.tree.root);
-	if (has_extents(in))
-		mark_extents(g, in);
+	if (has_extents(in) && ext_each(g->st, NULL, in, mark_extent, g))
+		complain(g, "its extents are damaged", 0);
 	if (in->nlink || in->ino <= PM_ROOT_INO)
 		return 0;
 	if (g->norphan == g->cap) {
