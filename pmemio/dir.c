@@ -781,8 +781,18 @@ static bool show_dots(const struct scan *s, const struct pm_inode *dir, uint64_t
 	return show(s, (struct name){ "..", 2 }, 2, up ? id_of(up) : id, up);
 }
 
+/* Entries are read some way ahead of being shown, so that their inodes, which lie all over the table,
+ * come from memory side by side. */
+#define AHEAD 8u
+struct entry {
+	struct place p;
+	struct name n;
+};
+
 static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t cookie, bool *eof)
 {
+	unsigned have = 0, shown = 0;
+	struct entry q[AHEAD], *e;
 	struct bt_cursor c;
 	int err;
 
@@ -793,17 +803,25 @@ static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t c
 		return 0;
 	}
 	err = bt_seek(s->st, NULL, dir, cookie < 2 ? 3 : cookie + 1, &c);
-	for (; !err; err = bt_next(s->st, NULL, dir, &c)) {
+	for (;;) {
 		const struct pm_inode *in;
-		struct place p;
-		struct name n;
 		int bad;
 
-		err = dent_read(&c, &p, &n);
-		if (err)
+		while (!err && have - shown < AHEAD) {
+			e = &q[have % AHEAD];
+			err = dent_read(&c, &e->p, &e->n);
+			if (err)
+				break;
+			have++;
+			if (s->want_attr)
+				ino_fetch(s->st, e->p.id.ino);
+			err = bt_next(s->st, NULL, dir, &c);
+		}
+		if (have == shown)
 			break;
-		in = s->want_attr ? child_get(s->st, dir, &p, &bad) : NULL;
-		if (!show(s, n, p.key, p.id, in))
+		e = &q[shown++ % AHEAD];
+		in = s->want_attr ? child_get(s->st, dir, &e->p, &bad) : NULL;
+		if (!show(s, e->n, e->p.key, e->p.id, in))
 			return 0;
 	}
 	*eof = err == -ENOENT;

@@ -36,6 +36,14 @@ const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino)
 	return (const struct pm_inode *)blk_ptr(st, t->chunk[c].start) + ino % PM_CHUNK_INODES;
 }
 
+void ino_fetch(struct pm_store *st, uint64_t ino)
+{
+	const uint8_t *in = (const uint8_t *)ino_at(st, ino);
+
+	for (unsigned at = 0; in && at < PM_INODE_SIZE; at += 64)
+		__builtin_prefetch(in + at);
+}
+
 int ino_verify(const struct pm_inode *in, uint64_t ino)
 {
 	static const struct pm_inode never; /* a slot as its chunk was zeroed */

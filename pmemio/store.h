@@ -170,6 +170,7 @@ bool blk_marked(struct pm_store *st, uint64_t blk);
 /* The view of a live inode; NULL and *err: -ESTALE, -EIO. */
 const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err);
 const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino); /* any slot, live or not; NULL: no such slot */
+void ino_fetch(struct pm_store *st, uint64_t ino); /* start loading the slot, if there is one */
 struct pm_inode *ino_edit(struct pm_tx *tx, const struct pm_inode *in); /* tx_edit with the right kind */
 const struct pm_inode *ino_look(struct pm_tx *tx, const struct pm_inode *in);
 /* A free slot: shadow with ino, gen (one more than before), type, times set and nlink 0, the rest zero. -ENOSPC. */
