@@ -427,28 +427,27 @@ static void all_of(struct walk *k, unsigned last)
 /* Of all subsets the likely ones, those that lack one thing or have only one, and any. */
 static void pick_some(struct walk *k, unsigned last, unsigned how)
 {
-	uint64_t odds = how == 0   ? 0
-	                : how == 1 ? 16
-	                : how == 2 ? 15
-	                : how == 3 ? 1
-	                           : 1 + rnd(k) % 15;
+	unsigned kind = how < 3 ? how : 2 + how % 3; /* nothing, all, all but one; then in turn */
+	uint64_t odds = kind == 0   ? 0
+	                : kind == 3 ? 1 + rnd(k) % 15
+	                : kind == 4 ? 13 + rnd(k) % 3
+	                            : 16;
 
 	for (unsigned i = 0; i < k->n; i++) {
 		const struct unit *u = &k->unit[i];
 		unsigned lo = least(k, u);
 
 		k->pick[i] = (uint8_t)(rnd(k) % 16 < odds ? u->nver : lo);
-		if (how > 3 && u->nver > 1 && rnd(k) % 2)
+		if (kind == 3 && u->nver > 1 && rnd(k) % 2)
 			k->pick[i] = (uint8_t)(lo + rnd(k) % (u->nver - lo + 1));
 		if (i == last)
 			k->pick[i] = (uint8_t)u->nver;
 	}
-	if (how == 2 && k->n) { /* all but one */
-		for (unsigned i = 0; i < k->n; i++)
-			k->pick[i] = (uint8_t)k->unit[i].nver;
-		odds = rnd(k) % k->n;
-		if (odds != last)
-			k->pick[odds] = (uint8_t)least(k, &k->unit[odds]);
+	if (kind == 2 && k->n) {
+		unsigned i = (unsigned)(rnd(k) % k->n);
+
+		if (i != last)
+			k->pick[i] = (uint8_t)least(k, &k->unit[i]);
 	}
 }
 
@@ -460,19 +459,21 @@ static void tears(struct walk *k, unsigned last)
 	const uint8_t *from =
 		u->nver > 1 ? u->ver[u->nver - 2].bytes : k->safe + (size_t)u->no * k->size;
 	unsigned diff[64], nd = 0, tries;
+	bool all;
 
 	for (uint32_t w = 0; w < k->size / word; w++)
 		if (memcmp(from + w * word, to + w * word, word))
 			diff[nd++] = w;
 	if (nd < 2)
 		return;
-	tries = nd <= 8 && (1u << nd) <= k->x->exhaust ? 1u << nd : k->x->samples;
-	for (unsigned t = 1; t + 1 < tries && !k->stop; t++) {
-		uint64_t mask = 0, bits = tries == 1u << nd ? t : rnd(k);
+	all = nd <= 8 && (1u << nd) <= k->x->exhaust;
+	tries = all ? (1u << nd) - 2 : k->x->samples; /* none and all are no tears */
+	for (unsigned t = 1; t <= tries && !k->stop; t++) {
+		uint64_t mask = 0, bits = all ? t : rnd(k);
 
 		for (unsigned i = 0; i < nd; i++)
 			mask |= (bits >> i & 1) << diff[i];
-		pick_some(k, last, t % 2 ? 1 : (unsigned)(rnd(k) % 6));
+		pick_some(k, last, t % 2 ? 1 : (unsigned)(rnd(k) % 8));
 		consider(k, last, mask);
 	}
 }

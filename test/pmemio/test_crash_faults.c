@@ -409,7 +409,7 @@ static uint64_t hunt(const struct fault *f)
 	explore_free(&x);
 	x.states = 0;
 	f->change(w->d, from);
-	for (unsigned pass = 0; pass < 4 && !states; pass++) {
+	for (unsigned pass = 0; pass < 6 && !states; pass++) {
 		explore_deepen(&x, pass, f->sparse);
 		x.seed++;
 		if (!explore(&x, w, from))
