@@ -182,6 +182,9 @@ static void name_providers(const struct config *conf)
 	char list[400] = "";
 	struct fabric_conf *f;
 
+	/* The registration cache of verbs gives every region to the peers, for writing too, whatever was
+	 * asked for: without it the pool is registered for local access only. */
+	setenv("FI_MR_CACHE_MONITOR", "disabled", 1);
 	if (getenv("FI_PROVIDER"))
 		return;
 	STAILQ_FOREACH (f, &conf->fabrics, link) {

@@ -184,8 +184,8 @@ static int make_service(struct worker *w)
 	struct tp_region regions[2];
 
 	pm_get_regions(w->srv->store, &pool, &zero);
-	regions[0] = (struct tp_region){ pool.base, pool.len };
-	regions[1] = (struct tp_region){ zero.base, zero.len };
+	regions[0] = (struct tp_region){ .base = pool.base, .len = pool.len };
+	regions[1] = (struct tp_region){ .base = zero.base, .len = zero.len, .read_only = true };
 	return tp_service_new(w->loop,
 			      &(struct tp_service_opts){ .programs = programs,
 							 .regions = regions,

@@ -141,12 +141,34 @@ static struct fi_info *only_exact(struct fi_info *list, const char *provider)
 	return keep;
 }
 
+/* Listen on every address: verbs says so by a domain that cannot be opened ("any"), so ask what there
+ * is, and let what was found first listen everywhere. */
+static int listen_anywhere(struct fi_info *list, const char *service)
+{
+	unsigned long port = strtoul(service, NULL, 10);
+
+	for (; list; list = list->next) {
+		struct sockaddr_in6 *any = calloc(1, sizeof(*any));
+
+		if (!any)
+			return -ENOMEM;
+		any->sin6_family = AF_INET6;
+		any->sin6_port = htons((uint16_t)port);
+		free(list->src_addr);
+		list->src_addr = any;
+		list->src_addrlen = sizeof(*any);
+		list->addr_format = FI_SOCKADDR_IN6;
+	}
+	return 0;
+}
+
 static int ask(const struct tp_fabric_opts *opts, enum fab_role role, const char *provider,
                enum fi_ep_type type, struct fi_info **out)
 {
 	struct fi_info *hints = make_hints(opts, role, provider, type), *list = NULL;
 	const char *node = opts->node, *service = opts->service;
 	uint64_t flags = role == FAB_SERVER ? FI_SOURCE : 0;
+	bool anywhere = !node && role == FAB_SERVER && !strcmp(provider, "verbs");
 	char name[64];
 	int err;
 
@@ -162,14 +184,19 @@ static int ask(const struct tp_fabric_opts *opts, enum fab_role role, const char
 	} else if (!service) {
 		service = DEF_SERVICE;
 	}
-	if (!node && (role == FAB_CLIENT || strcmp(provider, "verbs")))
+	if (!node && !anywhere)
 		node = "127.0.0.1";
-	err = fi_getinfo(FAB_API, node, service, flags, hints, &list);
+	err = fi_getinfo(FAB_API, node, anywhere ? NULL : service, anywhere ? 0 : flags, hints, &list);
 	fi_freeinfo(hints);
 	if (err)
 		return err;
-	*out = only_exact(list, provider);
-	return *out ? 0 : -FI_ENODATA;
+	list = only_exact(list, provider);
+	err = !list ? -FI_ENODATA : anywhere ? listen_anywhere(list, service) : 0;
+	if (err)
+		fi_freeinfo(list);
+	else
+		*out = list;
+	return err;
 }
 
 static int ask_types(const struct tp_fabric_opts *opts, enum fab_role role, const char *provider,

@@ -156,11 +156,11 @@ void fpool_close(struct fpool *pool)
  * --------------------------------------------------------------------------------------
  */
 
-static int region_piece(struct flistener *l, void *base, size_t len)
+static int region_piece(struct flistener *l, void *base, size_t len, bool read_only)
 {
 	struct fregions *r = &l->regions;
 	struct fab_mr mr, *grown;
-	int err = fab_mr_open(l->fab, base, len, FI_READ | FI_WRITE, &mr);
+	int err = fab_mr_open(l->fab, base, len, FI_WRITE | (read_only ? 0 : FI_READ), &mr);
 
 	if (err)
 		return err;
@@ -176,14 +176,15 @@ static int region_piece(struct flistener *l, void *base, size_t len)
 
 static int region_add(struct flistener *l, const struct tp_region *reg)
 {
-	int err = region_piece(l, reg->base, reg->len);
+	int err = region_piece(l, reg->base, reg->len, reg->read_only);
 
 	/* Some providers refuse what is larger than a device likes. */
 	if (err && reg->len > PIECE && err != -EOPNOTSUPP) {
 		err = 0;
 		for (size_t at = 0; at < reg->len && !err; at += PIECE)
 			err = region_piece(l, (char *)reg->base + at,
-			                   reg->len - at < PIECE ? reg->len - at : PIECE);
+			                   reg->len - at < PIECE ? reg->len - at : PIECE,
+			                   reg->read_only);
 	}
 	return err;
 }

@@ -1005,7 +1005,10 @@ static void listener_describe(const struct tp_listener *tl, char *buf, size_t le
 	if (l->fab->shm)
 		snprintf(at, sizeof(at), "%s", l->opts.service ? l->opts.service : "berth");
 	else
-		snprintf(at, sizeof(at), "%s:%s", l->opts.node ? l->opts.node : "127.0.0.1",
+		snprintf(at, sizeof(at), "%s:%s",
+		         l->opts.node                             ? l->opts.node
+		         : strcmp(i->fabric_attr->prov_name, "verbs") ? "127.0.0.1"
+		                                                  : "*",
 		         l->opts.service ? l->opts.service : "20049");
 	snprintf(buf, len, "%s %s fabric %s domain %s at %s, placement %s",
 	         i->fabric_attr->prov_name, l->fab->rdm ? "FI_EP_RDM" : "FI_EP_MSG",

@@ -108,6 +108,7 @@ struct tp_stats {
 struct tp_region {
 	void *base;
 	size_t len;
+	bool read_only; /* never written: payload only goes out of it */
 };
 
 struct tp_service_opts {

@@ -119,6 +119,8 @@ static void only_needed_providers(int argc, char **argv)
 	char list[128] = "";
 	size_t at = 0;
 
+	/* The registration cache of verbs lets peers read and write whatever was registered once. */
+	setenv("FI_MR_CACHE_MONITOR", "disabled", 1);
 	if (getenv("FI_PROVIDER"))
 		return;
 	for (int i = 1; i < argc; i++) {

@@ -238,7 +238,7 @@ static void server_make(struct server *s, const char *provider, unsigned credits
 	fo = fabric_opts(provider);
 	fo.credits = credits;
 	s->region = mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	reg = (struct tp_region){ s->region, REGION };
+	reg = (struct tp_region){ .base = s->region, .len = REGION };
 	so.regions = &reg;
 	so.worker = s;
 	s->loop = ev_loop_new(EVFLAG_AUTO);

@@ -192,7 +192,7 @@ static struct server *start(const char *provider)
 	struct tp_service_opts so = {
 		.programs = programs, .max_call = 128 << 10, .worker = s, .nregions = 1
 	};
-	struct tp_region region = { NULL, MEM };
+	struct tp_region region = { .len = MEM };
 	struct tp_error why = { "" };
 	int err = -1;
 
