@@ -67,7 +67,8 @@ static unsigned list_registrations(const struct config *conf, struct registratio
 	return n;
 }
 
-/* rpcb_set wants a netconfig entry; /etc/netconfig has none for rdma. */
+/* rpcb_set wants a netconfig entry; /etc/netconfig has none for rdma. libtirpc looks addresses up by
+ * protocol, and knows tcp; what rpcbind is told is the netid. It copies the device's name. */
 static struct netconfig netconfig_of(const struct registration *r)
 {
 	static char netid[2][2][6] = { { "tcp", "tcp6" }, { "rdma", "rdma6" } };
@@ -76,8 +77,8 @@ static struct netconfig netconfig_of(const struct registration *r)
 				   .nc_semantics = NC_TPI_COTS_ORD,
 				   .nc_flag = NC_VISIBLE,
 				   .nc_protofmly = (char *)(r->v6 ? NC_INET6 : NC_INET),
-				   .nc_proto = (char *)(r->rdma ? "rdma" : NC_TCP),
-				   .nc_device = (char *)NC_NOPROTO }; /* rpcb_getaddr copies it */
+				   .nc_proto = (char *)NC_TCP,
+				   .nc_device = (char *)NC_NOPROTO };
 }
 
 static void set_one(const struct registration *r)
