@@ -3,6 +3,7 @@
  * control.c - the control socket: one line in, one answer out, closed
  *
  *   stat   counters and state as JSON          ping   "pong"
+ *   quota ...   see quota.c
  *
  * It is a Unix socket that only the server's user can open.
  */
@@ -25,7 +26,7 @@ struct control_client {
 	struct control *c;
 	ev_io io;
 	int fd;
-	char line[64];
+	char line[128];
 	size_t have;
 	char *out;
 	size_t len, sent;
@@ -108,8 +109,10 @@ static void obey(struct control_client *cl)
 			cl->asking = false;
 			drop(cl);
 		}
+	} else if (!strcmp(cl->line, "quota") || !strncmp(cl->line, "quota ", 6)) {
+		answer(cl, quota_command(cl->c->srv->store, cl->line));
 	} else {
-		answer(cl, strdup("unknown command; known are stat and ping\n"));
+		answer(cl, strdup("unknown command; known are stat, quota and ping\n"));
 	}
 }
 

@@ -86,6 +86,11 @@ struct control;
 int control_open(struct server *srv, struct ev_loop *loop, struct control **out, struct tp_error *why);
 void control_close(struct control *c);
 
+/* --- quota.c ------------------------------------------------------------------------------------------ */
+
+/* Obey a line that begins with "quota": malloced text; NULL no memory. May wait for the flusher. */
+char *quota_command(struct pm_store *st, const char *line);
+
 /* --- rpcb.c ----------------------------------------------------------------------------------------------------- */
 
 /* Register what @conf listens on with rpcbind, on a thread of its own; silently nothing where none runs. */

@@ -4,6 +4,7 @@
  *
  *   main.c    dispatch, options              util.c      messages, formats, sessions
  *   pool.c    mkfs, check                    control.c   stat of a running server
+ *   quota.c   quota
  *   look.c    stat, cat, df, ping, readlink  ls.c        ls
  *   change.c  rm, mv, mkdir, rmdir, ln ...   cp.c        copying trees
  *   transfer.c  one file's bytes, many pieces in flight    progress.c  the bar
@@ -143,6 +144,9 @@ int cmd_chmod(struct cmd *c, int argc, char **argv);
 int cmd_chown(struct cmd *c, int argc, char **argv);
 int cmd_touch(struct cmd *c, int argc, char **argv);
 int cmd_truncate(struct cmd *c, int argc, char **argv);
+int cmd_quota(struct cmd *c, int argc, char **argv);
+/* What the control socket answers to @line; NULL after a complaint. */
+json_t *server_ask(struct cmd *c, const char *line);
 int server_stat(struct cmd *c, bool json);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * control.c - berth stat without a URL: what the server on this machine counts
+ * control.c - asking the server on this machine; berth stat without a URL
  *
  * The control socket takes one line ("stat") and answers JSON until it closes.
  */
@@ -177,7 +177,7 @@ static void print_readably(json_t *o)
 	print_calls(json_object_get(o, "calls"));
 }
 
-int server_stat(struct cmd *c, bool json)
+json_t *server_ask(struct cmd *c, const char *line)
 {
 	char path[256], *text = NULL;
 	json_error_t bad;
@@ -187,23 +187,28 @@ int server_stat(struct cmd *c, bool json)
 	default_socket(path, sizeof(path));
 	if (c->socket)
 		snprintf(path, sizeof(path), "%s", c->socket);
-	err = ask(path, "stat\n", &text);
+	err = ask(path, line, &text);
 	if (err) {
 		complain("control socket %s: %s; is berthd running? (-s names another socket)",
 		         path, strerror(-err));
-		return EXIT_SOME;
+		return NULL;
 	}
 	o = json_loads(text, 0, &bad);
-	if (!o) {
+	if (!o)
 		complain("control socket %s: the answer is no JSON (%s)", path, bad.text);
-		free(text);
-		return EXIT_SOME;
-	}
-	if (json)
-		printf("%s\n", text);
-	else
-		print_readably(o);
-	json_decref(o);
 	free(text);
+	return o;
+}
+
+int server_stat(struct cmd *c, bool json)
+{
+	json_t *o = server_ask(c, "stat\n");
+
+	if (!o)
+		return EXIT_SOME;
+	if (json)
+		return json_print(o);
+	print_readably(o);
+	json_decref(o);
 	return fflush(stdout) ? EXIT_SOME : EXIT_OK;
 }

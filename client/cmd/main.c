@@ -15,6 +15,8 @@ static const struct cmd commands[] = {
 	  "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL },
 	{ "check", "PATH [--json]", "verify every invariant of a pool that is not in use",
 	  cmd_check, NULL },
+	{ "quota", "[-u UID | -g GID] [--blocks N] [--inodes N] [--pool PATH] [--json]",
+	  "who uses how much, and may; of the server here or of a pool not in use", cmd_quota, NULL },
 	{ "ls", "[-l] [-a] [-R] [-d] [-h] [-n] [--json] URL...", "list directories", cmd_ls, NULL },
 	{ "stat", "[-L] [--json] [URL...]",
 	  "attributes of files; without URL: counters of the server here", cmd_stat, NULL },
