@@ -257,12 +257,12 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
              struct blk_run *out)
 {
 	struct pm_space_map *a = st->space;
-	int err = try_take(a, goal, want, phase, flags, out);
+	int err = st->doubt ? -ENOSPC : try_take(a, goal, want, phase, flags, out);
 
 	/* what waits may lie between short runs; a checkpoint for each of few would cost too much */
 	if (!err && (out->len >= want || a->meta.blocks < WORTH))
 		return 0;
-	if ((err && err != -ENOSPC) || !a->meta.n || !journal_checkpoint(st))
+	if (st->doubt || (err && err != -ENOSPC) || !a->meta.n || !journal_checkpoint(st))
 		return err;
 	if (!err)
 		free_run(a, out->start, out->len);

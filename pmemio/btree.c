@@ -19,6 +19,7 @@
  * node_get() may trust what it reads. Shadows were verified before they were made.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <syslog.h>
 
 #include "pmemio/core.h"
@@ -767,5 +768,138 @@ int bt_drop(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in)
 
 	if (!err && (inode(&t)->flags & PM_IF_TREE))
 		no_root(&t);
+	return err;
+}
+
+/* --- building anew
+ * ------------------------------------------------------------------------------------------ */
+
+#define BUILD_TX 8u /* nodes in one transaction: with PM_MSYNC they travel in its record */
+
+struct build {
+	struct pm_store *st;
+	const struct pm_inode *in;
+	struct pm_tx *tx;
+	unsigned in_tx;
+	uint64_t goal, nodes;
+};
+
+static int build_commit(struct build *b)
+{
+	int err = b->tx ? tx_commit(b->tx, NULL) : 0;
+
+	b->tx = NULL;
+	b->in_tx = 0;
+	return err;
+}
+
+static struct pm_bnode *build_node(struct build *b, unsigned level, int *err)
+{
+	struct blk_run run;
+	struct pm_bnode *n;
+
+	*err = b->in_tx == BUILD_TX ? build_commit(b) : 0;
+	if (*err)
+		return NULL;
+	if (!b->tx)
+		b->tx = tx_begin(b->st);
+	*err = tx_take(b->tx, b->goal, 1, BLK_META, &run);
+	if (*err) {
+		tx_abort(b->tx);
+		b->tx = NULL;
+		return NULL;
+	}
+	n = tx_new_block(b->tx, run.start, TX_NODE);
+	n->magic = PM_NODE_MAGIC;
+	n->level = (uint8_t)level;
+	n->owner = b->in->ino;
+	n->self = run.start;
+	n->low = PM_BLOCK;
+	b->goal = run.start + 1;
+	b->in_tx++;
+	b->nodes++;
+	return n;
+}
+
+/* One level of nodes over @e; who leads to them goes to @up, *nup of them. */
+static int build_level(struct build *b, unsigned level, const struct bt_entry *e, size_t n,
+                       struct bt_entry *up, uint64_t *blk, size_t *nup)
+{
+	struct pm_bnode *node = NULL;
+	int err;
+
+	*nup = 0;
+	for (size_t i = 0; i < n; i++) {
+		if (e[i].len > MAX_VAL)
+			return -EINVAL;
+		if (!node || gap(node) < ent_size(e[i].len) + 2 + CAPACITY / 10) {
+			node = build_node(b, level, &err);
+			if (!node)
+				return err;
+			blk[*nup] = node->self;
+			up[*nup] = (struct bt_entry){ .key = e[i].key, .len = 8 };
+			++*nup;
+		}
+		node_put(node, node->count, e[i].key, e[i].val, e[i].len);
+	}
+	for (size_t i = 0; i < *nup; i++)
+		up[i].val = &blk[i];
+	return 0;
+}
+
+static int build_switch(struct build *b, uint64_t root, unsigned height, size_t n, uint64_t others)
+{
+	struct pm_tx *tx = tx_begin(b->st);
+	struct pm_inode *in = ino_edit(tx, b->in);
+
+	memset(&in->u, 0, sizeof(in->u));
+	in->flags &= (uint16_t)~PM_IF_TREE;
+	if (n) {
+		in->flags |= PM_IF_TREE;
+		in->u.tree.root = root;
+		in->u.tree.height = height;
+		in->u.tree.count = n;
+	}
+	in->blocks = others + b->nodes;
+	if (in->type == PM_DIR)
+		in->size = n;
+	return tx_commit(tx, NULL);
+}
+
+int bt_rebuild(struct pm_store *st, const struct pm_inode *in, const struct bt_entry *e, size_t n,
+               uint64_t others)
+{
+	struct build b = { .st = st, .in = in };
+	struct bt_entry *level[2] = { NULL, NULL };
+	uint64_t *blk[2] = { NULL, NULL };
+	const struct bt_entry *from = e;
+	size_t left = n;
+	unsigned h = 0;
+	int err = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		level[i] = calloc(n + 1, sizeof(*level[i]));
+		blk[i] = calloc(n + 1, sizeof(*blk[i]));
+		if (!level[i] || !blk[i])
+			err = -ENOMEM;
+	}
+	while (!err && n && (h == 0 || left > 1)) {
+		if (h == MAX_HEIGHT)
+			err = -EFBIG;
+		else
+			err = build_level(&b, h, from, left, level[h & 1], blk[h & 1], &left);
+		from = level[h & 1];
+		h++;
+	}
+	if (b.tx && err)
+		tx_abort(b.tx);
+	else if (!err)
+		err = build_commit(&b);
+	if (!err)
+		err = build_switch(&b, n ? blk[(h - 1) & 1][0] : 0, h, n, others);
+	for (unsigned i = 0; i < 2; i++) {
+		free(level[i]);
+		free(blk[i]);
+	}
 	return err;
 }

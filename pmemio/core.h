@@ -48,6 +48,8 @@ int super_begin(struct pm_store *st);
 
 /* --- journal.c ------------------------------------------------------------------------------- */
 
+/* The latest boot that the journal tells of: a superblock of an earlier one is stale. */
+uint64_t journal_boot(struct pm_store *st);
 /* Replay; on a read-write store end with a checkpoint that leaves every lane empty. */
 int journal_open(struct pm_store *st, struct pm_error *why);
 int journal_start(struct pm_store *st); /* the flusher thread, if the method needs one */
@@ -114,6 +116,8 @@ void table_slot(struct pm_store *st, uint64_t ino, bool is_free);
 void table_pop_chunk(struct pm_store *st);
 /* 0 live, -ENOENT free, -EIO damaged. */
 int ino_verify(const struct pm_inode *in, uint64_t ino);
+/* Inode 0 failed its checksum, but everything it leads to proves it (repair only). */
+bool table_proved(const struct pm_store *st);
 void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree);
 size_t table_save_size(struct pm_store *st);
 size_t table_save(struct pm_store *st, uint8_t *buf);
@@ -152,6 +156,11 @@ int store_check(struct pm_store *st,
                 void (*problem)(void *arg, const char *where, const char *what),
                 void (*progress)(void *arg, unsigned permille), void *arg,
                 struct pm_check_report *out);
+/* As pm_open and pm_close, for repair.c: what is damaged beyond what a server may go on with is worked
+ * around, nothing is freed, and the close leaves it to the next open to gather the free space. */
+int store_open_repair(const char *path, const struct pm_open_opts *o, struct pm_store **out,
+                      struct pm_error *why);
+int store_close_repair(struct pm_store *st);
 /* Let go of a store without writing anything, as a kill would. */
 void store_drop(struct pm_store *st);
 

@@ -562,6 +562,70 @@ int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char 
 	return pm_link_once(st, obj, dir, name, len, NULL, ch);
 }
 
+/* --- repair --- */
+
+int dir_adopt(struct pm_store *st, uint64_t dir, const char *name, uint64_t ino)
+{
+	const struct pm_inode *d = ino_at(st, dir), *obj = ino_at(st, ino);
+	struct name n = { name, strlen(name) };
+	struct pm_inode *sh;
+	struct pm_tx *tx;
+	struct place p;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	err = find(st, d, n, &p);
+	if (err == -ENOENT) {
+		tx = tx_begin(st);
+		sh = ino_edit(tx, obj);
+		if (obj->type == PM_DIR) {
+			sh->parent = dir;
+			ino_edit(tx, d)->nlink++;
+		} else {
+			sh->nlink = 1;
+		}
+		err = entry_add(tx, d, p.key, obj, n);
+		if (err)
+			tx_abort(tx);
+		else
+			err = tx_commit(tx, NULL);
+	} else if (!err) {
+		err = -EEXIST;
+	}
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+int dir_disown(struct pm_store *st, uint64_t dir, uint64_t ino)
+{
+	const struct pm_inode *d = ino_at(st, dir);
+	struct bt_cursor c;
+	struct place p = { .key = 0 };
+	struct name n;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	err = bt_seek(st, NULL, d, 0, &c);
+	while (!err) {
+		err = dent_read(&c, &p, &n);
+		if (err || p.id.ino == ino)
+			break;
+		err = bt_next(st, NULL, d, &c);
+	}
+	if (!err) {
+		struct pm_tx *tx = tx_begin(st);
+
+		err = entry_cut(tx, d, p.key);
+		ino_edit(tx, d)->nlink--;
+		if (err)
+			tx_abort(tx);
+		else
+			err = tx_commit(tx, NULL);
+	}
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
 /* --- rename
  * ---------------------------------------------------------------------------------------------------
  */

@@ -22,6 +22,7 @@ struct pm_table {
 	uint64_t n, cap;
 	uint64_t rotor; /* no chunk before it has a free slot */
 	uint64_t nfree, bad;
+	bool proved; /* inode 0 is damaged, but see table_proved */
 };
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -62,6 +63,8 @@ const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err)
 		STAT_ADD(st, checksum_errors, 1);
 		store_log(st, 3, "inode %llu is damaged", (unsigned long long)id.ino);
 	}
+	if (rc == -ENOENT && id.ino == PM_ROOT_INO)
+		rc = -EIO;
 	if (rc == -ENOENT || (!rc && in->gen != id.gen))
 		rc = -ESTALE;
 	if (rc) {
@@ -265,6 +268,68 @@ void ino_free(struct pm_tx *tx, struct pm_inode *shadow)
 
 /* --- opening --------------------------------------------------------------------------------- */
 
+bool table_proved(const struct pm_store *st)
+{
+	return st->table->proved;
+}
+
+/* Do these 256 slots say of themselves that they are chunk @c? Some may be damaged. */
+static bool proves(struct pm_store *st, uint64_t start, uint64_t c)
+{
+	const struct pm_inode *in = blk_ptr(st, start);
+	unsigned good = 0, bad = 0;
+
+	for (unsigned i = 0; i < PM_CHUNK_INODES; i++) {
+		switch (ino_verify(&in[i], c * PM_CHUNK_INODES + i)) {
+		case 0:
+			good++;
+			break;
+		case -ENOENT:
+			good += in[i].crc != 0;
+			break;
+		default:
+			bad++;
+		}
+	}
+	return good > bad;
+}
+
+/* Repair of a pool whose inode 0 fails its checksum: its extents are believed if every one leads to
+ * slots with the right numbers, and none is missing. */
+static int prove_table(struct pm_store *st, const struct pm_inode *in0)
+{
+	struct ext e;
+
+	if (!proves(st, st->super.data_start, 0))
+		return -EUCLEAN;
+	for (uint64_t c = 1;; c++) {
+		uint64_t lblk = c * PM_CHUNK_BLOCKS, start;
+		int err = ext_find(st, NULL, in0, lblk, &e);
+
+		if (err == -ENOENT && e.len < UINT64_MAX - lblk)
+			return -EUCLEAN;
+		if (err == -ENOENT)
+			break;
+		if (err)
+			return -EUCLEAN;
+		start = e.pblk + (lblk - e.lblk);
+		if (e.lblk + e.len < lblk + PM_CHUNK_BLOCKS || !proves(st, start, c))
+			return -EUCLEAN;
+		err = add_chunk(st, start);
+		if (err)
+			return err;
+	}
+	if (ext_find(st, NULL, in0, 0, &e) || e.lblk || e.len < PM_CHUNK_BLOCKS ||
+	    e.pblk != st->super.data_start)
+		return -EUCLEAN;
+	/* and none at the end: one of the two counts has to agree */
+	if (in0->size != st->table->n * PM_CHUNK_BLOCKS * PM_BLOCK &&
+	    ((in0->flags & PM_IF_TREE) || in0->blocks != st->table->n * PM_CHUNK_BLOCKS))
+		return -EUCLEAN;
+	st->table->proved = true;
+	return 0;
+}
+
 int table_open(struct pm_store *st, struct pm_error *why)
 {
 	struct pm_table *t = calloc(1, sizeof(*t));
@@ -279,12 +344,18 @@ int table_open(struct pm_store *st, struct pm_error *why)
 	if (err)
 		goto fail;
 	in0 = ino_at(st, 0);
+	if (st->repair && (ino_verify(in0, 0) || in0->type != PM_REG) && !prove_table(st, in0))
+		return 0;
+	st->table->n = 1;
 	chunks = in0->size / (PM_CHUNK_BLOCKS * PM_BLOCK);
 	if (ino_verify(in0, 0) || in0->type != PM_REG || chunks == 0 ||
 	    chunks > st->super.blocks / PM_CHUNK_BLOCKS) {
 		err = -EUCLEAN;
 		why_set(why,
-		        "the inode of the inode table (inode 0) is damaged; restore from a copy");
+		        st->repair ? "the inode of the inode table (inode 0) is damaged beyond "
+		                     "repair; restore from a copy"
+		                   : "the inode of the inode table (inode 0) is damaged; try `berth "
+		                     "check --repair`, or restore from a copy");
 		goto fail;
 	}
 	for (uint64_t c = 1; c < chunks && !err; c++) {

@@ -380,17 +380,51 @@ static int replay(struct pm_store *st, uint64_t ckpt, struct pm_error *why)
 	return err;
 }
 
+/* A lane is filled from its start only after a checkpoint behind everything older is durable (J3), so its first
+ * record tells of one, even if the header that said so has been damaged since. */
+static uint64_t told_by_record(const struct pm_store *st, unsigned lane)
+{
+	const uint8_t *p = st->media.view + lane_at(st, lane) + PM_BLOCK;
+
+	return record_ok(st, p, lane_area(st)) ? ((const struct pm_rec *)(const void *)p)->seq - 1
+	                                       : 0;
+}
+
+uint64_t journal_boot(struct pm_store *st)
+{
+	struct pm_journal j = { .err = 0 };
+	uint64_t most = 0, seq = 0;
+
+	st->journal = &j; /* read_head notes which copy comes next */
+	for (unsigned i = 0; i < st->super.lanes; i++) {
+		if (read_head(st, i, &seq) && seq > most)
+			most = seq;
+		seq = told_by_record(st, i);
+		if (seq > most)
+			most = seq;
+	}
+	st->journal = NULL;
+	return most >> 40;
+}
+
 static int recover(struct pm_store *st, struct pm_error *why)
 {
 	struct pm_journal *j = st->journal;
+	bool bad[PM_MAX_LANES] = { false };
 	uint64_t ckpt = 0, seq;
 	int err;
 
 	for (unsigned i = 0; i < st->super.lanes; i++) {
-		if (!read_head(st, i, &seq)) {
+		seq = told_by_record(st, i);
+		if (seq > ckpt)
+			ckpt = seq;
+		bad[i] = !read_head(st, i, &seq);
+		if (bad[i] && st->repair)
+			continue;
+		if (bad[i]) {
 			why_set(why,
-			        "journal lane %u has a bad header; restore from a copy, or `berth "
-			        "check --repair`",
+			        "journal lane %u has a bad header; `berth check --repair` makes it "
+			        "anew",
 			        i);
 			STAT_ADD(st, checksum_errors, 1);
 			return -EUCLEAN;
@@ -408,6 +442,9 @@ static int recover(struct pm_store *st, struct pm_error *why)
 		med_drain(st);
 	if (!err)
 		err = write_head(st, 0, j->ckpt);
+	for (unsigned i = 1; i < st->super.lanes && !err; i++)
+		if (bad[i])
+			err = write_head(st, i, j->ckpt);
 	if (err)
 		why_set(why, "recovery could not be made durable: %s", strerror(-err));
 	return err;

@@ -415,4 +415,26 @@ int pm_check(const char *path, void (*problem)(void *arg, const char *where, con
 	     void (*progress)(void *arg, unsigned permille), void *arg, struct pm_check_report *out,
 	     struct pm_error *why);
 
+struct pm_repair_calls { /* each may be NULL */
+	void (*found)(void *arg, const char *where, const char *what); /* before: as pm_check */
+	void (*fixed)(void *arg, const char *where, const char *what); /* what was done, what was dropped */
+	void (*left)(void *arg, const char *where, const char *what);  /* what pm_check finds afterwards */
+	void (*progress)(void *arg, unsigned permille);
+};
+struct pm_repair_report {
+	uint64_t found, repaired, left;
+	struct pm_check_report check; /* afterwards */
+};
+/**
+ * pm_repair - check, put right what has one right answer, check again
+ *
+ * Writes nothing if nothing is wrong. Damaged inodes and trees are made anew from what of them can be read, and
+ * everything dropped is named; inodes without a name go to lost+found. Blocks that two files claim with equal
+ * right stay with both and are left. All changes are transactions: cut off anywhere, it can be run again.
+ *
+ * Return: 0, look at out->left; -EBUSY; -EUCLEAN damaged beyond repair, or other errors of pm_open, see @why.
+ */
+int pm_repair(const char *path, const struct pm_repair_calls *calls, void *arg,
+	      struct pm_repair_report *out, struct pm_error *why);
+
 #endif

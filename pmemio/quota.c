@@ -185,7 +185,7 @@ static bool over(const struct quota *q, int64_t blocks, int64_t inodes)
 
 int quota_judge(struct pm_store *st)
 {
-	struct quota *q = st->quotas->touched;
+	struct quota *q = st->repair ? NULL : st->quotas->touched; /* what is there is there */
 
 	for (; q; q = q->touched == q ? NULL : q->touched)
 		if (over(q, q->more_blocks, q->more_inodes))

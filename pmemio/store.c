@@ -234,13 +234,17 @@ static int find_space(struct pm_store *st, const struct pm_super *old, struct ga
 {
 	int err = reset_space(st, why);
 
-	if (err || load_space(st, old))
+	if (err || (!st->repair && load_space(st, old)))
 		return err;
 	err = reset_space(st, why);
 	if (!err && (st->super.incompat & PM_INCOMPAT_REPLIES))
 		blk_mark(st, st->super.reply_start, st->super.reply_blocks);
 	if (!err)
 		err = gather_all(g);
+	st->doubt = g->bad && !st->repair;
+	if (st->doubt)
+		store_log(st, 3, "what damaged structures own is not known, so no block is handed out: "
+		                 "stop, and run `berth check --repair`");
 	if (g->bad > 16)
 		store_log(st, 3, "%llu more damaged structures", (unsigned long long)(g->bad - 16));
 	return err;
@@ -278,6 +282,21 @@ static void store_free(struct pm_store *st)
 	free(st);
 }
 
+/* The newest superblock may have been damaged, and the one before it says what was true before. The
+ * journal knows of every boot. */
+static void judge_stale(struct pm_store *st)
+{
+	struct pm_super *s = &st->super;
+	uint64_t boot = journal_boot(st);
+
+	if (boot <= s->boot)
+		return;
+	store_log(st, 4, "the newest superblock is damaged; going on from the one before it");
+	s->boot = boot;
+	s->state = PM_STATE_UNSTABLE; /* for all that is known */
+	s->saved_start = s->saved_blocks = s->saved_bytes = 0;
+}
+
 static int recover(struct pm_store *st, struct pm_error *why)
 {
 	struct gather g = { .st = st };
@@ -286,6 +305,7 @@ static int recover(struct pm_store *st, struct pm_error *why)
 
 	if (err)
 		return err;
+	judge_stale(st);
 	old = st->super;
 	if (!st->read_only)
 		err = super_begin(st);
@@ -299,7 +319,7 @@ static int recover(struct pm_store *st, struct pm_error *why)
 		return err;
 	st->tx = tx_alloc(st);
 	err = st->tx ? find_space(st, &old, &g, why) : -ENOMEM;
-	if (!err && !st->read_only)
+	if (!err && !st->read_only && !st->repair)
 		err = reply_make(st);
 	if (!err)
 		err = reply_open(st);
@@ -307,7 +327,7 @@ static int recover(struct pm_store *st, struct pm_error *why)
 		err = files_init(st);
 	if (!err)
 		err = journal_start(st);
-	if (!err && !st->read_only)
+	if (!err && !st->read_only && !st->repair)
 		reap_orphans(&g);
 	else if (err && st->files)
 		files_fini(st);
@@ -325,8 +345,8 @@ static int make_zero(struct pm_store *st)
 	return 0;
 }
 
-int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
-                     struct pm_error *why)
+static int open_media(struct pm_media *m, const struct pm_open_opts *o, bool repair,
+                      struct pm_store **out, struct pm_error *why)
 {
 	uint64_t t0 = now_usec();
 	struct pm_store *st = calloc(1, sizeof(*st));
@@ -337,6 +357,7 @@ int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm
 	st->media = *m;
 	st->opts = *o;
 	st->read_only = o->read_only;
+	st->repair = repair;
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_mutex_init(&st->super_lock, NULL);
 	err = sodium_init() < 0 ? -EIO : make_zero(st);
@@ -353,15 +374,21 @@ int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm
 	return 0;
 }
 
-int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store **out,
-            struct pm_error *why)
+int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
+                     struct pm_error *why)
+{
+	return open_media(m, o, false, out, why);
+}
+
+static int open_path(const char *path, const struct pm_open_opts *opts, bool repair,
+                     struct pm_store **out, struct pm_error *why)
 {
 	struct pm_error plain = { .text = "" };
 	struct pm_media m;
 	int err = media_open(path, opts, &m, &plain);
 
 	if (!err) {
-		err = store_open_media(&m, opts, out, &plain);
+		err = open_media(&m, opts, repair, out, &plain);
 		if (err)
 			m.ops->close(&m);
 	}
@@ -373,6 +400,18 @@ int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store *
 	return err;
 }
 
+int pm_open(const char *path, const struct pm_open_opts *opts, struct pm_store **out,
+            struct pm_error *why)
+{
+	return open_path(path, opts, false, out, why);
+}
+
+int store_open_repair(const char *path, const struct pm_open_opts *o, struct pm_store **out,
+                      struct pm_error *why)
+{
+	return open_path(path, o, true, out, why);
+}
+
 /* --- closing --------------------------------------------------------------------------------- */
 
 static int close_clean(struct pm_store *st)
@@ -381,9 +420,11 @@ static int close_clean(struct pm_store *st)
 
 	if (err || rc)
 		return err ? err : rc;
-	pthread_mutex_lock(&st->lock);
-	save_space(st);
-	pthread_mutex_unlock(&st->lock);
+	if (!st->repair && !st->doubt) {
+		pthread_mutex_lock(&st->lock);
+		save_space(st);
+		pthread_mutex_unlock(&st->lock);
+	}
 	st->super.state = PM_STATE_CLEAN;
 	return super_write(st);
 }
@@ -402,6 +443,11 @@ int pm_close(struct pm_store *st)
 	store_free(st);
 	m.ops->close(&m);
 	return err;
+}
+
+int store_close_repair(struct pm_store *st)
+{
+	return pm_close(st);
 }
 
 void store_drop(struct pm_store *st)

@@ -9,7 +9,7 @@
  *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
  *   reply.c    the ring of reply records               quota.c    usage and limits of owners
- *   check.c    every invariant, offline
+ *   check.c    every invariant, offline                repair.c   puts right what has one right answer
  *
  * Metadata is read through the view and changed through transactions only:
  *
@@ -91,6 +91,8 @@ struct pm_store {
 	pthread_mutex_t lock; /* orders everything below; never held over I/O or a callback but readdir's */
 	struct pm_super super; /* the current one */
 	bool read_only;
+	bool doubt;  /* damage was met while gathering free space: some of it may be in use */
+	bool repair; /* opened by repair.c: goes on where others must give up, frees nothing */
 	struct pm_open_opts opts;
 	struct pm_lane *lanes;
 	struct pm_journal *journal;
@@ -210,10 +212,24 @@ const char *bt_fault(const struct pm_bnode *n, uint64_t ino, uint64_t blk, unsig
 /* Give all node blocks and clear the root. */
 int bt_drop(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in);
 
+struct bt_entry {
+	uint64_t key;
+	const void *val;
+	uint16_t len;
+};
+/* A new tree of @n entries in the order of their keys instead of what @in has (repair): built in free blocks, made
+ * @in's by the last of several transactions. The old nodes are not given. @others: blocks that @in owns besides. */
+int bt_rebuild(struct pm_store *st, const struct pm_inode *in, const struct bt_entry *e, size_t n,
+	       uint64_t others);
+
 /* --- dir.c, for check.c ---------------------------------------------------------------------------------------- */
 
 /* What an entry's key must have above its 16 bits of sequence number. @len <= PM_NAME_MAX. */
 uint64_t dir_hash(const struct pm_store *st, uint64_t ino, const void *name, size_t len);
+/* repair.c: give an object that has no name this one, which must be new. Takes the lock. */
+int dir_adopt(struct pm_store *st, uint64_t dir, const char *name, uint64_t ino);
+/* repair.c: take out the entry of @dir that leads to the directory @ino. Takes the lock. */
+int dir_disown(struct pm_store *st, uint64_t dir, uint64_t ino);
 
 /* --- extent.c ------------------------------------------------------------------------------------------------------------ */
 

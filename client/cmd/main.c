@@ -13,7 +13,7 @@
 static const struct cmd commands[] = {
 	{ "mkfs", "PATH [-s SIZE] [-L LABEL] [-U UUID] [--lanes N] [--force]",
 	  "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL },
-	{ "check", "PATH [--json]", "verify every invariant of a pool that is not in use",
+	{ "check", "PATH [--repair] [--json]", "verify every invariant of a pool that is not in use",
 	  cmd_check, NULL },
 	{ "quota", "[-u UID | -g GID] [--blocks N] [--inodes N] [--pool PATH] [--json]",
 	  "who uses how much, and may; of the server here or of a pool not in use", cmd_quota, NULL },

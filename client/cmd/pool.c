@@ -12,7 +12,13 @@
 #include "pmemio/pmemio.h"
 
 /* As fsck(8). */
-enum { FSCK_CLEAN = 0, FSCK_PROBLEMS = 4, FSCK_OPERATIONAL = 8, FSCK_USAGE = 16 };
+enum {
+	FSCK_CLEAN = 0,
+	FSCK_REPAIRED = 1,
+	FSCK_PROBLEMS = 4,
+	FSCK_OPERATIONAL = 8,
+	FSCK_USAGE = 16
+};
 
 /* Options into @o; -1: go on, otherwise the exit code. */
 static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opts *o)
@@ -82,19 +88,40 @@ int cmd_mkfs(struct cmd *c, int argc, char **argv)
 }
 
 struct findings {
-	json_t *list; /* NULL: print as they come */
-	bool bar;
+	json_t *list;  /* NULL: print as they come */
+	json_t *fixed; /* with --repair and list */
+	json_t *left;  /* likewise */
+	bool bar, repair;
 };
+
+static void tell(struct findings *f, json_t *list, const char *kind, const char *where,
+                 const char *what)
+{
+	if (list)
+		json_array_append_new(list, json_pack("{s:s, s:s}", "where", where, "what", what));
+	else
+		printf("%s%s%s: %s\n", f->bar ? "\r\033[K" : "", kind, where, what);
+}
 
 static void found(void *arg, const char *where, const char *what)
 {
 	struct findings *f = arg;
 
-	if (f->list)
-		json_array_append_new(f->list,
-		                      json_pack("{s:s, s:s}", "where", where, "what", what));
-	else
-		printf("%s%s: %s\n", f->bar ? "\r\033[K" : "", where, what);
+	tell(f, f->list, f->repair ? "found: " : "", where, what);
+}
+
+static void fixed(void *arg, const char *where, const char *what)
+{
+	struct findings *f = arg;
+
+	tell(f, f->fixed, "repaired: ", where, what);
+}
+
+static void left(void *arg, const char *where, const char *what)
+{
+	struct findings *f = arg;
+
+	tell(f, f->left, "left: ", where, what);
 }
 
 static void checked(void *arg, unsigned permille)
@@ -105,14 +132,21 @@ static void checked(void *arg, unsigned permille)
 		fprintf(stderr, "\rchecking %3u%%", permille / 10);
 }
 
-static int check_json(struct findings *f, int err, const struct pm_check_report *r, const char *why)
+static int check_json(struct findings *f, int err, const struct pm_repair_report *rep,
+                      const char *why)
 {
+	const struct pm_check_report *r = &rep->check;
 	json_t *o = json_object();
 
 	json_object_set_new(o, "clean", json_boolean(!err && !r->problems));
 	json_object_set_new(o, "error", err ? json_string(why) : json_null());
 	json_object_set_new(o, "problems", f->list);
-	json_object_set_new(o, "problem_count", json_integer((json_int_t)r->problems));
+	json_object_set_new(o, "problem_count", json_integer((json_int_t)rep->found));
+	if (f->repair) {
+		json_object_set_new(o, "repaired", f->fixed);
+		json_object_set_new(o, "left", f->left);
+		json_object_set_new(o, "left_count", json_integer((json_int_t)rep->left));
+	}
 	json_object_set_new(o, "files", json_integer((json_int_t)r->files));
 	json_object_set_new(o, "directories", json_integer((json_int_t)r->dirs));
 	json_object_set_new(o, "others", json_integer((json_int_t)r->others));
@@ -122,10 +156,36 @@ static int check_json(struct findings *f, int err, const struct pm_check_report 
 	return json_print(o);
 }
 
+static int run_check(const char *path, struct findings *f, struct pm_repair_report *r,
+                     struct pm_error *why)
+{
+	const struct pm_repair_calls calls = { found, fixed, left, checked };
+	int err;
+
+	if (f->repair)
+		return pm_repair(path, &calls, f, r, why);
+	err = pm_check(path, found, checked, f, &r->check, why);
+	r->found = r->left = r->check.problems;
+	return err;
+}
+
+static void summary(const char *path, const struct pm_repair_report *r)
+{
+	printf("%s: %s, %llu files, %llu directories, %llu others, %llu of %llu blocks\n", path,
+	       r->left    ? "PROBLEMS"
+	       : r->found ? "repaired"
+	                  : "clean",
+	       (unsigned long long)r->check.files, (unsigned long long)r->check.dirs,
+	       (unsigned long long)r->check.others, (unsigned long long)r->check.blocks_used,
+	       (unsigned long long)r->check.blocks_total);
+}
+
 int cmd_check(struct cmd *c, int argc, char **argv)
 {
-	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
-	struct pm_check_report r = { 0 };
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
+		                               { "repair", no_argument, NULL, 'r' },
+		                               { 0 } };
+	struct pm_repair_report r = { 0 };
 	struct pm_error why = { { 0 } };
 	struct findings f = { 0 };
 	int opt, err;
@@ -135,14 +195,21 @@ int cmd_check(struct cmd *c, int argc, char **argv)
 			return EXIT_OK;
 		if (opt == '?')
 			return FSCK_USAGE;
-		f.list = json_array();
+		if (opt == 'r')
+			f.repair = true;
+		else if (!f.list)
+			f.list = json_array();
 	}
 	if (optind + 1 != argc) {
 		usage_error(c, "%s", optind == argc ? "which pool?" : "one pool at a time");
 		return FSCK_USAGE;
 	}
+	if (f.list && f.repair) {
+		f.fixed = json_array();
+		f.left = json_array();
+	}
 	f.bar = isatty(2) && !f.list;
-	err = pm_check(argv[optind], found, checked, &f, &r, &why);
+	err = run_check(argv[optind], &f, &r, &why);
 	if (f.bar)
 		fprintf(stderr, "\r\033[K");
 	if (err && !why.text[0])
@@ -150,14 +217,11 @@ int cmd_check(struct cmd *c, int argc, char **argv)
 	if (f.list)
 		check_json(&f, err, &r, why.text);
 	else if (!err)
-		printf("%s: %s, %llu files, %llu directories, %llu others, %llu of %llu blocks\n",
-		       argv[optind], r.problems ? "PROBLEMS" : "clean", (unsigned long long)r.files,
-		       (unsigned long long)r.dirs, (unsigned long long)r.others,
-		       (unsigned long long)r.blocks_used, (unsigned long long)r.blocks_total);
+		summary(argv[optind], &r);
 	if (err) {
 		if (!f.list)
 			complain("%s", why.text);
 		return err == -EUCLEAN ? FSCK_PROBLEMS : FSCK_OPERATIONAL;
 	}
-	return r.problems ? FSCK_PROBLEMS : FSCK_CLEAN;
+	return r.left ? FSCK_PROBLEMS : r.found ? FSCK_REPAIRED : FSCK_CLEAN;
 }
