@@ -61,6 +61,8 @@ void journal_free(struct pm_store *st);
 size_t journal_max_rec(const struct pm_store *st);
 /* 0, or why no transaction may commit. */
 int journal_error(struct pm_store *st);
+/* What was stored cannot be trusted to be there: none may from now on. Lock held. */
+void journal_fail(struct pm_store *st);
 /* Everything that can fail: room for a record of @len bytes. */
 int journal_reserve(struct pm_store *st, size_t len);
 /* Give @rec its seq and CRC and make it durable (at once, or by the flusher). After
@@ -147,6 +149,15 @@ void reply_close(struct pm_store *st);
 void reply_took(struct pm_store *st); /* the transaction that filled the next slot is committed */
 /* What is wrong with a slot, or NULL. */
 const char *slot_fault(const struct pm_slot *s, uint64_t boot);
+
+/* --- fault.c --------------------------------------------------------------------------------- */
+
+int faults_open(struct pm_store *st);
+void faults_close(struct pm_store *st);
+/* Is a page in these bytes of the pool known to be bad? */
+bool faults_in(struct pm_store *st, uint64_t at, uint64_t len);
+/* Find out, if there is reason to or @always: 0, -EIO. */
+int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool always);
 
 /* --- store.c --------------------------------------------------------------------------------- */
 

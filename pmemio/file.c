@@ -461,7 +461,9 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->lock);
-	err = commit_locked(p, prefix, w);
+	err = faults_probe(st, m->seg, m->nseg, false);
+	if (!err)
+		err = commit_locked(p, prefix, w);
 	if (err != -EINPROGRESS) {
 		pin_wake(p, &waiters);
 		bound = st->files->dirty_pages > DIRTY_PAGES || st->files->dirty_runs > DIRTY_RUNS;

@@ -59,6 +59,9 @@ const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err)
 	const struct pm_inode *in = id.ino ? ino_at(st, id.ino) : NULL;
 	int rc = in ? ino_verify(in, id.ino) : -ESTALE;
 
+	if (rc != -EIO && in && faults_in(st, (uint64_t)((const uint8_t *)in - st->media.view), 8))
+		rc = -EIO;
+
 	if (rc == -EIO) {
 		STAT_ADD(st, checksum_errors, 1);
 		store_log(st, 3, "inode %llu is damaged", (unsigned long long)id.ino);

@@ -95,6 +95,14 @@ pm_lsn journal_ckpt(const struct pm_store *st)
 	return st->journal->ckpt;
 }
 
+void journal_fail(struct pm_store *st)
+{
+	if (!st->journal->err)
+		store_log(st, 2, "metadata met a media error: the pool takes no more changes; "
+		                 "restart, and run `berth check`");
+	st->journal->err = -EIO;
+}
+
 int journal_error(struct pm_store *st)
 {
 	return st->journal->err;
@@ -210,6 +218,8 @@ pm_lsn journal_append(struct pm_store *st, struct pm_rec *rec)
 
 		med_flush(st, at, rec->len);
 		med_drain(st);
+		if (faults_in(st, at, rec->len))
+			journal_fail(st);
 		j->durable = rec->seq;
 		return rec->seq;
 	}
@@ -514,6 +524,8 @@ static int flush_some(struct pm_store *st, struct pendings *batch)
 	if (to == from)
 		return flusher_checkpoint(st); /* full: go on in the next lane */
 	err = med_sync(st, from, to - from);
+	if (!err && faults_in(st, from, to - from))
+		err = -EIO;
 	if (err)
 		return err;
 	while ((p = STAILQ_FIRST(batch)) != stop) {

@@ -158,6 +158,8 @@ int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len
 	k.end = k.off + min64(len, size - k.off);
 	if (pin_new(&k, false)) {
 		err = map_existing(&k);
+		if (!err)
+			err = faults_probe(st, m->seg, m->nseg, false);
 		if (!err) {
 			map_done(&k, size);
 			goto out;
@@ -336,6 +338,8 @@ static int map_new(struct mapper *k)
 	find_goal(k);
 	for (; !err && b < end; b += n)
 		err = map_piece(k, b, end, &n);
+	if (!err)
+		err = faults_probe(k->st, k->m->seg, k->m->nseg, false);
 	if (err) {
 		unmap(k);
 		return err;

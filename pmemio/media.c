@@ -435,8 +435,10 @@ int media_open(const char *path, const struct pm_open_opts *o, struct pm_media *
 	err = media_lock(fd, o->read_only, why);
 	if (!err)
 		err = media_map(fd, o->method, o->read_only, m, why);
-	if (!err)
+	if (!err) {
+		m->regular = S_ISREG(sb.st_mode);
 		return 0;
+	}
 close_fd:
 	close(fd);
 	return err;

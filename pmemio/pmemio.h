@@ -137,7 +137,7 @@ void pm_write_verf(struct pm_store *st, uint8_t verf[8]);
 struct pm_stats { /* since open; read without tearing, not as one snapshot */
 	uint64_t transactions, journal_bytes, flushes, flushed_bytes, drains, msyncs, checkpoints;
 	uint64_t pins, fresh_blocks, dirty_inodes; /* now */
-	uint64_t flush_errors, checksum_errors;
+	uint64_t flush_errors, checksum_errors, media_errors; /* media_errors: pages that answered with SIGBUS */
 	uint64_t replies; /* records of changes made once */
 };
 void pm_get_stats(struct pm_store *st, struct pm_stats *out);
@@ -358,6 +358,17 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 /* Release a map of either kind. A write map that was never committed is undone: its new blocks go back
  * to free space. Never while pm_commit is in progress. */
 void pm_unpin(struct pm_map *m);
+
+/**
+ * pm_media_fault - for the SIGBUS handler of the process: is this address the pool's, and can things go on?
+ *
+ * True: the faulting access may be done again; it gets ones, and the object they belong to answers -EIO from now
+ * on. Safe in a signal handler on any thread. False: the fault has nothing to do with the pool.
+ */
+bool pm_media_fault(struct pm_store *st, void *addr);
+/* A transfer from or to @m failed (EFAULT, a device's error): find out whether the media is why. 0; -EIO: it is,
+ * and maps of these pages fail from now on. */
+int pm_map_probe(struct pm_map *m);
 
 /* Make all unstable writes of a file durable (NFS COMMIT). As pm_commit. */
 int pm_sync_file(struct pm_store *st, struct pm_id id, struct pm_committed *out, struct pm_wait *w);

@@ -522,6 +522,9 @@ static int fix_table(struct repair *r)
 	struct pm_inode new = { .type = PM_REG, .gen = 1, .mode = 0600, .nlink = 1 };
 
 	new.flags = sh->flags &PM_IF_TREE;
+	if (sh->parent > PM_ROOT_INO && sh->parent < r->nino && r->obj[sh->parent].state == LIVE &&
+	    !r->obj[sh->parent].claims)
+		new.parent = sh->parent; /* the quota file */
 	new.size = r->nino / PM_CHUNK_INODES *PM_CHUNK_BLOCKS *PM_BLOCK;
 	new.blocks = sh->blocks;
 	new.atime = time_or_now(sh->atime);

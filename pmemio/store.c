@@ -270,6 +270,7 @@ static int fill_info(struct pm_store *st, bool was_clean)
 static void store_free(struct pm_store *st)
 {
 	tx_destroy(st->tx);
+	faults_close(st);
 	reply_close(st);
 	quota_close(st);
 	table_close(st);
@@ -361,6 +362,8 @@ static int open_media(struct pm_media *m, const struct pm_open_opts *o, bool rep
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_mutex_init(&st->super_lock, NULL);
 	err = sodium_init() < 0 ? -EIO : make_zero(st);
+	if (!err)
+		err = faults_open(st);
 	if (!err)
 		err = recover(st, why);
 	if (err) {

@@ -10,6 +10,7 @@
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
  *   reply.c    the ring of reply records               quota.c    usage and limits of owners
  *   check.c    every invariant, offline                repair.c   puts right what has one right answer
+ *   fault.c    pages that answer with SIGBUS
  *
  * Metadata is read through the view and changed through transactions only:
  *
@@ -62,6 +63,7 @@ struct pm_media {
 	enum pm_method method;
 	const char *reason;
 	int fd;
+	bool regular; /* a file, which somebody may cut short */
 	bool fixed;  /* read-only and without a private copy: nothing can be replayed */
 	bool zeroed; /* mkfs: every byte is known to be zero */
 	void *priv;
@@ -82,6 +84,7 @@ void why_set(struct pm_error *why, const char *fmt, ...) __attribute__((format(p
 struct pm_lane;    /* journal.c */
 struct pm_space_map; /* alloc.c */
 struct pm_table;   /* inode.c */
+struct pm_faults;  /* fault.c */
 struct pm_files;   /* file.c: what is pinned, fresh or dirty now */
 struct pm_replies; /* reply.c */
 struct pm_quotas;  /* quota.c */
@@ -99,6 +102,7 @@ struct pm_store {
 	struct pm_space_map *space;
 	struct pm_table *table;
 	struct pm_files *files;
+	struct pm_faults *faults;
 	struct pm_replies *replies; /* NULL: the pool has no room for them */
 	struct pm_quotas *quotas;
 	struct pm_tx *tx; /* the transaction object, reused; one at a time under the lock */

@@ -531,6 +531,8 @@ static void apply(struct pm_tx *tx)
 			med_store(st, rr.at, p, rr.len);
 			med_flush(st, rr.at, rr.len);
 		}
+		if (faults_in(st, rr.at, rr.len))
+			journal_fail(st);
 		p += rr.len;
 	}
 }

@@ -27,7 +27,8 @@ static void read_sent(void *arg, int err)
 {
 	struct pm_map *m = arg;
 
-	(void)err; /* the connection's trouble; the pin goes either way */
+	if (err && m->len) /* the connection's trouble, or the media's: then the next READ is told */
+		pm_map_probe(m);
 	pm_unpin(m);
 	free(m);
 }
@@ -137,6 +138,12 @@ static void write_placed(struct tp_call *call, int err)
 	struct nfs3_ctx *cx = call->ctx;
 	bool honor = cx->srv->conf.stability == STABILITY_HONOR;
 
+	if (err == -EFAULT) { /* the kernel met bad media */
+		pm_map_probe(&cx->io.map);
+		pm_unpin(&cx->io.map);
+		write_fail(cx, NFS3ERR_IO);
+		return;
+	}
 	if (err) { /* the peer is gone; nothing of it is published */
 		pm_unpin(&cx->io.map);
 		tp_drop(call);

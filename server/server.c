@@ -42,6 +42,30 @@ static void on_crash(int sig)
 	raise(sig);
 }
 
+/* The one variable that is not on a stack or in an object: a signal handler gets nothing else to go by. Written
+ * before the handler is installed and after it is out of use. */
+static struct pm_store *_Atomic served;
+
+/* Bad media under the pool is no crash: see pmemio/fault.c. */
+static void on_bus_error(int sig, siginfo_t *info, void *context)
+{
+	struct pm_store *st = served;
+
+	(void)context;
+	if (st && info->si_code > 0 && pm_media_fault(st, info->si_addr))
+		return;
+	signal(SIGBUS, SIG_DFL); /* one that on_crash itself runs into ends it */
+	on_crash(sig);
+}
+
+/* After the fabrics are up: the shm provider installs a handler of its own. */
+static void catch_bus_errors(struct pm_store *st)
+{
+	served = st;
+	sigaction(SIGBUS, &(struct sigaction){ .sa_sigaction = on_bus_error,
+					       .sa_flags = SA_SIGINFO | SA_NODEFER }, NULL);
+}
+
 static void catch_crashes(void)
 {
 	static const int sigs[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
@@ -367,6 +391,7 @@ static int serve(struct running *run, struct tp_error *why)
 	if (!err)
 		err = control_open(srv, run->workers[0].loop, &run->control, why);
 	if (!err) {
+		catch_bus_errors(srv->store);
 		watch_signals(run);
 		rpcb_register(srv);
 		log_text(NULL, LOG_NOTICE, "ready");
@@ -419,6 +444,8 @@ int server_run(struct config *conf, struct heartbeat *hb)
 		log_text(NULL, LOG_NOTICE, "stopped");
 	if (err)
 		pm_close(srv->store);
+	signal(SIGBUS, SIG_DFL);
+	served = NULL;
 	mount_list_free(srv->mounts);
 	exports_free(srv->exports);
 	STAILQ_CONCAT(&conf->fabrics, &srv->conf.fabrics);

@@ -116,6 +116,7 @@ static json_t *counters(const struct stats_request *rq)
 	P(dirty_inodes);
 	P(flush_errors);
 	P(checksum_errors);
+	P(media_errors);
 	P(replies);
 #undef P
 	json_object_set_new(o, "drc_hits", json_integer((json_int_t)atomic_load(&rq->srv->drc_hits)));

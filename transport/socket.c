@@ -414,13 +414,13 @@ static void record_end(struct sock_conn *sc)
 	sc->rx = RX_HEAD;
 }
 
-static void placed(struct sock_conn *sc)
+static void placed(struct sock_conn *sc, int err)
 {
 	struct rpc_call *c = sc->rx_call;
 
 	sc->rx_call = NULL;
 	sc->rx = RX_SKIP;
-	rpc_placed(c, 0);
+	rpc_placed(c, err);
 }
 
 static enum step step_skip(struct sock_conn *sc)
@@ -482,7 +482,7 @@ static enum step step_place(struct sock_conn *sc)
 	ssize_t n;
 
 	if (!sc->place_left) {
-		placed(sc);
+		placed(sc, 0);
 		return STEP_ON;
 	}
 	if (!sc->frag_left) {
@@ -495,6 +495,10 @@ static enum step step_place(struct sock_conn *sc)
 	}
 	msg.msg_iovlen = (size_t)place_iov(sc, iov);
 	n = recvmsg(sc->fd, &msg, MSG_DONTWAIT);
+	if (n < 0 && errno == EFAULT) { /* its place is gone; the rest is skipped, the call answered */
+		placed(sc, -EFAULT);
+		return STEP_ON;
+	}
 	if (n <= 0)
 		return rx_nothing(sc, n);
 	rpc_count(&sc->conn.svc->stats.payload_placed_bytes, (uint64_t)n);
@@ -513,7 +517,7 @@ static void op_place(struct rpc_call *c)
 		rpc_copy_in(sc->conn.svc, c->iov, c->niov, 0, p->inl, c->pub.payload_len);
 		rpc_count(&sc->conn.svc->stats.payload_inline_bytes, c->pub.payload_len);
 		conn_kick(sc);
-		placed(sc);
+		placed(sc, 0);
 		return;
 	}
 	sc->rx = RX_PLACE;

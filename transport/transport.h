@@ -157,7 +157,7 @@ void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss);
 bool tp_call_alive(const struct tp_call *call); /* the connection still stands */
 
 /* Move the payload argument into @iov (sum of lengths == call->payload_len). @placed: err 0, or negative
- * when the peer died; always called exactly once, maybe before tp_place returns. iov is copied. */
+ * when the peer died, -EFAULT when memory in @iov could not be written; always called exactly once, maybe before tp_place returns. iov is copied. */
 void tp_place(struct tp_call *call, const struct iovec *iov, unsigned n, void (*placed)(struct tp_call *call, int err));
 
 /* Largest results (bytes of XDR, payload not counted) this client can take for this call. */

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * fault.c - media that answers an access with SIGBUS: a bad page, or a file cut short under its mapping
+ *
+ * The process's SIGBUS handler hands the address to pm_media_fault(), which puts a page of ones in the place of the
+ * bad one, notes it, and lets the access go on. Nothing has to be unwound, whoever touched the page: this
+ * library with its lock held, or a provider that copies. What keeps the ones from being taken for data:
+ *
+ *   metadata   ones pass no checksum: the object answers -EIO
+ *   data       a map for reading or writing touches one byte of each page once the pool has shrunk or an error
+ *              was seen, and a commit asks again: -EIO if a page in the range is bad
+ *   journal    a store to a bad page is seen before the transaction counts as durable: no more are accepted
+ *
+ * The kernel's own copies (readv, writev) fail with EFAULT instead; whoever gets that asks pm_map_probe().
+ *
+ * Limit: a page that goes bad between map and the end of a transfer, met first by a provider's copy rather than by the
+ * kernel or a device, sends ones in that one reply.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "pmemio/core.h"
+#include "pmemio/file.h"
+
+struct pm_faults {
+	uint64_t *bad; /* bit per block */
+	uint64_t n;    /* bits set; atomic, as are the words */
+	bool shrunk;
+};
+
+int faults_open(struct pm_store *st)
+{
+	struct pm_faults *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return -ENOMEM;
+	f->bad = calloc(st->media.len / PM_BLOCK / 64 + 1, 8);
+	if (!f->bad) {
+		free(f);
+		return -ENOMEM;
+	}
+	st->faults = f;
+	return 0;
+}
+
+void faults_close(struct pm_store *st)
+{
+	if (st->faults)
+		free(st->faults->bad);
+	free(st->faults);
+	st->faults = NULL;
+}
+
+static bool offset_of(const struct pm_store *st, const void *addr, uint64_t *off)
+{
+	uint64_t at = (uint64_t)(uintptr_t)addr;
+	uint64_t base = (uint64_t)(uintptr_t)st->media.base, view = (uint64_t)(uintptr_t)st->media.view;
+
+	if (at - base < st->media.len)
+		*off = at - base;
+	else if (at - view < st->media.len)
+		*off = at - view;
+	else
+		return false;
+	return true;
+}
+
+/* Called in a signal handler, on any thread, whatever it was doing: system calls and atomics only. */
+bool pm_media_fault(struct pm_store *st, void *addr)
+{
+	void *at = (void *)((uintptr_t)addr & ~(uintptr_t)(PM_BLOCK - 1)), *page;
+	struct pm_faults *f = st->faults;
+	int keep = errno;
+	uint64_t off, bit;
+
+	if (!f || !offset_of(st, addr, &off))
+		return false;
+	page = mmap(NULL, PM_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		return false;
+	memset(page, 0xff, PM_BLOCK);
+	if (mremap(page, PM_BLOCK, PM_BLOCK, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
+		return false;
+	off /= PM_BLOCK;
+	bit = 1ull << (off % 64);
+	if (!(__atomic_fetch_or(&f->bad[off / 64], bit, __ATOMIC_ACQ_REL) & bit)) {
+		__atomic_fetch_add(&f->n, 1, __ATOMIC_ACQ_REL);
+		STAT_ADD(st, media_errors, 1);
+	}
+	errno = keep;
+	return true;
+}
+
+static bool is_bad(const struct pm_faults *f, uint64_t blk)
+{
+	return __atomic_load_n(&f->bad[blk / 64], __ATOMIC_ACQUIRE) >> (blk % 64) & 1;
+}
+
+bool faults_in(struct pm_store *st, uint64_t at, uint64_t len)
+{
+	const struct pm_faults *f = st->faults;
+
+	if (!f || !len || !__atomic_load_n(&f->n, __ATOMIC_ACQUIRE))
+		return false;
+	for (uint64_t b = at / PM_BLOCK; b <= (at + len - 1) / PM_BLOCK; b++)
+		if (is_bad(f, b))
+			return true;
+	return false;
+}
+
+/* Name what has gone bad since the last time, run by run. Lock held. */
+static void tell(struct pm_store *st, uint64_t from, uint64_t to)
+{
+	struct pm_faults *f = st->faults;
+	uint64_t b = from;
+
+	while (b < to) {
+		uint64_t start = b;
+
+		while (b < to && is_bad(f, b))
+			b++;
+		if (b > start)
+			store_log(st, 3,
+			          "media error: bytes %llu to %llu of the pool cannot be accessed; "
+			          "what is there answers an I/O error",
+			          (unsigned long long)(start * PM_BLOCK), (unsigned long long)(b * PM_BLOCK));
+		else
+			b++;
+	}
+}
+
+/* Has the file got shorter? Devices do not. */
+static bool shrunk(struct pm_store *st)
+{
+	struct pm_faults *f = st->faults;
+	struct stat sb;
+
+	if (!f->shrunk && st->media.regular && !fstat(st->media.fd, &sb) &&
+	    (uint64_t)sb.st_size < st->super.blocks * PM_BLOCK) {
+		f->shrunk = true;
+		store_log(st, 2,
+		          "the pool was cut short from %llu to %llu bytes while in use; what lay behind is "
+		          "lost",
+		          (unsigned long long)st->super.blocks * PM_BLOCK, (unsigned long long)sb.st_size);
+	}
+	return f->shrunk;
+}
+
+/* Lock held. Touch the pages of segments of the pool; -EIO: one of them is bad. */
+int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool always)
+{
+	struct pm_faults *f = st->faults;
+	int err = 0;
+
+	if (!f || (!shrunk(st) && !always && !__atomic_load_n(&f->n, __ATOMIC_ACQUIRE)))
+		return 0;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t off, end, before;
+
+		if (!seg[i].iov_len || !offset_of(st, seg[i].iov_base, &off))
+			continue;
+		end = off + seg[i].iov_len;
+		before = __atomic_load_n(&f->n, __ATOMIC_ACQUIRE);
+		for (uint64_t at = off; at < end; at = (at / PM_BLOCK + 1) * PM_BLOCK)
+			(void)*(volatile uint8_t *)(st->media.base + at);
+		if (__atomic_load_n(&f->n, __ATOMIC_ACQUIRE) != before)
+			tell(st, off / PM_BLOCK, (end + PM_BLOCK - 1) / PM_BLOCK);
+		if (faults_in(st, off, end - off))
+			err = -EIO;
+	}
+	return err;
+}
+
+int pm_map_probe(struct pm_map *m)
+{
+	struct pm_store *st = m->pin->st;
+	int err;
+
+	pthread_mutex_lock(&st->lock);
+	err = faults_probe(st, m->seg, m->nseg, true);
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
