@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * fault.c - media that answers an access with SIGBUS: a bad page, or a file cut short under its mapping
+ * fault.c - media that answers an access with SIGBUS: a bad page, or a file cut short under its
+ * mapping
  *
- * The process's SIGBUS handler hands the address to pm_media_fault(), which puts a page of ones in the place of the
- * bad one, notes it, and lets the access go on. Nothing has to be unwound, whoever touched the page: this
- * library with its lock held, or a provider that copies. What keeps the ones from being taken for data:
+ * The process's SIGBUS handler hands the address to pm_media_fault(), which puts a page of ones in
+ * the place of the bad one, notes it, and lets the access go on. Nothing has to be unwound, whoever
+ * touched the page: this library with its lock held, or a provider that copies. What keeps the ones
+ * from being taken for data:
  *
  *   metadata   ones pass no checksum: the object answers -EIO
- *   data       a map for reading or writing touches one byte of each page once the pool has shrunk or an error
- *              was seen, and a commit asks again: -EIO if a page in the range is bad
- *   journal    a store to a bad page is seen before the transaction counts as durable: no more are accepted
+ *   data       a map for reading or writing touches one byte of each page once the pool has shrunk
+ * or an error was seen, and a commit asks again: -EIO if a page in the range is bad journal    a
+ * store to a bad page is seen before the transaction counts as durable: no more are accepted
  *
- * The kernel's own copies (readv, writev) fail with EFAULT instead; whoever gets that asks pm_map_probe().
+ * The kernel's own copies (readv, writev) fail with EFAULT instead; whoever gets that asks
+ * pm_map_probe().
  *
- * Limit: a page that goes bad between map and the end of a transfer, met first by a provider's copy rather than by the
- * kernel or a device, sends ones in that one reply.
+ * Limit: a page that goes bad between map and the end of a transfer, met first by a provider's copy
+ * rather than by the kernel or a device, sends ones in that one reply.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -56,7 +59,8 @@ void faults_close(struct pm_store *st)
 static bool offset_of(const struct pm_store *st, const void *addr, uint64_t *off)
 {
 	uint64_t at = (uint64_t)(uintptr_t)addr;
-	uint64_t base = (uint64_t)(uintptr_t)st->media.base, view = (uint64_t)(uintptr_t)st->media.view;
+	uint64_t base = (uint64_t)(uintptr_t)st->media.base,
+		 view = (uint64_t)(uintptr_t)st->media.view;
 
 	if (at - base < st->media.len)
 		*off = at - base;
@@ -67,7 +71,8 @@ static bool offset_of(const struct pm_store *st, const void *addr, uint64_t *off
 	return true;
 }
 
-/* Called in a signal handler, on any thread, whatever it was doing: system calls and atomics only. */
+/* Called in a signal handler, on any thread, whatever it was doing: system calls and atomics only.
+ */
 bool pm_media_fault(struct pm_store *st, void *addr)
 {
 	void *at = (void *)((uintptr_t)addr & ~(uintptr_t)(PM_BLOCK - 1)), *page;
@@ -125,7 +130,8 @@ static void tell(struct pm_store *st, uint64_t from, uint64_t to)
 			store_log(st, 3,
 			          "media error: bytes %llu to %llu of the pool cannot be accessed; "
 			          "what is there answers an I/O error",
-			          (unsigned long long)(start * PM_BLOCK), (unsigned long long)(b * PM_BLOCK));
+			          (unsigned long long)(start * PM_BLOCK),
+			          (unsigned long long)(b * PM_BLOCK));
 		else
 			b++;
 	}
@@ -141,9 +147,11 @@ static bool shrunk(struct pm_store *st)
 	    (uint64_t)sb.st_size < st->super.blocks * PM_BLOCK) {
 		f->shrunk = true;
 		store_log(st, 2,
-		          "the pool was cut short from %llu to %llu bytes while in use; what lay behind is "
+		          "the pool was cut short from %llu to %llu bytes while in use; what lay "
+		          "behind is "
 		          "lost",
-		          (unsigned long long)st->super.blocks * PM_BLOCK, (unsigned long long)sb.st_size);
+		          (unsigned long long)st->super.blocks * PM_BLOCK,
+		          (unsigned long long)sb.st_size);
 	}
 	return f->shrunk;
 }

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The pool is cut short under a running server: what is gone answers I/O errors, the rest is
+ * served. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "test/lib/daemon.h"
+#include "test/lib/nfstree.h"
+
+#define MIB (1ull << 20)
+
+static struct daemon d;
+
+static void put(struct nfs_context *nfs, const char *path, size_t len, int byte)
+{
+	char *buf = memset(malloc(MIB), byte, MIB);
+	struct nfsfh *fh;
+
+	cr_assert_eq(nfs_creat(nfs, path, 0644, &fh), 0, "%s", nfs_get_error(nfs));
+	for (size_t at = 0; at < len; at += MIB)
+		for (size_t done = 0; done < MIB;) {
+			int n = nfs_pwrite(nfs, fh, at + done, MIB - done, buf + done);
+
+			cr_assert_gt(n, 0, "%s", nfs_get_error(nfs));
+			done += (size_t)n;
+		}
+	cr_assert_eq(nfs_close(nfs, fh), 0);
+	free(buf);
+}
+
+/* What a read of 4 KiB brings: bytes, or a negative errno. */
+static int get(struct nfs_context *nfs, const char *path, uint64_t at, char *buf)
+{
+	struct nfsfh *fh;
+	int n;
+
+	cr_assert_eq(nfs_open(nfs, path, O_RDONLY, &fh), 0, "%s", nfs_get_error(nfs));
+	n = nfs_pread(nfs, fh, at, 4096, buf);
+	nfs_close(nfs, fh);
+	return n;
+}
+
+/* libnfs says EFAULT for whatever status a READ or WRITE brings. */
+static void lost(int rc)
+{
+	cr_assert(rc == -EIO || rc == -EFAULT, "%d", rc);
+}
+
+static bool logged(const char *text)
+{
+	return shell("grep -q '%s' %s", text, d.log) == 0;
+}
+
+static void cut_short(bool msync)
+{
+	struct nfs_context *nfs;
+	struct nfsfh *fh;
+	char buf[4096];
+	pid_t before;
+
+	daemon_start(&d,
+	             &(struct daemon_opts){ .size = 64 * MIB, .no_fabric = true, .msync = msync });
+	before = daemon_server_pid(&d);
+	nfs = nfst_mount(&d, "/");
+	put(nfs, "/kept", MIB, 'k');
+	put(nfs, "/lost", 40 * MIB, 'l');
+	cr_assert_eq(daemon_counter(&d, "media_errors"), 0);
+	cr_assert_eq(truncate(d.pool, 32 * MIB), 0);
+
+	cr_assert_eq(get(nfs, "/kept", 8192, buf), 4096);
+	cr_assert_eq(buf[100], 'k');
+	cr_assert_eq(get(nfs, "/lost", 0, buf), 4096);
+	cr_assert_eq(buf[100], 'l');
+	lost(get(nfs, "/lost", 39 * MIB, buf));
+	lost(get(nfs, "/lost", 39 * MIB, buf)); /* and so it stays */
+	cr_assert_gt(daemon_counter(&d, "media_errors"), 0);
+
+	cr_assert_eq(nfs_open(nfs, "/lost", O_WRONLY | O_SYNC, &fh), 0);
+	lost(nfs_pwrite(nfs, fh, 38 * MIB, sizeof(buf), buf));
+	cr_assert_eq(nfs_pwrite(nfs, fh, 4096, sizeof(buf), buf), 4096);
+	nfs_close(nfs, fh);
+	cr_assert_eq(nfs_mkdir(nfs, "/made"), 0, "%s", nfs_get_error(nfs));
+	cr_assert_eq(get(nfs, "/kept", 0, buf), 4096);
+	cr_assert_eq(daemon_server_pid(&d), before);
+	cr_assert(logged("media error: bytes"));
+	cr_assert(logged("cut short"));
+	cr_assert_not(logged("crash: signal"));
+
+	nfs_destroy_context(nfs);
+	cr_assert_eq(truncate(d.pool, 64 * MIB), 0); /* for the check that follows */
+	daemon_remove(&d);
+}
+
+Test(media, a_pool_cut_short_answers_io_errors_for_what_is_gone, .timeout = 120)
+{
+	cut_short(false);
+}
+
+Test(media, also_where_the_pool_is_flushed_by_msync, .timeout = 120)
+{
+	cut_short(true);
+}
+
+Test(media, a_bus_error_that_is_not_the_pools_is_a_crash, .timeout = 120)
+{
+	daemon_start(&d, &(struct daemon_opts){ .no_fabric = true });
+	cr_assert_eq(kill(daemon_server_pid(&d), SIGBUS), 0);
+	for (int i = 0; i < 500 && !logged("crash: signal"); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	cr_assert(logged("crash: signal"));
+	daemon_kill(&d);
+	daemon_remove(&d);
+}
