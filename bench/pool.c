@@ -219,7 +219,7 @@ static int read_block(struct pm_store *st, struct pm_id id, uint64_t off)
 
 static int write_block(struct pm_store *st, struct pm_id id, uint64_t off)
 {
-	struct pm_wait w = { NULL };
+	struct pm_wait w = { .done = NULL };
 	struct pm_committed out;
 	struct pm_map m;
 	int err = pm_map_write(st, id, off, PM_BLOCK, &m, &w);

@@ -139,7 +139,7 @@ static void rename_to(struct meter *m, unsigned i, struct pm_id to, const char *
 
 static void write_block(struct meter *m, struct pm_id id, uint64_t off)
 {
-	struct pm_wait w = { NULL };
+	struct pm_wait w = { .done = NULL };
 	struct pm_committed out;
 	struct pm_map map;
 
