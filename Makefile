@@ -132,7 +132,7 @@ $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
 
 tests: $(test_bin)
-.PHONY: all tests deps serve check check-run check-crash check-asan check-tsan bench bench-drc install clean
+.PHONY: all tests deps serve check check-run check-crash check-asan check-tsan bench bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -199,6 +199,12 @@ $(B)/bench-drc: $(call obj,$(call src,bench/drc)) $(lib_pmemio) $(lib_proto)
 bench-drc: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/bench-drc
 	@bench/drc/run $(B)
+$(B)/bench-sum: $(call obj,$(call src,bench/sum)) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+bench-sum: deps
+	$(Q)$(MAKE) --no-print-directory $(B)/bench-sum
+	@$(B)/bench-sum /dev/shm
 bench: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@bench/run $(B) $(ROUNDS)

@@ -124,12 +124,12 @@ void file_charge(struct file *f, struct quota *uid, struct quota *gid)
 void fresh_insert(struct pm_store *st, struct file *f, struct fresh e)
 {
 	insert_at(f, fresh_at(f, e.lblk), e);
-	fresh_count(st, f, e.owned, e.len);
+	fresh_count(st, f, e.owned || e.cow, e.len);
 }
 
 void fresh_remove(struct pm_store *st, struct file *f, unsigned i)
 {
-	fresh_count(st, f, f->fresh[i].owned, -f->fresh[i].len);
+	fresh_count(st, f, f->fresh[i].owned || f->fresh[i].cow, -f->fresh[i].len);
 	f->nfresh--;
 	memmove(&f->fresh[i], &f->fresh[i + 1], (f->nfresh - i) * sizeof(f->fresh[0]));
 }
@@ -273,6 +273,11 @@ void file_zero(struct pm_store *st, struct file *f, const struct pm_pin *but, ui
 	uint64_t base = a, next;
 	const struct pm_pin *p;
 
+	if (sum_on(st)) { /* nobody else writes to this block */
+		st->media.ops->zero(&st->media, at, b - a);
+		return;
+	}
+
 	while (a < b) {
 		next = b;
 		LIST_FOREACH (p, &f->pins, link) {
@@ -317,7 +322,7 @@ int file_tail(struct pm_store *st, struct file *f, const struct pm_inode *in, ui
 	*at = NULL;
 	if (size % PM_BLOCK == 0)
 		return 0;
-	if (f && i < f->nfresh && f->fresh[i].lblk <= lblk) {
+	if (f && i < f->nfresh && f->fresh[i].lblk <= lblk && !f->fresh[i].cow) {
 		if (f->fresh[i].state != DIRTY)
 			return 0;
 		pblk = f->fresh[i].pblk + (lblk - f->fresh[i].lblk);

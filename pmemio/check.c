@@ -565,6 +565,7 @@ static void supers(struct check *c)
 		    s->compat != good->compat ||
 		    memcmp(s->uuid, good->uuid,
 		           offsetof(struct pm_super, boot) - offsetof(struct pm_super, uuid)) ||
+		    s->sum_start != good->sum_start || s->sum_blocks != good->sum_blocks ||
 		    memcmp(s->reserved2, good->reserved2, sizeof(s->reserved2)))
 			finding(c, where, "damaged; the other one is good");
 	}
@@ -627,6 +628,15 @@ static void bad_quota(void *arg, const char *what)
 	finding(arg, "quotas", "%s", what);
 }
 
+/* The table of checksums is its own owner; where it is, open has judged. Scrubbing tells about the data. */
+static void sum_table(struct check *c)
+{
+	const struct pm_super *sb = &c->st->super;
+
+	for (uint64_t b = sb->sum_start; sum_on(c->st) && b < sb->sum_start + sb->sum_blocks; b++)
+		c->owned[b / 64] |= 1ull << (b % 64);
+}
+
 static int check_store(struct check *c)
 {
 	struct pm_store *st = c->st;
@@ -641,6 +651,7 @@ static int check_store(struct check *c)
 	supers(c);
 	lanes(c);
 	replies(c);
+	sum_table(c);
 	census(c);
 	walk_inodes(c);
 	names(c);

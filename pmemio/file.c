@@ -76,6 +76,7 @@ static void pin_undo(struct pm_pin *p, const struct pm_inode *in, uint64_t a)
 	uint64_t end = min64(p->off + p->len, blk_up(p->cut) * PM_BLOCK), eof = p->cut, to;
 	bool keep = a > p->off; /* the block that holds a - 1 is published */
 	struct file *f = p->f;
+	uint64_t eof_old = in ? min64(eof, in->size) : 0; /* where old contents end */
 
 	if (in)
 		eof = min64(eof, max64(file_size(f, in), keep ? a : 0));
@@ -92,12 +93,17 @@ static void pin_undo(struct pm_pin *p, const struct pm_inode *in, uint64_t a)
 			each_place(p, max64(a, eof), to, zero_place, p);
 		} else if (x->state == ZEROED) {
 			each_place(p, a, to, zero_place, p);
+			if (half && x->cow && in)
+				sum_restore(p->st, in, x->pblk, a, min64(to, eof_old));
 			if (!half && !file_written_by(f, p, b))
 				drop_fresh(p, i, b);
 		} else if (x->pin == p) {
 			if (half)
 				each_place(p, a, to, zero_place, p);
-			else
+			if (half && x->cow && in)
+				sum_restore(p->st, in, x->pblk + (b - x->lblk), a,
+				            min64(to, eof_old));
+			if (!half)
 				drop_fresh(p, i, b);
 		}
 	}
@@ -164,7 +170,7 @@ static void drop_published(struct pm_store *st, struct file *f, const struct pub
 
 	for (unsigned i = 0; i < f->nfresh; i++) {
 		if (eligible(p, &f->fresh[i]) && f->fresh[i].lblk <= upto)
-			fresh_count(st, f, f->fresh[i].owned, -f->fresh[i].len);
+			fresh_count(st, f, f->fresh[i].owned || f->fresh[i].cow, -f->fresh[i].len);
 		else
 			f->fresh[n++] = f->fresh[i];
 	}
@@ -186,13 +192,26 @@ static bool earlier(struct pm_time a, struct pm_time b)
 	return a.sec < b.sec || (a.sec == b.sec && a.nsec < b.nsec);
 }
 
+/* Entry @i shall have no more than @n blocks. */
+static int part_of(struct file *f, unsigned i, uint64_t n)
+{
+	if (f->fresh[i].len <= n)
+		return 0;
+	if (fresh_reserve(f, 1))
+		return -ENOMEM;
+	fresh_split(f, f->fresh[i].lblk + n);
+	return 0;
+}
+
 int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
                  const struct pub *p, pm_lsn *lsn)
 {
 	struct pm_inode *sh;
 	struct pm_tx *tx;
 	unsigned puts = 0, i;
-	uint64_t last = 0;
+	uint64_t last = 0, last_end = 0;
+	struct sum_old old = { .f = f };
+	uint64_t sums = 0, size = max64(in->size, p->size);
 	int err = fresh_reserve(f, 2);
 
 	if (err)
@@ -202,27 +221,44 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	tx = data_tx(st);
 	for (i = fresh_at(f, p->lblk); i < f->nfresh && f->fresh[i].lblk < p->end; i++) {
 		struct fresh x = f->fresh[i];
-		struct ext e = { .lblk = x.lblk, .pblk = x.pblk, .len = x.len };
+		struct ext e;
 
 		if (!eligible(p, &x))
 			continue;
-		if (puts == TX_EXTENTS || (puts && tx_large(tx))) {
+		if (puts == TX_EXTENTS || sums >= SUM_BLOCKS || (puts && tx_large(tx))) {
+			if (sum_on(st)) { /* entries are for a file that ends there */
+				sh = ino_edit(tx, in);
+				sh->size = max64(sh->size, min64(p->size, last_end * PM_BLOCK));
+			}
 			/* extents behind the end of file, until the last part moves it */
 			f->trimmed = false;
 			err = tx_commit(tx, lsn);
+			sum_published(st, &old, err, *lsn);
 			if (err)
 				return err;
 			drop_published(st, f, p, last);
 			i = fresh_at(f, x.lblk);
 			tx = data_tx(st);
 			puts = 0;
+			sums = 0;
 		}
-		err = ext_put(st, tx, in, &e);
+		if (sum_on(st)) {
+			err = part_of(f, i, SUM_BLOCKS - sums);
+			x = f->fresh[i];
+			sums += x.len;
+			if (!err)
+				err = sum_publish(&old, tx, in, &x, size);
+		}
+		e = (struct ext){ .lblk = x.lblk, .pblk = x.pblk, .len = x.len };
+		if (!err)
+			err = ext_put(st, tx, in, &e);
 		if (err) {
 			tx_abort(tx);
+			sum_published(st, &old, err, 0);
 			return err;
 		}
 		last = x.lblk;
+		last_end = x.lblk + x.len;
 		puts++;
 	}
 	sh = ino_edit(tx, in);
@@ -231,6 +267,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	if (earlier(sh->ctime, p->ctime))
 		sh->ctime = p->ctime;
 	err = tx_commit(tx, lsn);
+	sum_published(st, &old, err, *lsn);
 	if (!err)
 		drop_published(st, f, p, UINT64_MAX);
 	return err;
@@ -254,6 +291,10 @@ static int pin_prepare(struct pm_pin *p, const struct pm_inode *in, uint64_t pre
 	if (err)
 		return err;
 	p->end = max64(min64(p->off + min64(prefix, p->len), p->cut), p->off);
+	if (sum_on(p->st) && p->end > p->off && p->end < p->off + p->len && p->end % PM_BLOCK)
+		err = sum_keep(p->st, in, p->end / PM_BLOCK);
+	if (err)
+		return err;
 	pin_undo(p, in, p->end);
 	return 0;
 }
@@ -278,6 +319,24 @@ static int commit_gone(struct pm_pin *p, int err)
 	return 0;
 }
 
+/* With checksums: a truncate since the data was synced may have zeroed a part of the first or the last
+ * block. */
+static int sync_ends(struct pm_pin *p)
+{
+	uint64_t b[2] = { p->off / PM_BLOCK, (p->end - 1) / PM_BLOCK };
+	int err = 0;
+
+	for (unsigned k = 0; !err && k < 2; k++) {
+		unsigned i = fresh_at(p->f, b[k]);
+		const struct fresh *x = &p->f->fresh[i];
+
+		if (i < p->f->nfresh && x->lblk <= b[k])
+			err = journal_sync_first(p->st, (x->pblk + (b[k] - x->lblk)) * PM_BLOCK,
+			                         PM_BLOCK);
+	}
+	return err;
+}
+
 static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
 {
 	struct pub pub = { .lblk = p->off / PM_BLOCK, .mtime = store_now() };
@@ -295,6 +354,11 @@ static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
 	pub.ctime = pub.mtime;
 	pub.end = blk_up(p->end);
 	pub.size = p->end;
+	if (p->end > p->off && p->cut != NO_CUT && sum_on(p->st) && media_slow(p->st)) {
+		err = sync_ends(p);
+		if (err)
+			return err;
+	}
 	if (p->end > p->off) {
 		err = file_publish(p->st, p->f, in, &pub, lsn);
 		if (err)
@@ -454,7 +518,7 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 	st = p->st;
 	p->map = m;
 	p->out = out;
-	p->unstable = stable == PM_UNSTABLE &&
+	p->unstable = stable == PM_UNSTABLE && !sum_on(st) &&
 	              (media_slow(st) || (honor && st->media.method != PM_VOLATILE));
 	if (p->unstable && !media_slow(st))
 		err = super_note_unstable(st);

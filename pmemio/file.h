@@ -7,6 +7,7 @@
  *   file.c       commit, unpin
  *   dirty.c      unstable writes and what ends them
  *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
+ *   sum.c        checksums of data, where the pool has them: then no written block is written again
  *
  * An *active file* exists as long as it has pins, fresh blocks, unstable writes or limbo. Its fresh
  * blocks are known in memory only:
@@ -46,6 +47,8 @@ struct fresh {
 	uint32_t epoch;     /* DIRTY: file.epoch when it became so */
 	uint8_t state;
 	bool owned; /* the file has it on media, as unwritten */
+	bool cow;   /* with checksums: readers see a written block of the media, which this one will
+	             * replace */
 };
 
 struct limbo { /* blocks that the file lost while pins covered them */
@@ -213,6 +216,33 @@ void dirty_drop(struct pm_store *st,
                 struct file *f); /* forget everything unstable but fresh blocks */
 /* Settle files while the store holds more unstable data than it should. No lock held. */
 void dirty_bound(struct pm_store *st);
+
+/* --- sum.c: lock held, sum_on()
+ * -------------------------------------------------------------------------------- */
+
+#define SUM_BLOCKS 1024u /* entries set in one transaction, about */
+
+struct sum_old { /* what a publishing transaction replaces: for file_release, behind it */
+	struct file *f;
+	struct ext *held;
+	unsigned n;
+	int err;
+};
+/* Set the entries of @x, which is durable, for a file that will have @size bytes; drop what it
+ * replaces. */
+int sum_publish(struct sum_old *o, struct pm_tx *tx, const struct pm_inode *in,
+                const struct fresh *x, uint64_t size);
+void sum_published(struct pm_store *st, struct sum_old *o, int err, pm_lsn lsn);
+/* Fill block @to with what the file has at @lblk. -EIO: that is bad. */
+int sum_copy(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t to);
+/* -EIO: the written block at @lblk, of which something has to be kept, is bad. */
+int sum_keep(struct pm_store *st, const struct pm_inode *in, uint64_t lblk);
+/* Copy file bytes [a, b) of one block into @to; sum_copy or sum_keep has judged them. */
+void sum_restore(struct pm_store *st, const struct pm_inode *in, uint64_t to, uint64_t a,
+                 uint64_t b);
+/* The file is going to end at @size. */
+int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t size);
+void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len);
 
 /* --- truncate.c: lock held
  * -------------------------------------------------------------------------------- */

@@ -43,7 +43,8 @@
 #define PM_INCOMPAT_REPLIES 1ull /* reply_start, reply_blocks: blocks that no inode leads to are in use */
 #define PM_INCOMPAT_KNOWN PM_INCOMPAT_REPLIES
 #define PM_ROCOMPAT_QUOTA 1ull /* limits have been set: whoever writes has to mind them */
-#define PM_ROCOMPAT_KNOWN PM_ROCOMPAT_QUOTA
+#define PM_ROCOMPAT_SUMS  2ull /* sum_start, sum_blocks: checksums of file data */
+#define PM_ROCOMPAT_KNOWN (PM_ROCOMPAT_QUOTA | PM_ROCOMPAT_SUMS)
 
 enum { PM_STATE_CLEAN = 1,      /* closed clean; saved_* is valid */
        PM_STATE_UNSTABLE = 2 }; /* since this open unstable data was accepted (write verifier, I5) */
@@ -69,7 +70,8 @@ struct pm_super {
 	uint64_t saved_bytes;
 	uint32_t saved_crc, reserved1;
 	uint64_t reply_start, reply_blocks; /* PM_INCOMPAT_REPLIES: the ring of reply records */
-	uint8_t reserved2[512 - 256];
+	uint64_t sum_start, sum_blocks; /* PM_ROCOMPAT_SUMS: a CRC32C for each block, at the end of the pool */
+	uint8_t reserved2[512 - 272];
 };
 static_assert(sizeof(struct pm_super) == 512, "one sector");
 

@@ -108,6 +108,8 @@ static int map_existing(struct mapper *k)
 		struct ext e;
 		int err;
 
+		if (x && x->lblk <= b && x->cow)
+			x = NULL;
 		if (x && x->lblk <= b) {
 			n = min64(x->lblk + x->len, end) - b;
 			if (x->state == DIRTY)
@@ -121,6 +123,11 @@ static int map_existing(struct mapper *k)
 				n = min64(n, x->lblk - b);
 			if (!err && !e.unwritten)
 				pblk = e.pblk + (b - e.lblk);
+			if (pblk && k->st->opts.verify_reads && sum_on(k->st)) {
+				err = sum_verify(k->st, k->in, b, pblk, n);
+				if (err)
+					return err;
+			}
 		}
 		err = seg_blocks(k, b, n, pblk);
 		if (err)
@@ -185,6 +192,11 @@ static struct pm_pin *conflict(const struct mapper *k)
 		if (k->f->fresh[i].state == FILLING)
 			return k->f->fresh[i].pin;
 	}
+	LIST_FOREACH (p, &k->f->pins, link) { /* S3 */
+		if (sum_on(k->st) && p->write && !p->committed && p->off / PM_BLOCK < end &&
+		    blk_up(p->off + p->len) > b)
+			return p;
+	}
 	LIST_FOREACH (p, &k->f->pins, link) { /* one that will zero what it placed behind its cut */
 		uint64_t at = p->cut / PM_BLOCK;
 
@@ -202,7 +214,7 @@ static bool partly(const struct mapper *k, uint64_t b)
 
 /* [b, b + n) is at @pblk and new to readers: one entry for what is wholly covered, one for each
  * end. */
-static int add_fresh(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk, bool owned)
+static int add_fresh(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk, bool owned, bool cow)
 {
 	uint64_t end = b + n;
 
@@ -217,6 +229,7 @@ static int add_fresh(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk, bo
 			           .len = 1,
 			           .pin = k->pin,
 			           .owned = owned,
+			           .cow = cow,
 			           .state = ZEROED };
 
 		if (!partly(k, b)) {
@@ -254,19 +267,21 @@ static int map_piece(struct mapper *k, uint64_t b, uint64_t end, uint64_t *n)
 	*n = min64(e.len - (b - e.lblk), end - b);
 	if (x)
 		*n = min64(*n, x->lblk - b);
-	if (err) {
-		if (!file_may_grow(k->f, *n))
+	if (err || (sum_on(k->st) && !e.unwritten)) {
+		bool cow = !err;
+
+		if (!cow && !file_may_grow(k->f, *n))
 			return -EDQUOT;
 		err = blk_take(k->st, k->goal, *n, b % 512, k->flags, &run);
 		if (err)
 			return err;
 		pblk = run.start;
 		*n = run.len;
-		err = add_fresh(k, b, *n, pblk, false);
+		err = add_fresh(k, b, *n, pblk, false, cow);
 	} else {
 		pblk = e.pblk + (b - e.lblk);
 		if (e.unwritten)
-			err = add_fresh(k, b, *n, pblk, true);
+			err = add_fresh(k, b, *n, pblk, true, false);
 	}
 	k->goal = pblk + *n;
 	return err ? err : seg_blocks(k, b, *n, pblk);
@@ -301,8 +316,29 @@ static void unmap(struct mapper *k)
 	}
 }
 
-/* Zero the blocks that this map made ZEROED. */
-static void zero_ends(struct mapper *k)
+/* Zero the blocks that this map made ZEROED, or copy there what they will replace. */
+static int fill_ends(struct mapper *k)
+{
+	uint64_t end = blk_up(k->end);
+	int err = 0;
+
+	for (unsigned i = fresh_at(k->f, k->off / PM_BLOCK);
+	     !err && i < k->f->nfresh && k->f->fresh[i].lblk < end; i++) {
+		struct fresh *x = &k->f->fresh[i];
+
+		if (x->state != ZEROED || x->pin != k->pin)
+			continue;
+		if (x->cow)
+			err = sum_copy(k->st, k->in, x->lblk, x->pblk);
+		else
+			k->st->media.ops->zero(&k->st->media, data_ptr(k->st, x->pblk),
+			                       PM_BLOCK);
+	}
+	return err;
+}
+
+/* What is ZEROED belongs to whoever writes there from now on. */
+static void share_ends(struct mapper *k)
 {
 	uint64_t end = blk_up(k->end);
 
@@ -310,10 +346,8 @@ static void zero_ends(struct mapper *k)
 	     i < k->f->nfresh && k->f->fresh[i].lblk < end; i++) {
 		struct fresh *x = &k->f->fresh[i];
 
-		if (x->state != ZEROED || x->pin != k->pin)
-			continue;
-		k->st->media.ops->zero(&k->st->media, data_ptr(k->st, x->pblk), PM_BLOCK);
-		x->pin = NULL;
+		if (x->state == ZEROED && x->pin == k->pin)
+			x->pin = NULL;
 	}
 }
 
@@ -340,11 +374,13 @@ static int map_new(struct mapper *k)
 		err = map_piece(k, b, end, &n);
 	if (!err)
 		err = faults_probe(k->st, k->m->seg, k->m->nseg, false);
+	if (!err)
+		err = fill_ends(k);
 	if (err) {
 		unmap(k);
 		return err;
 	}
-	zero_ends(k);
+	share_ends(k);
 	map_done(k, size);
 	if (tail)
 		file_zero(k->st, k->f, k->pin, size, blk_up(size) * PM_BLOCK, tail);

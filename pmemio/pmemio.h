@@ -64,6 +64,7 @@ struct pm_mkfs_opts {
 	char label[64];    /* NUL-terminated, may be empty */
 	uint8_t uuid[16];  /* all zero: random */
 	unsigned lanes;    /* journal lanes; 0: 8 */
+	bool data_checksum; /* keep a CRC32C of each block of file data: 1/1024 of the pool; for good */
 	bool force;        /* overwrite something that already is a pool, or any non-empty file */
 	uint32_t root_uid, root_gid, root_mode; /* owner and mode (0: 0755) of the root directory */
 };
@@ -80,6 +81,7 @@ struct pm_open_opts {
 	enum pm_method method;  /* PM_AUTO unless the administrator insists; a claim stronger than the
 				 * mapping allows is refused with -EPERM */
 	bool read_only;         /* for inspection; no recovery is written, journal replayed in memory only */
+	bool verify_reads;      /* pm_map_read proves checksums of data, where the pool has them: -EIO */
 	void (*log)(void *arg, int priority, const char *text); /* syslog priorities; may be NULL */
 	void *log_arg;
 };
@@ -112,6 +114,7 @@ struct pm_info {
 	uint64_t replayed;     /* transactions replayed at open */
 	uint64_t open_usec;    /* time pm_open took */
 	uint32_t reply_slots;  /* changes that are remembered (pm_once_find); 0: none */
+	bool data_checksum;    /* as made */
 };
 void pm_get_info(struct pm_store *st, struct pm_info *out);
 
@@ -385,6 +388,29 @@ struct pm_extent {
 };
 int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_extent *ext, unsigned max,
 	       unsigned *n);
+
+/* --- checksums of data (sum.c) ------------------------------------------------------------------------------
+ *
+ * On a pool made with data_checksum every write is stable, whatever was asked for, and goes to new blocks; one of
+ * two that touch the same block waits (-EINPROGRESS of pm_map_write). A write that would have to keep a part of a
+ * damaged block fails with -EIO. */
+
+struct pm_scrub_bad {
+	struct pm_id id;
+	uint64_t off; /* bytes in the file, of the block */
+	uint64_t at;  /* and in the pool */
+};
+struct pm_scrub { /* zero but found, arg to begin */
+	void (*found)(void *arg, const struct pm_scrub_bad *bad); /* lock held; may be NULL */
+	void *arg;
+	uint64_t ino, gen, lblk;    /* where to go on */
+	uint64_t inodes;            /* all there are now */
+	uint64_t blocks, bad;       /* seen so far */
+	uint64_t unreadable;        /* objects whose extents or inode are damaged: `berth check` tells more */
+};
+/* Prove the checksums of the next blocks of data, about @blocks; the lock is held that long. 0: that was the last;
+ * -EAGAIN: go on; -EOPNOTSUPP: a pool without. What changes meanwhile is seen as it is then or not at all. */
+int pm_scrub_step(struct pm_store *st, struct pm_scrub *s, unsigned blocks);
 
 /* Copy into the pool with non-temporal stores (for payload that arrived inline in a message). */
 void pm_copy_in(void *dst, const void *src, size_t len);

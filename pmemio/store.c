@@ -224,6 +224,8 @@ static int reset_space(struct pm_store *st, struct pm_error *why)
 	table_close(st);
 	quota_close(st);
 	err = alloc_open(st);
+	if (!err && sum_on(st))
+		blk_mark(st, st->super.sum_start, st->super.sum_blocks);
 	if (!err)
 		err = table_open(st, why);
 	return err ? err : quota_open(st);
@@ -263,6 +265,7 @@ static int fill_info(struct pm_store *st, bool was_clean)
 	i->method = st->media.method;
 	i->reason = st->media.reason;
 	i->was_clean = was_clean;
+	i->data_checksum = sum_on(st);
 	return 0;
 }
 

@@ -10,7 +10,7 @@
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
  *   reply.c    the ring of reply records               quota.c    usage and limits of owners
  *   check.c    every invariant, offline                repair.c   puts right what has one right answer
- *   fault.c    pages that answer with SIGBUS
+ *   fault.c    pages that answer with SIGBUS           sum.c      checksums of file data
  *
  * Metadata is read through the view and changed through transactions only:
  *
@@ -110,6 +110,7 @@ struct pm_store {
 	struct pm_stats stats;
 	struct pm_info info;
 	pthread_mutex_t super_lock; /* inside lock: orders the writers of the superblocks */
+	uint64_t bad_sum;           /* sum.c: likewise */
 	uint64_t damaged_node;      /* btree.c: the block last named in the log, so that it is named once */
 };
 void store_log(struct pm_store *st, int priority, const char *fmt, ...)
@@ -264,6 +265,21 @@ void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too 
 uint64_t quota_ino(const struct pm_store *st);     /* the quota file, which has no name; 0: none */
 /* Compare usage with what the inodes say. */
 int quota_audit(struct pm_store *st, void (*bad)(void *arg, const char *what), void *arg);
+
+/* --- sum.c, all but sum_on only if it says so; the rest is in file.h ------------------------------------------- */
+
+/* Does this pool have checksums of file data? Constant while open. */
+static inline bool sum_on(const struct pm_store *st)
+{
+	return st->super.ro_compat & PM_ROCOMPAT_SUMS;
+}
+static inline uint64_t sum_table_blocks(uint64_t blocks)
+{
+	return (blocks * 4 + PM_BLOCK - 1) / PM_BLOCK;
+}
+/* -EIO, counted and logged: one of [@lblk, + @n), which lie at @blk, differs from its checksum. Blocks behind
+ * the end of file do not count. */
+int sum_verify(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk, uint64_t n);
 
 /* --- file.c, for dir.c, store.c ---------------------------------------------------------------------------------------------- */
 

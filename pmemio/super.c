@@ -95,7 +95,13 @@ static int judge_geometry(const struct pm_super *s, size_t len, struct pm_error 
 	    ((s->incompat & PM_INCOMPAT_REPLIES) &&
 	     (s->reply_start < s->data_start + PM_CHUNK_BLOCKS || s->reply_start >= s->blocks ||
 	      s->reply_blocks == 0 || s->reply_blocks > s->blocks - s->reply_start ||
-	      s->reply_blocks > PM_REPLY_BLOCKS_MAX))) {
+	      s->reply_blocks > PM_REPLY_BLOCKS_MAX)) ||
+	    ((s->ro_compat & PM_ROCOMPAT_SUMS) &&
+	     (s->sum_blocks != sum_table_blocks(s->blocks) ||
+	      s->sum_start != s->blocks - s->sum_blocks ||
+	      s->sum_start < s->data_start + PM_CHUNK_BLOCKS ||
+	      ((s->incompat & PM_INCOMPAT_REPLIES) &&
+	       s->reply_blocks > s->sum_start - s->reply_start)))) {
 		why_set(why,
 		        "superblock seq %llu describes an impossible layout; restore from a copy",
 		        (unsigned long long)s->seq);
@@ -353,6 +359,11 @@ int mkfs_media(struct pm_media *m, const struct pm_mkfs_opts *o, struct pm_error
 		return -EIO;
 	}
 	layout(&s, m->len, o->lanes);
+	if (o->data_checksum) {
+		s.ro_compat |= PM_ROCOMPAT_SUMS;
+		s.sum_blocks = sum_table_blocks(s.blocks);
+		s.sum_start = s.blocks - s.sum_blocks;
+	}
 	memcpy(s.label, o->label, sizeof(s.label));
 	memcpy(s.uuid, o->uuid, sizeof(s.uuid));
 	if (!memcmp(s.uuid, none, sizeof(none))) {

@@ -256,6 +256,19 @@ static int extend(struct pm_store *st, struct pm_tx *tx, struct file *f, const s
 	return 0;
 }
 
+/* A copy of the last block must not bring back what was cut off. */
+static void zero_copy(struct pm_store *st, struct file *f, uint64_t size)
+{
+	unsigned i = fresh_at(f, size / PM_BLOCK);
+	const struct fresh *x = &f->fresh[i];
+
+	if (i < f->nfresh && x->lblk == size / PM_BLOCK && x->state == ZEROED && x->cow &&
+	    size % PM_BLOCK)
+		st->media.ops->zero(&st->media,
+		                    (uint8_t *)data_ptr(st, x->pblk) + size % PM_BLOCK,
+		                    PM_BLOCK - size % PM_BLOCK);
+}
+
 /* The size is @size now: what pins and fresh blocks have behind it is out of the file. */
 static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
 {
@@ -268,6 +281,7 @@ static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
 		if (p->write && !p->committed)
 			p->cut = min64(p->cut, size);
 	}
+	zero_copy(st, f, size);
 	while (f->nfresh) {
 		struct fresh *last = &f->fresh[f->nfresh - 1], x = *last;
 
@@ -275,7 +289,7 @@ static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
 			break;
 		if (x.lblk < lblk) {
 			last->len = lblk - x.lblk;
-			fresh_count(st, f, x.owned, last->len - x.len);
+			fresh_count(st, f, x.owned || x.cow, last->len - x.len);
 			x.pblk += last->len;
 			x.len -= last->len;
 			x.lblk = lblk;
@@ -347,6 +361,8 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 		err = drop_all(st, c.tx, in);
 	else if (!err && size < old)
 		err = cut_some(&c, in, blk_up(size), &more);
+	if (!err && sum_on(st) && size < old)
+		err = sum_cut(st, c.tx, in, size);
 	set_fields(ino_edit(c.tx, in), f, sa, store_now());
 	reply_note(c.tx, once, (struct pm_id){ in->ino, in->gen });
 	err = cut_commit(&c, err, &lsn);
@@ -520,6 +536,8 @@ static int extent_at(struct pm_store *st, struct file *f, const struct pm_inode 
 	int err;
 
 	out->state = PM_EXT_HOLE;
+	if (x && x->lblk <= b && x->cow)
+		x = NULL;
 	if (x && x->lblk <= b) {
 		n = x->lblk + x->len - b;
 		if (x->state == DIRTY || x->owned) {
@@ -659,6 +677,7 @@ int file_link_put(struct pm_tx *tx, const struct pm_inode *in, const char *targe
 	shadow = tx_new_block(tx, run.start, TX_RAW);
 	if (shadow)
 		memcpy(shadow, target, len);
+	sum_put_link(tx, run.start, target, len);
 	e.pblk = run.start;
 	return ext_put(st, tx, in, &e);
 }
@@ -671,6 +690,11 @@ int file_link_get(struct pm_store *st, const struct pm_inode *in, char *buf, siz
 
 	if (err)
 		return err == -ENOENT ? -EIO : err;
+	if (st->opts.verify_reads && sum_on(st)) {
+		err = sum_verify(st, in, 0, e.pblk, 1);
+		if (err)
+			return err;
+	}
 	memcpy(buf, blk_ptr(st, e.pblk), min64(size, in->size));
 	*len = in->size;
 	return 0;

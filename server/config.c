@@ -32,6 +32,7 @@ static const struct key keys[] = {
 	{ "server", "workers", V_COUNT, C(workers), 1, 64 },
 	{ "server", "control", V_PATH, C(control), 0, 0 },
 	{ "server", "persistence", V_METHOD, C(method), 0, 0 },
+	{ "server", "verify_reads", V_SWITCH, C(verify_reads), 0, 0 },
 	{ "server", "supervise", V_SWITCH, C(supervise), 0, 0 },
 	{ "server", "max_connections", V_COUNT, C(max_conns), 1, 100000 },
 	{ "server", "idle_timeout", V_COUNT, C(idle_timeout), 1, 86400 },

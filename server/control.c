@@ -4,6 +4,7 @@
  *
  *   stat   counters and state as JSON          ping   "pong"
  *   quota ...   see quota.c
+ *   scrub  start [MB/s], pause, resume, stop or status: what it is doing now as JSON (scrub.c)
  *
  * It is a Unix socket that only the server's user can open.
  */
@@ -111,8 +112,10 @@ static void obey(struct control_client *cl)
 		}
 	} else if (!strcmp(cl->line, "quota") || !strncmp(cl->line, "quota ", 6)) {
 		answer(cl, quota_command(cl->c->srv->store, cl->line));
+	} else if (!strncmp(cl->line, "scrub ", 6)) {
+		answer(cl, scrub_command(cl->c->srv, cl->line + 6));
 	} else {
-		answer(cl, strdup("unknown command; known are stat, quota and ping\n"));
+		answer(cl, strdup("unknown command; known are stat, quota, scrub and ping\n"));
 	}
 }
 

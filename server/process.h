@@ -90,6 +90,13 @@ void control_close(struct control *c);
 
 /* Obey a line that begins with "quota": malloced text; NULL no memory. May wait for the flusher. */
 char *quota_command(struct pm_store *st, const char *line);
+/* --- scrub.c ---------------------------------------------------------------------------------------------------- */
+
+/* The thread is there from the first start of a scrub on. */
+int scrub_open(struct server *srv, struct tp_error *why);
+void scrub_close(struct server *srv);
+/* "start [MB/s]", "pause", "resume", "stop", "status": the answer as JSON, malloced; NULL no memory. */
+char *scrub_command(struct server *srv, const char *words);
 
 /* --- rpcb.c ----------------------------------------------------------------------------------------------------- */
 

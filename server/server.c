@@ -299,6 +299,7 @@ static int open_pool(struct server *srv)
 {
 	struct pm_error why;
 	int err = pm_open(srv->conf.pool, &(struct pm_open_opts){ .method = srv->conf.method,
+								  .verify_reads = srv->conf.verify_reads,
 								  .log = log_text },
 			  &srv->store, &why);
 
@@ -389,6 +390,8 @@ static int serve(struct running *run, struct tp_error *why)
 		return err;
 	err = start_workers(run, why);
 	if (!err)
+		err = scrub_open(srv, why);
+	if (!err)
 		err = control_open(srv, run->workers[0].loop, &run->control, why);
 	if (!err) {
 		catch_bus_errors(srv->store);
@@ -403,6 +406,7 @@ static int serve(struct running *run, struct tp_error *why)
 		rpcb_unregister(srv);
 	}
 	control_close(run->control);
+	scrub_close(srv);
 	stop_workers(run);
 	return err;
 }

@@ -71,7 +71,7 @@ struct config {
 	char *pool, *control;
 	unsigned workers;
 	enum pm_method method;
-	bool supervise;
+	bool supervise, verify_reads;
 	char *listen; /* addresses, blank-separated; NULL: any */
 	unsigned port, mount_port;
 	bool rpcbind_auto;
@@ -111,6 +111,7 @@ struct server {
 	struct exports *exports;
 	struct mount_list *mounts;
 	uint64_t fsid;
+	struct scrub *scrub; /* scrub.c */
 	struct heartbeat *hb; /* NULL without a supervisor */
 	struct timespec started;
 	_Atomic uint64_t drc_hits;        /* answers that had been given before */

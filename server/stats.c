@@ -189,6 +189,9 @@ static json_t *pool(struct server *srv)
 	json_object_set_new(o, "boot", json_integer((json_int_t)in->boot));
 	json_object_set_new(o, "persistence", json_string(pm_method_name(in->method)));
 	json_object_set_new(o, "persistence_reason", json_string(in->reason));
+	json_object_set_new(o, "data_checksum", json_string(in->data_checksum ? "crc32c" : "none"));
+	json_object_set_new(o, "verify_reads",
+			    json_boolean(in->data_checksum && srv->conf.verify_reads));
 	json_object_set_new(o, "was_clean", json_boolean(in->was_clean));
 	json_object_set_new(o, "replayed", json_integer((json_int_t)in->replayed));
 	return o;

@@ -5,6 +5,7 @@
  *   main.c    dispatch, options              util.c      messages, formats, sessions
  *   pool.c    mkfs, check                    control.c   stat of a running server
  *   quota.c   quota
+ *   scrub.c   scrub, of a server or a pool
  *   look.c    stat, cat, df, ping, readlink  ls.c        ls
  *   change.c  rm, mv, mkdir, rmdir, ln ...   cp.c        copying trees
  *   transfer.c  one file's bytes, many pieces in flight    progress.c  the bar
@@ -128,6 +129,7 @@ int transfer_file(struct engine *e, const struct end *src, const struct end *dst
  * -------------------------------------------------------------------------------------------- */
 int cmd_mkfs(struct cmd *c, int argc, char **argv);
 int cmd_check(struct cmd *c, int argc, char **argv);
+int cmd_scrub(struct cmd *c, int argc, char **argv);
 int cmd_ls(struct cmd *c, int argc, char **argv);
 int cmd_stat(struct cmd *c, int argc, char **argv);
 int cmd_cat(struct cmd *c, int argc, char **argv);

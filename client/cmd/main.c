@@ -11,12 +11,18 @@
 #include "client/cmd/cmd.h"
 
 static const struct cmd commands[] = {
-	{ "mkfs", "PATH [-s SIZE] [-L LABEL] [-U UUID] [--lanes N] [--force]",
+	{ "mkfs", "PATH [-s SIZE] [-L LABEL] [-U UUID] [--lanes N] [--checksum crc32c]\n"
+	  "                        [--force]",
 	  "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL },
 	{ "check", "PATH [--repair] [--json]", "verify every invariant of a pool that is not in use",
 	  cmd_check, NULL },
 	{ "quota", "[-u UID | -g GID] [--blocks N] [--inodes N] [--pool PATH] [--json]",
 	  "who uses how much, and may; of the server here or of a pool not in use", cmd_quota, NULL },
+	{ "scrub",
+	  "[--json] start [--rate MB/S] | pause | resume | stop | status\n"
+	  "       berth scrub [--json] --pool PATH",
+	  "prove the checksums of file data: in the server here, or of a pool not in use",
+	  cmd_scrub, NULL },
 	{ "ls", "[-l] [-a] [-R] [-d] [-h] [-n] [--json] URL...", "list directories", cmd_ls, NULL },
 	{ "stat", "[-L] [--json] [URL...]",
 	  "attributes of files; without URL: counters of the server here", cmd_stat, NULL },

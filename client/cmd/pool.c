@@ -26,7 +26,9 @@ static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opt
 	static const struct option longs[] = {
 		{ "size", required_argument, NULL, 's' }, { "label", required_argument, NULL, 'L' },
 		{ "uuid", required_argument, NULL, 'U' }, { "lanes", required_argument, NULL, 'l' },
-		{ "force", no_argument, NULL, 'f' },      { 0 }
+		{ "force", no_argument, NULL, 'f' },
+		{ "checksum", required_argument, NULL, 'c' },
+		{ 0 }
 	};
 	int opt;
 
@@ -58,6 +60,12 @@ static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opt
 			break;
 		case 'f':
 			o->force = true;
+			break;
+		case 'c':
+			if (strcmp(optarg, "crc32c") && strcmp(optarg, "none"))
+				return usage_error(c, "'%s' is no checksum: crc32c or none",
+				                   optarg);
+			o->data_checksum = !strcmp(optarg, "crc32c");
 			break;
 		case 'H':
 			return EXIT_OK;

@@ -10,6 +10,7 @@
 struct daemon_opts {
 	uint64_t size;       /* of the pool; 0: 256 MiB, sparse */
 	bool msync;          /* pool in /tmp, flushed by msync; else on tmpfs with CACHE_LINE forced */
+	bool checksum;       /* the pool has checksums of data */
 	bool no_fabric;      /* sockets only: starts faster */
 	bool no_supervisor;  /* pid is then the server itself */
 	unsigned workers;    /* 0: 1 */

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * sum.c - checksums of file data, for pools that were made with them
+ *
+ * A table at the end of the pool holds a CRC32C for each block. The entry of a written block of a
+ * file (or of a symbolic link's target) is that of its 4096 bytes, those behind the end of file
+ * taken as zeros; of every other block it means nothing.
+ *
+ * S1  No byte in front of the end of file changes in a written block. A write goes to new blocks,
+ * with the rest of a block that it covers in part copied; the transaction that publishes them sets
+ * their entries and drops the old ones. So there is no moment at which data and entry differ. S2
+ * What is behind the end of file does not count, so zeroing it before the end moves up (F5) changes
+ *     no entry. A truncate into a block changes the entry in its own transaction.
+ * S3  One write at a time has a block: a second one waits in pm_map_write. What is summed at commit
+ * is at rest. S4  There are no unstable writes: a block that can be read has an entry.
+ *
+ * What was found bad stays so: it is never copied into a new block, and a truncate into a bad block
+ * leaves an entry that is wrong as well.
+ */
+#include <errno.h>
+#include <isa-l/crc.h>
+#include <stdlib.h>
+#include <syslog.h>
+
+#include "pmemio/core.h"
+#include "pmemio/file.h"
+
+#define LINE 256u /* bytes of the table that are edited as one */
+
+static uint32_t crc_of(const uint8_t *data, uint64_t len)
+{
+	static const uint8_t none[PM_BLOCK];
+	uint32_t c = crc32_iscsi((uint8_t *)(uintptr_t)data, (int)len, ~0u);
+
+	if (len < PM_BLOCK)
+		c = crc32_iscsi((uint8_t *)(uintptr_t)none, (int)(PM_BLOCK - len), c);
+	return ~c;
+}
+
+/* How many bytes of file block @lblk are in front of @size. */
+static uint64_t within(uint64_t lblk, uint64_t size)
+{
+	uint64_t at = lblk * PM_BLOCK;
+
+	return size > at ? min64(size - at, PM_BLOCK) : 0;
+}
+
+static uint8_t *entry(struct pm_store *st, uint64_t blk)
+{
+	return (uint8_t *)blk_ptr(st, st->super.sum_start) + 4 * blk;
+}
+
+static void put(struct pm_tx *tx, uint64_t blk, uint32_t crc)
+{
+	uint8_t *at = entry(tx_store(tx), blk);
+	size_t in_line = (uintptr_t)at % LINE;
+	uint8_t *shadow = tx_edit(tx, at - in_line, LINE, TX_RAW);
+
+	memcpy(shadow + in_line, &crc, sizeof(crc));
+}
+
+/* Is block @blk, which is @lblk of a file or a link target, as its entry says? */
+static bool good(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk)
+{
+	const uint8_t *at = in->type == PM_LNK ? blk_ptr(st, blk) : data_ptr(st, blk);
+	uint32_t want;
+
+	memcpy(&want, entry(st, blk), sizeof(want));
+	return crc_of(at, within(lblk, in->size)) == want;
+}
+
+static void complain(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk)
+{
+	STAT_ADD(st, checksum_errors, 1);
+	if (st->bad_sum == blk)
+		return;
+	st->bad_sum = blk;
+	store_log(st, LOG_ERR,
+	          "inode %llu: the data at offset %llu (block 0x%llx) differs from its checksum; "
+	          "restore the file from a copy",
+	          (unsigned long long)in->ino, (unsigned long long)(lblk * PM_BLOCK),
+	          (unsigned long long)blk);
+}
+
+int sum_verify(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk,
+               uint64_t n)
+{
+	for (uint64_t i = 0; i < n && (lblk + i) * PM_BLOCK < in->size; i++) {
+		if (good(st, in, lblk + i, blk + i))
+			continue;
+		complain(st, in, lblk + i, blk + i);
+		return -EIO;
+	}
+	return 0;
+}
+
+void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len)
+{
+	if (sum_on(tx_store(tx)))
+		put(tx, blk, crc_of(target, len));
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
+
+/* The written block of the media at @lblk; 0: none. */
+static int written(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t *blk)
+{
+	struct ext e;
+	int err = ext_find(st, NULL, in, lblk, &e);
+
+	*blk = err || e.unwritten ? 0 : e.pblk + (lblk - e.lblk);
+	return err == -ENOENT ? 0 : err;
+}
+
+int sum_copy(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t to)
+{
+	uint64_t n = within(lblk, in->size), from;
+	uint8_t *dst = data_ptr(st, to);
+	int err = written(st, in, lblk, &from);
+
+	if (err)
+		return err;
+	if (!from)
+		n = 0;
+	if (n)
+		err = sum_verify(st, in, lblk, from, 1);
+	if (err)
+		return err;
+	if (n)
+		st->media.ops->store(&st->media, dst, data_ptr(st, from), n);
+	if (n < PM_BLOCK)
+		st->media.ops->zero(&st->media, dst + n, PM_BLOCK - n);
+	return 0;
+}
+
+int sum_keep(struct pm_store *st, const struct pm_inode *in, uint64_t lblk)
+{
+	uint64_t blk;
+	int err = written(st, in, lblk, &blk);
+
+	return err || !blk ? err : sum_verify(st, in, lblk, blk, 1);
+}
+
+void sum_restore(struct pm_store *st, const struct pm_inode *in, uint64_t to, uint64_t a,
+                 uint64_t b)
+{
+	uint64_t lblk = a / PM_BLOCK, from;
+
+	if (a < b && !written(st, in, lblk, &from) && from)
+		st->media.ops->store(&st->media, (uint8_t *)data_ptr(st, to) + a % PM_BLOCK,
+		                     (uint8_t *)data_ptr(st, from) + a % PM_BLOCK, b - a);
+}
+
+static void take_old(void *arg, const struct ext *e)
+{
+	struct sum_old *o = arg;
+	struct ext *held;
+
+	held = realloc(o->held, (o->n + 1) * sizeof(*held));
+	if (!held) {
+		o->err = -ENOMEM;
+		return;
+	}
+	o->held = held;
+	o->held[o->n++] = *e;
+}
+
+int sum_publish(struct sum_old *o, struct pm_tx *tx, const struct pm_inode *in,
+                const struct fresh *x, uint64_t size)
+{
+	struct pm_store *st = tx_store(tx);
+	int err = 0;
+
+	if (x->cow)
+		err = ext_cut(st, tx, in, x->lblk, x->len, take_old, o);
+	for (uint64_t i = 0; i < x->len; i++)
+		put(tx, x->pblk + i, crc_of(data_ptr(st, x->pblk + i), within(x->lblk + i, size)));
+	return err ? err : o->err;
+}
+
+void sum_published(struct pm_store *st, struct sum_old *o, int err, pm_lsn lsn)
+{
+	for (unsigned i = 0; !err && i < o->n; i++)
+		file_release(st, o->f, o->held[i].lblk, o->held[i].pblk, o->held[i].len, lsn);
+	free(o->held);
+	o->held = NULL;
+	o->n = 0;
+}
+
+int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t size)
+{
+	uint64_t lblk = size / PM_BLOCK, blk;
+	uint32_t crc;
+	int err;
+
+	if (size % PM_BLOCK == 0 || size >= in->size)
+		return 0;
+	err = written(st, in, lblk, &blk);
+	if (err || !blk)
+		return err;
+	crc = crc_of(data_ptr(st, blk), size % PM_BLOCK);
+	if (!good(st, in, lblk, blk)) {
+		complain(st, in, lblk, blk);
+		crc = ~crc;
+	}
+	put(tx, blk, crc);
+	return 0;
+}
+
+/* --- scrubbing ------------------------------------------------------------------------------- */
+
+struct scrubber {
+	struct pm_store *st;
+	const struct pm_inode *in;
+	struct pm_scrub *s;
+	uint64_t left; /* blocks */
+};
+
+static void scrub_block(struct scrubber *k, uint64_t blk)
+{
+	struct pm_scrub *s = k->s;
+	struct pm_scrub_bad bad = { .id = { k->in->ino, k->in->gen },
+		                    .off = s->lblk * PM_BLOCK,
+		                    .at = blk * PM_BLOCK };
+
+	k->left--;
+	s->blocks++;
+	if (good(k->st, k->in, s->lblk, blk))
+		return;
+	s->bad++;
+	complain(k->st, k->in, s->lblk, blk);
+	if (s->found)
+		s->found(s->arg, &bad);
+}
+
+/* Go on at s->lblk; false: the rest of this object has been seen, or cannot be. */
+static bool scrub_extent(struct scrubber *k)
+{
+	struct pm_scrub *s = k->s;
+	uint64_t end = blk_up(k->in->size);
+	struct ext e;
+	int err = ext_find(k->st, NULL, k->in, s->lblk, &e);
+
+	if (err && err != -ENOENT) {
+		s->unreadable++;
+		return false;
+	}
+	if (e.len >= end || e.lblk + e.len > end)
+		e.len = end > e.lblk ? end - e.lblk : 0;
+	if (err || e.unwritten) {
+		s->lblk = e.lblk + e.len;
+		k->left--;
+	} else {
+		for (; k->left && s->lblk < e.lblk + e.len; s->lblk++)
+			scrub_block(k, e.pblk + (s->lblk - e.lblk));
+	}
+	return s->lblk < end;
+}
+
+/* The quota file is metadata and has checksums of its own. */
+static bool has_data(struct pm_store *st, const struct pm_inode *in)
+{
+	return (in->type == PM_REG && in->ino != quota_ino(st)) || (in->type == PM_LNK && in->size > PM_INLINE_LINK);
+}
+
+int pm_scrub_step(struct pm_store *st, struct pm_scrub *s, unsigned blocks)
+{
+	struct scrubber k = { .st = st, .s = s, .left = blocks };
+	int err;
+
+	if (!sum_on(st))
+		return -EOPNOTSUPP;
+	pthread_mutex_lock(&st->lock);
+	s->inodes = ino_count(st);
+	s->ino = max64(s->ino, PM_ROOT_INO + 1);
+	while (k.left && s->ino < s->inodes) {
+		k.in = ino_at(st, s->ino);
+		err = ino_verify(k.in, s->ino);
+		if (err == -EIO)
+			s->unreadable++;
+		if (!err && s->gen != k.in->gen) /* maybe another object than at the last step */
+			s->lblk = 0;
+		if (!err)
+			s->gen = k.in->gen;
+		if (!err && has_data(st, k.in) && s->lblk < blk_up(k.in->size) && scrub_extent(&k))
+			continue;
+		s->ino++;
+		s->gen = s->lblk = 0;
+		k.left -= k.left > 0;
+	}
+	err = s->ino >= s->inodes ? 0 : -EAGAIN;
+	pthread_mutex_unlock(&st->lock);
+	return err;
+}
