@@ -16,7 +16,6 @@
 
 static const struct geometry small = { .blocks = 176, .lanes = 2, .lane_blocks = 9 };
 static const struct geometry wide = { .blocks = 240, .lanes = 2, .lane_blocks = 33 };
-static const struct geometry lanes = { .blocks = 176, .lanes = 2, .lane_blocks = 2 };
 
 static const struct op file[] = { NEW("x"), W("x", 0, 6000), NEW("y"), { .kind = OP_END } };
 static const struct op reserved[] = {
@@ -222,11 +221,6 @@ static void early_head(struct medium *d, size_t from)
 		move(d, head + n, done + 1 + n);
 }
 
-static void no_head(struct medium *d, size_t from)
-{
-	drop(d, from, EV_STORE, AT_HEAD, ANY);
-}
-
 static void no_super_flush(struct medium *d, size_t from)
 {
 	drop(d, from, EV_FLUSH, AT_SUPER, ANY);
@@ -271,7 +265,6 @@ struct fault {
 	enum rules rules;
 	const struct geometry *g;
 	bool whole; /* the opening counts: the run before was killed */
-	bool sparse;
 };
 
 static const struct op append[] = { W("x", 6000, 5000), { .kind = OP_END } };
@@ -295,17 +288,6 @@ static const struct op reuse[] = { RM("x"), W("y", 0, 2 * B), { .kind = OP_END }
 static const struct op unstable[] = { { .kind = OP_UNSTABLE, .a = "x", .off = 0, .len = 50 },
 	                              NEW("z"),
 	                              { .kind = OP_END } };
-static const struct op long_run[] = {
-	NEW("a"),     MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), MV("a", "b"),      MV("b", "a"), MV("a", "b"), MV("b", "a"), MV("a", "b"),
-	MV("b", "a"), { .kind = OP_END }
-};
 
 #define FAULT(n, c, b, o, r, geo)                                                                  \
 	.name = n, .change = c, .before = b, .ops = o, .rules = r, .g = &geo
@@ -339,8 +321,6 @@ static const struct fault faults[] = {
 	{ FAULT("no fence before the journal head", no_fence_before_head, file, checkpoints,
 	        RULES_ADR, small) },
 	{ FAULT("the journal head moves early", early_head, file, checkpoints, RULES_ADR, small) },
-	{ FAULT("the journal head does not move", no_head, file, long_run, RULES_ADR, lanes),
-	  .sparse = true },
 	{ FAULT("the superblock is not flushed", no_super_flush, file, unstable, RULES_ADR,
 	        small) },
 	{ FAULT("unstable data is not announced", no_super_store, file, unstable, RULES_ADR,
@@ -404,13 +384,13 @@ static uint64_t hunt(const struct fault *f)
 	size_t from;
 
 	w = record_run(f, &base, &from);
-	explore_deepen(&x, 1, f->sparse);
+	explore_deepen(&x, 1, false);
 	cr_assert(explore(&x, w, from), "%s: without the fault: %s", f->name, x.why);
 	explore_free(&x);
 	x.states = 0;
 	f->change(w->d, from);
 	for (unsigned pass = 0; pass < 6 && !states; pass++) {
-		explore_deepen(&x, pass, f->sparse);
+		explore_deepen(&x, pass, false);
 		x.seed++;
 		if (!explore(&x, w, from))
 			states = x.states;
