@@ -5,6 +5,7 @@
 #   make serve       packages, build, a pool if there is none, a server on loopback
 #   make check       all tests that this machine can run   (T=pattern: only matching ones)
 #   make check-crash the power fails at every point of many runs, for SECONDS=n
+#   make check-vm    the Linux kernel's NFS client over TCP and Soft-RoCE, in a virtual machine; make deps-vm first
 #   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
 #   make bench       figures beside their floor
 #   make install     PREFIX=/usr/local DESTDIR=
@@ -20,6 +21,9 @@ DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libini
              libsodium-dev libsystemd-dev libjansson-dev uthash-dev rpcsvc-proto
 DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-14-dev \
              procps iproute2 python3
+# What the virtual machine of check-vm is made of, and what runs in it.
+DEPS_VM   := qemu-system-x86 linux-image-amd64 busybox-static cpio kmod rdma-core ibverbs-providers rdmacm-utils \
+             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev
 
 # For the builds inside tasks, unless the caller said how many.
 jobs = $(if $(filter -j% --jobs%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -132,7 +136,7 @@ $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
 
 tests: $(test_bin)
-.PHONY: all tests deps serve check check-run check-crash check-asan check-tsan bench bench-drc bench-sum install clean
+.PHONY: all tests deps deps-vm serve check check-run check-crash check-vm check-asan check-tsan bench bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -140,8 +144,10 @@ clean:
 
 # --- tasks ----------------------------------------------------------------------------------------
 # As root or through sudo; otherwise say what somebody who may should type.
-deps:
-	@missing=""; for p in $(DEPS) $(DEPS_TEST); do \
+deps: want := $(DEPS) $(DEPS_TEST)
+deps-vm: want := $(DEPS_VM)
+deps deps-vm:
+	@missing=""; for p in $(want); do \
 		dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else \
@@ -164,6 +170,9 @@ SECONDS ?= 600
 check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
 	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
+# Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
+check-vm: all
+	@test/vm/run $(if $(T),-k '$(T)') $(B)
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
