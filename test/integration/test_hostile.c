@@ -54,15 +54,17 @@ static struct answer call_socket(struct wire *w, const uint32_t rpc[3], const vo
 	static const uint32_t cred[] = { AUTH_SYS, 20, 0, 0, 0, 0, 0, AUTH_NONE, 0 };
 	uint32_t head[1 + 6 + 9] = { 0, 7, CALL, 2, rpc[0], rpc[1], rpc[2] }, mark;
 	struct answer a = { .done = true };
-	char reply[8192];
+	char reply[8192], whole[sizeof(head) + 1024];
 	size_t n;
 
 	memcpy(head + 7, cred, sizeof(cred));
 	for (int i = 1; i < 16; i++)
 		head[i] = htonl(head[i]);
 	head[0] = htonl(0x80000000u | (uint32_t)(sizeof(head) - 4 + len));
-	send_all(w->fd, head, sizeof(head));
-	send_all(w->fd, args, len);
+	memcpy(whole, head, sizeof(head));
+	if (len)
+		memcpy(whole + sizeof(head), args, len);
+	send_all(w->fd, whole, sizeof(head) + len); /* in one: Nagle would wait for each half */
 	if (recv(w->fd, &mark, 4, MSG_WAITALL) != 4) {
 		a.err = -ECONNRESET;
 		return a;
