@@ -185,16 +185,16 @@ static void stop(struct running *run)
 
 static void on_term(struct ev_loop *loop, ev_signal *sig, int events)
 {
+	(void)loop;
 	(void)events;
-	ev_signal_stop(loop, sig);
-	stop(container_of(sig, struct running, on_term));
+	stop(container_of(sig, struct running, on_term)); /* again and again if need be */
 }
 
 static void on_int(struct ev_loop *loop, ev_signal *sig, int events)
 {
+	(void)loop;
 	(void)events;
-	ev_signal_stop(loop, sig);
-	stop(container_of(sig, struct running, on_int));
+	stop(container_of(sig, struct running, on_int)); /* again and again if need be */
 }
 
 /* --- the way up ---------------------------------------------------------------------------------------------- */

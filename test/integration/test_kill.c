@@ -221,3 +221,17 @@ Test(kill, the_supervisor_starts_the_server_again)
 	nfs_destroy_context(nfs);
 	daemon_remove(&d);
 }
+
+/* `pkill berthd` reaches supervisor and server, and the supervisor passes it on. */
+Test(kill, being_asked_to_stop_twice_is_a_clean_stop)
+{
+	pid_t server;
+
+	daemon_start(&d, NULL);
+	server = daemon_server_pid(&d);
+	for (int i = 0; i < 5; i++)
+		kill(server, SIGTERM);
+	daemon_stop(&d);
+	cr_assert_eq(shell("grep -q 'berthd: stopped' %s", d.log), 0);
+	daemon_remove(&d);
+}
