@@ -337,6 +337,8 @@ uint64_t rr_chunk_length(const struct rr_chunk *c, const struct rr_seg *segs)
 /* --- private data of connection requests
  * ------------------------------------------------------------ */
 
+#define CM_VERSION 1
+
 static const uint8_t cm_magic[4] = { 0xf6, 0xab, 0x0e, 0x18 };
 
 static uint8_t cm_size(uint32_t bytes)
@@ -349,27 +351,22 @@ static uint8_t cm_size(uint32_t bytes)
 void rr_cm_encode(uint8_t buf[RR_CM_SIZE], uint32_t send_size, uint32_t recv_size)
 {
 	memcpy(buf, cm_magic, sizeof(cm_magic));
-	buf[4] = 1;
+	buf[4] = CM_VERSION;
 	buf[5] = 0; /* no remote invalidation */
 	buf[6] = cm_size(send_size);
 	buf[7] = cm_size(recv_size);
 }
 
-bool rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size)
+enum rr_cm rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size)
 {
 	const uint8_t *p = buf;
-	size_t magic = sizeof(cm_magic);
 
 	*send_size = *recv_size = RR_DEF_INLINE;
-	if (len >= RR_CM_SIZE && !memcmp(p, cm_magic, magic))
-		p += magic;
-	else if (len >= RR_CM_SIZE - 1 && !memcmp(p, cm_magic + 1, magic - 1))
-		p += magic - 1;
-	else
-		return false;
-	if (p[0] != 1)
-		return false;
-	*send_size = (p[2] + 1u) * 1024;
-	*recv_size = (p[3] + 1u) * 1024;
-	return true;
+	if (len >= RR_CM_SIZE - 1 && !memcmp(p, cm_magic + 1, sizeof(cm_magic) - 1))
+		return p[3] == CM_VERSION ? RR_CM_DEAF : RR_CM_NONE;
+	if (len < RR_CM_SIZE || memcmp(p, cm_magic, sizeof(cm_magic)) || p[4] != CM_VERSION)
+		return RR_CM_NONE;
+	*send_size = (p[6] + 1u) * 1024;
+	*recv_size = (p[7] + 1u) * 1024;
+	return RR_CM_HEARD;
 }

@@ -94,8 +94,15 @@ uint64_t rr_chunk_length(const struct rr_chunk *c, const struct rr_seg *segs);
  */
 #define RR_CM_SIZE 8
 void rr_cm_encode(uint8_t buf[RR_CM_SIZE], uint32_t send_size, uint32_t recv_size);
-/* Also understands the form whose first byte libfabric's verbs provider took for a length. False:
- * no such data; then both sizes are RR_DEF_INLINE. */
-bool rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size);
+enum rr_cm {
+	RR_CM_NONE,  /* no such data: a peer that takes the sizes of the standard */
+	RR_CM_HEARD, /* whole: a peer that reads ours as well */
+	RR_CM_DEAF,  /* its first byte is gone: libfabric's verbs provider took it for the length that it puts
+	                in front of its own. The peer speaks rdma_cm itself (the Linux kernel), and finds such
+	                a length in front of ours: it cannot read it */
+};
+/* The sizes that hold, given what @buf says: those in it if the peer reads ours too; else both sides fall back
+ * to RR_DEF_INLINE (RFC 8797), and a kernel that announced 4096 posts receives of 1024. */
+enum rr_cm rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size);
 
 #endif

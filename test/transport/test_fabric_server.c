@@ -9,6 +9,8 @@
  */
 #include "transport/fabric_server.h"
 
+#include "test/lib/fabpeer.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <ev.h>
@@ -270,229 +272,13 @@ static void server_stop(struct server *s)
 	munmap(s->region, REGION);
 }
 
-/* --- the requester
- * --------------------------------------------------------------------------------
- */
-
-#define RECVS 40
-struct peer;
-struct message {
-	struct fab_op op;
-	struct peer *peer;
-	uint8_t buf[4096];
-	size_t len;
-};
-struct peer {
-	struct fab *f;
-	struct fid_ep *ep;
-	fi_addr_t addr;
-	struct rdv rdv;
-	struct fab_mr mr;
-	uint8_t *mem; /* REGION bytes that the server may read and write */
-	struct message *in;
-	struct message *got[RECVS];
-	unsigned ngot, next;
-	struct fab_op send;
-	uint8_t out[4096];
-	unsigned sending;
-	bool up, down;
-};
-
-static void on_recv(struct fab_op *op, int err)
-{
-	struct message *m = container_of(op, struct message, op);
-
-	m->len = op->len;
-	if (err)
-		m->peer->down = true;
-	else
-		m->peer->got[m->peer->ngot++ % RECVS] = m;
-}
-
-static void on_sent(struct fab_op *op, int err)
-{
-	struct peer *p = container_of(op, struct peer, send);
-
-	p->sending--;
-	if (err)
-		p->down = true;
-}
-
-static void peer_progress(struct peer *p)
-{
-	struct fab_event ev;
-
-	if (fab_progress(p->f, 64) < 0)
-		p->down = true;
-	while (p->f->eq && fab_eq_read(p->f, &ev) == 1) {
-		if (!ev.err && ev.event == FI_CONNECTED)
-			p->up = true;
-		else
-			p->down = true;
-	}
-	if (p->f->rdm && p->up && rdv_drain(&p->rdv))
-		p->down = true;
-}
-
-static bool soon(struct peer *p, bool (*what)(struct peer *))
-{
-	struct timespec t0, t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t0);
-	for (unsigned i = 0;; i++) {
-		struct pollfd fd[2] = { { p->f->cq_fd, POLLIN, 0 }, { p->f->eq_fd, POLLIN, 0 } };
-
-		peer_progress(p);
-		if (what(p))
-			return true;
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		if (t.tv_sec - t0.tv_sec > 8)
-			return false;
-		if (p->f->cq_fd < 0)
-			poll(NULL, 0, i > 2000);
-		else if (!fab_before_sleep(p->f))
-			poll(fd, 2, 100);
-	}
-}
-
-static bool is_up_or_down(struct peer *p)
-{
-	return p->up || p->down;
-}
-
-static bool is_down(struct peer *p)
-{
-	return p->down;
-}
-
-static bool has_message(struct peer *p)
-{
-	return p->down || p->next != p->ngot;
-}
-
-static bool is_sent(struct peer *p)
-{
-	return p->down || !p->sending;
-}
-
-static int peer_meet_rdm(struct peer *p, const struct tp_fabric_opts *o)
-{
-	struct rdv_hello h = { .inline_size = 4096, .credits = 32, .ring = true };
-	struct tp_error why;
-	int err = rdv_dial(p->f, o, &p->rdv, &why);
-
-	if (err)
-		return err;
-	memcpy(h.addr, p->f->addr, p->f->addr_len);
-	h.addr_len = (uint32_t)p->f->addr_len;
-	for (int i = 0; (err = rdv_dialed(&p->rdv)) == -EAGAIN && i < 1000; i++)
-		poll(NULL, 0, 1);
-	if (!err)
-		err = rdv_send_hello(&p->rdv, &h);
-	for (int i = 0; !err && i < 5000; i++) {
-		err = rdv_recv_hello(&p->rdv, &h);
-		if (err != -EAGAIN)
-			break;
-		err = 0;
-		poll(NULL, 0, 1);
-	}
-	if (err)
-		return err;
-	if (fi_av_insert(p->f->av, h.addr, 1, &p->addr, 0, NULL) != 1)
-		return -EIO;
-	p->ep = p->f->ep;
-	p->up = true;
-	return 0;
-}
-
-static int peer_open(struct peer *p, const char *provider)
+static int peer_open(struct fpeer *p, const char *provider)
 {
 	struct tp_fabric_opts o = fabric_opts(provider);
-	struct tp_error why = { "" };
 	uint8_t cm[RR_CM_SIZE];
-	int err;
 
-	memset(p, 0, sizeof(*p));
-	err = fab_open(&o, FAB_CLIENT, &p->f, &why);
-	if (err)
-		return err;
-	p->addr = FI_ADDR_UNSPEC;
-	p->send.done = on_sent;
-	p->mem = mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	p->in = calloc(RECVS, sizeof(*p->in));
-	err = fab_mr_open(p->f, p->mem, REGION, FI_REMOTE_READ | FI_REMOTE_WRITE, &p->mr);
-	if (err)
-		return err;
-	p->ep = p->f->ep;
-	if (!p->f->rdm)
-		err = fab_ep_open(p->f, p->f->info, p, &p->ep);
-	for (int i = 0; i < RECVS && !err; i++) {
-		p->in[i].peer = p;
-		p->in[i].op.done = on_recv;
-		err = fab_recv(p->f, p->ep, p->in[i].buf, 4096, NULL, &p->in[i].op);
-	}
-	if (err)
-		return err;
-	if (p->f->rdm)
-		return peer_meet_rdm(p, &o);
 	rr_cm_encode(cm, 4096, 4096);
-	err = fi_connect(p->ep, p->f->info->dest_addr, cm, sizeof(cm));
-	if (err)
-		return err;
-	soon(p, is_up_or_down);
-	return p->up ? 0 : -ECONNREFUSED;
-}
-
-static void peer_close(struct peer *p)
-{
-	if (p->f->rdm)
-		rdv_close(&p->rdv);
-	else
-		fab_ep_close(p->f, p->ep);
-	fab_mr_close(p->f, &p->mr);
-	fab_close(p->f);
-	munmap(p->mem, REGION);
-	free(p->in);
-}
-
-static void send_raw(struct peer *p, const void *msg, size_t len)
-{
-	int err, tries = 0;
-
-	cr_assert(soon(p, is_sent));
-	memcpy(p->out, msg, len);
-	while ((err = fab_send(p->f, p->ep, p->out, len, NULL, p->addr, &p->send)) == -EAGAIN) {
-		if (p->f->rdm) /* the server may have to wake up to make us known */
-			rdv_ring(&p->rdv);
-		peer_progress(p);
-		cr_assert_lt(tries++, 20000, "the server takes nothing");
-		if (tries > 1000)
-			poll(NULL, 0, 1);
-	}
-	if (err) {
-		p->down = true;
-		return;
-	}
-	p->sending++;
-	if (p->f->rdm)
-		rdv_ring(&p->rdv);
-}
-
-/* The next message, or NULL when the connection is down. Its buffer goes back at once: good till
- * the next call. */
-static struct message *receive(struct peer *p)
-{
-	static struct message copy;
-	struct message *m;
-
-	cr_assert(soon(p, has_message), "no answer");
-	if (p->next == p->ngot)
-		return NULL;
-	m = p->got[p->next++ % RECVS];
-	memcpy(copy.buf, m->buf, m->len);
-	copy.len = m->len;
-	fab_recv(p->f, p->ep, m->buf, 4096, NULL, &m->op);
-	return &copy;
+	return fpeer_open(p, &o, cm, sizeof(cm));
 }
 
 static size_t put_word(uint8_t *p, size_t at, uint32_t v)
@@ -515,7 +301,7 @@ static size_t put_call(uint8_t *b, uint32_t xid, uint32_t proc)
 }
 
 /* Header and message; the chunk lists are those of @h. */
-static void send_msg(struct peer *p, struct rr_header *h, const struct rr_seg *segs,
+static void send_msg(struct fpeer *p, struct rr_header *h, const struct rr_seg *segs,
                      const uint8_t *msg, size_t len)
 {
 	uint8_t b[4096];
@@ -528,19 +314,19 @@ static void send_msg(struct peer *p, struct rr_header *h, const struct rr_seg *s
 	cr_assert(at && at + len <= sizeof(b));
 	if (len)
 		memcpy(b + at, msg, len);
-	send_raw(p, b, at + len);
+	fpeer_send(p, b, at + len);
 }
 
-static struct rr_seg seg_of(struct peer *p, size_t off, size_t len)
+static struct rr_seg seg_of(struct fpeer *p, size_t off, size_t len)
 {
 	return (struct rr_seg){ fab_mr_addr(p->f, &p->mr, p->mem + off), p->mr.key, (uint32_t)len };
 }
 
 /* A reply that must be RDMA_MSG or NOMSG: its header, and the RPC message in *msg. */
-static struct rr_header expect_reply(struct peer *p, uint32_t xid, uint32_t proc,
+static struct rr_header expect_reply(struct fpeer *p, uint32_t xid, uint32_t proc,
                                      struct rr_seg *segs, const uint8_t **msg, size_t *len)
 {
-	struct message *m = receive(p);
+	struct fmessage *m = fpeer_receive(p);
 	struct rr_header h;
 
 	cr_assert(m, "connection down");
@@ -562,11 +348,11 @@ static void expect_success(const uint8_t *msg, size_t len, uint32_t xid)
 	cr_assert_eq(rpc_be32(msg + 20), 0, "accept_stat %u", rpc_be32(msg + 20));
 }
 
-static void expect_error(struct peer *p, uint32_t xid, uint32_t err)
+static void expect_error(struct fpeer *p, uint32_t xid, uint32_t err)
 {
 	struct rr_seg segs[4];
 	struct rr_header h;
-	struct message *m = receive(p);
+	struct fmessage *m = fpeer_receive(p);
 
 	cr_assert(m, "connection down");
 	cr_assert_eq(rr_decode(m->buf, m->len, &h, segs, 4), 0);
@@ -575,7 +361,7 @@ static void expect_error(struct peer *p, uint32_t xid, uint32_t err)
 	cr_assert_eq(h.err, err);
 }
 
-static void ping(struct peer *p, uint32_t xid)
+static void ping(struct fpeer *p, uint32_t xid)
 {
 	struct rr_header h = { .xid = xid };
 	struct rr_seg segs[RR_MAX_SEGS];
@@ -594,18 +380,18 @@ static void fill(uint8_t *p, size_t len, uint32_t seed)
 		p[i] = (uint8_t)((i * 2654435761u + seed) >> 13);
 }
 
-static void with_both(void (*test)(struct server *s, struct peer *p))
+static void with_both(void (*test)(struct server *s, struct fpeer *p))
 {
 	static const char *const names[] = { "tcp", "shm" };
 
 	for (size_t i = 0; i < 2; i++) {
 		struct server s;
-		struct peer p;
+		struct fpeer p;
 
 		server_start(&s, names[i], 0);
 		cr_assert_eq(peer_open(&p, names[i]), 0, "%s", names[i]);
 		test(&s, &p);
-		peer_close(&p);
+		fpeer_close(&p);
 		server_stop(&s);
 	}
 }
@@ -614,7 +400,7 @@ static void with_both(void (*test)(struct server *s, struct peer *p))
  * ----------------------------------------------------------------------------------------
  */
 
-static void t_null(struct server *s, struct peer *p)
+static void t_null(struct server *s, struct fpeer *p)
 {
 	(void)s;
 	for (uint32_t i = 0; i < 200; i++)
@@ -626,7 +412,7 @@ Test(fabric_server, answers_null_calls)
 	with_both(t_null);
 }
 
-static void t_write(struct server *s, struct peer *p)
+static void t_write(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[RR_MAX_SEGS];
 	const uint8_t *msg;
@@ -668,7 +454,7 @@ Test(fabric_server, pulls_payload_into_place)
 	with_both(t_write);
 }
 
-static void t_inline_write(struct server *s, struct peer *p)
+static void t_inline_write(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[4];
 	struct rr_header h = { .xid = 7 };
@@ -692,7 +478,7 @@ Test(fabric_server, stores_inline_payload)
 }
 
 /* The whole call in a chunk at position zero; payload behind it or in a chunk of its own. */
-static void t_long_write(struct server *s, struct peer *p)
+static void t_long_write(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[RR_MAX_SEGS];
 	const uint8_t *msg;
@@ -734,7 +520,7 @@ Test(fabric_server, takes_long_calls)
 }
 
 /* Arguments that are not payload, in chunks at their positions. */
-static void t_insert(struct server *s, struct peer *p)
+static void t_insert(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[RR_MAX_SEGS], rs[2], reply;
 	struct rr_header h = { .xid = 31, .nreads = 1, .has_reply = true };
@@ -778,7 +564,7 @@ Test(fabric_server, inserts_chunks_and_replies_in_the_reply_chunk)
 	with_both(t_insert);
 }
 
-static void t_read(struct server *s, struct peer *p)
+static void t_read(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[RR_MAX_SEGS];
 	const uint8_t *msg;
@@ -818,7 +604,7 @@ static void t_read(struct server *s, struct peer *p)
 	/* The pins are let go when both send and writes are back: the last may still be under way.
 	 */
 	for (int i = 0; i < 2000 && __atomic_load_n(&s->sent, __ATOMIC_ACQUIRE) < 20; i++) {
-		peer_progress(p);
+		fpeer_progress(p);
 		poll(NULL, 0, 1);
 	}
 	cr_assert_eq(s->sent, 20);
@@ -830,7 +616,7 @@ Test(fabric_server, pushes_payload_before_the_reply)
 	with_both(t_read);
 }
 
-static void t_read_elsewhere(struct server *s, struct peer *p)
+static void t_read_elsewhere(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[RR_MAX_SEGS], ws[2];
 	struct rr_header h = { .xid = 11 };
@@ -869,7 +655,7 @@ Test(fabric_server, pushes_payload_where_there_is_room)
 	with_both(t_read_elsewhere);
 }
 
-static void t_too_long(struct server *s, struct peer *p)
+static void t_too_long(struct server *s, struct fpeer *p)
 {
 	struct rr_header h = { .xid = 21 };
 	struct rr_seg segs[4], reply;
@@ -897,11 +683,44 @@ Test(fabric_server, long_results_take_the_reply_chunk)
 	with_both(t_too_long);
 }
 
+/* What the Linux kernel's private data look like behind libfabric: it says 4096, and receives 1024. */
+Test(fabric_server, a_peer_that_cannot_read_our_sizes_gets_the_default)
+{
+	static const uint8_t deaf[] = { 0xab, 0x0e, 0x18, 1, 1, 3, 3, 0, 0, 0 };
+	struct rr_header h = { .xid = 21, .has_reply = true, .reply = { .n = 1 } };
+	struct rr_seg segs[4], reply;
+	struct tp_fabric_opts o;
+	const uint8_t *msg;
+	struct server s;
+	struct fpeer p;
+	uint8_t b[64];
+	size_t len, at;
+
+	server_start(&s, "tcp", 0);
+	o = fabric_opts("tcp");
+	cr_assert_eq(fpeer_open(&p, &o, deaf, sizeof(deaf)), 0);
+	reply = seg_of(&p, 0, 64 << 10);
+	at = put_call(b, 21, P_BIG);
+	at = put_word(b, at, 2000);
+	send_msg(&p, &h, &reply, b, at);
+	h = expect_reply(&p, 21, RR_NOMSG, segs, &msg, &len);
+	cr_assert_eq(rr_chunk_length(&h.reply, segs), 2024);
+	/* And what fits goes inline. */
+	at = put_call(b, 22, P_BIG);
+	at = put_word(b, at, 900);
+	h = (struct rr_header){ .xid = 22, .has_reply = true, .reply = { .n = 1 } };
+	send_msg(&p, &h, &reply, b, at);
+	expect_reply(&p, 22, RR_MSG, segs, &msg, &len);
+	expect_success(msg, len, 22);
+	fpeer_close(&p);
+	server_stop(&s);
+}
+
 /* As if the provider had been stricter than tcp is: the server is told before it starts. */
-static void with_strict(bool local, bool unordered, void (*test)(struct server *s, struct peer *p))
+static void with_strict(bool local, bool unordered, void (*test)(struct server *s, struct fpeer *p))
 {
 	struct server s;
-	struct peer p;
+	struct fpeer p;
 	struct flistener *l;
 
 	server_make(&s, "tcp", 0);
@@ -916,11 +735,11 @@ static void with_strict(bool local, bool unordered, void (*test)(struct server *
 		cr_assert_gt(tp_service_stats(s.svc)->payload_staged_bytes, MIB);
 		cr_assert_eq(tp_service_stats(s.svc)->payload_placed_bytes, 0);
 	}
-	peer_close(&p);
+	fpeer_close(&p);
 	server_stop(&s);
 }
 
-static void t_staged(struct server *s, struct peer *p)
+static void t_staged(struct server *s, struct fpeer *p)
 {
 	struct rr_seg segs[4], rs = seg_of(p, 0, MIB), ws = seg_of(p, 2 * MIB, MIB);
 	const uint8_t *msg;
@@ -965,10 +784,10 @@ Test(fabric_server, waits_for_writes_where_sends_may_pass_them)
  * -----------------------------------------------------------------------
  */
 
-static void t_versions(struct server *s, struct peer *p)
+static void t_versions(struct server *s, struct fpeer *p)
 {
 	uint8_t b[128] = { 0 };
-	struct message *m;
+	struct fmessage *m;
 
 	for (uint32_t v = 0; v < 4; v++) {
 		if (v == 1)
@@ -977,8 +796,8 @@ static void t_versions(struct server *s, struct peer *p)
 		put_word(b, 4, v);
 		put_word(b, 8, 10);
 		put_word(b, 12, 0);
-		send_raw(p, b, 60);
-		m = receive(p);
+		fpeer_send(p, b, 60);
+		m = fpeer_receive(p);
 		cr_assert(m);
 		cr_assert_eq(m->len, 28);
 		cr_assert_eq(rpc_be32(m->buf), 77);
@@ -997,7 +816,7 @@ Test(fabric_server, refuses_other_versions)
 	with_both(t_versions);
 }
 
-static void t_bad_chunks(struct server *s, struct peer *p)
+static void t_bad_chunks(struct server *s, struct fpeer *p)
 {
 	struct rr_seg rs[2] = { seg_of(p, 0, 1000), seg_of(p, 2000, 1000) }, many[150];
 	uint32_t pos[] = { 0, 4, 44, 47, 49, 52, 4096, 0xfffffffc };
@@ -1069,14 +888,14 @@ static void t_bad_chunks(struct server *s, struct peer *p)
 		at = put_word(b, at, 0);
 		at = put_word(b, at, i);
 	}
-	send_raw(p, b, at + 12);
+	fpeer_send(p, b, at + 12);
 	expect_error(p, 5, RR_ERR_CHUNK);
 	/* RDMA_MSGP, an unknown procedure, a list that is cut. */
 	for (uint32_t proc = 0; proc < 8; proc++) {
 		if (proc >= 3 && proc < 5)
 			continue;
 		put_word(b, 12, proc);
-		send_raw(p, b, proc < 2 ? 30 : 60);
+		fpeer_send(p, b, proc < 2 ? 30 : 60);
 		expect_error(p, 5, RR_ERR_CHUNK);
 	}
 	cr_assert_gt(tp_service_stats(s->svc)->bad_chunks, 20);
@@ -1088,17 +907,17 @@ Test(fabric_server, refuses_bad_chunks)
 	with_both(t_bad_chunks);
 }
 
-static void t_ignored(struct server *s, struct peer *p)
+static void t_ignored(struct server *s, struct fpeer *p)
 {
 	uint8_t b[64] = { 0 };
 
 	(void)s;
 	put_word(b, 4, 1);
 	put_word(b, 12, RR_DONE);
-	send_raw(p, b, 16);
+	fpeer_send(p, b, 16);
 	put_word(b, 12, RR_ERROR);
 	put_word(b, 16, RR_ERR_CHUNK);
-	send_raw(p, b, 20);
+	fpeer_send(p, b, 20);
 	ping(p, 3);
 }
 
@@ -1107,7 +926,7 @@ Test(fabric_server, ignores_done_and_error)
 	with_both(t_ignored);
 }
 
-static void t_garbage(struct server *s, struct peer *p)
+static void t_garbage(struct server *s, struct fpeer *p)
 {
 	struct rr_header h = { .xid = 4 };
 	struct rr_seg segs[4], rs = seg_of(p, 0, 10);
@@ -1133,7 +952,7 @@ static void t_garbage(struct server *s, struct peer *p)
 	put_word(b, 4, 1);
 	h.nreads = 0;
 	send_msg(p, &h, NULL, b, at);
-	cr_assert(soon(p, is_down));
+	cr_assert(fpeer_soon(p, fpeer_is_down));
 	cr_assert_eq(tp_service_stats(s->svc)->bad_headers, 1);
 }
 
@@ -1142,13 +961,13 @@ Test(fabric_server, answers_garbage_by_its_kind)
 	with_both(t_garbage);
 }
 
-static void t_short(struct server *s, struct peer *p)
+static void t_short(struct server *s, struct fpeer *p)
 {
 	uint8_t b[16] = { 0 };
 
 	(void)s;
-	send_raw(p, b, 12);
-	cr_assert(soon(p, is_down));
+	fpeer_send(p, b, 12);
+	cr_assert(fpeer_soon(p, fpeer_is_down));
 }
 
 Test(fabric_server, closes_on_messages_without_header)
@@ -1160,7 +979,7 @@ Test(fabric_server, closes_on_messages_without_header)
  * --------------------------------------------------------------------------------------
  */
 
-static void t_credits(struct server *s, struct peer *p)
+static void t_credits(struct server *s, struct fpeer *p)
 {
 	static const uint32_t asked[] = { 0, 1, 32, 100000, 0xffffffff };
 	struct rr_seg segs[4];
@@ -1176,7 +995,7 @@ static void t_credits(struct server *s, struct peer *p)
 		h.vers = 1;
 		h.credits = asked[i];
 		at = rr_encode(&h, NULL, all, sizeof(all));
-		send_raw(p, all, at + put_call(all + at, 60, P_NULL));
+		fpeer_send(p, all, at + put_call(all + at, 60, P_NULL));
 		r = expect_reply(p, 60, RR_MSG, segs, &msg, &len);
 		cr_assert_geq(r.credits, 1);
 		cr_assert_leq(r.credits, 32);
@@ -1192,13 +1011,13 @@ static void t_credits(struct server *s, struct peer *p)
 			send_msg(p, &h, NULL, b, put_call(b, 100 + i, P_HOLD));
 		}
 		for (int i = 0; i < 5000 && __atomic_load_n(&s->nheld, __ATOMIC_ACQUIRE) < n; i++) {
-			peer_progress(p);
+			fpeer_progress(p);
 			poll(NULL, 0, 1);
 		}
 		cr_assert_eq(s->nheld, n + before);
 		ev_async_send(s->loop, &s->poke);
 		for (uint32_t i = 0; i < n; i++) {
-			struct message *m = receive(p);
+			struct fmessage *m = fpeer_receive(p);
 
 			cr_assert(m);
 			most = rpc_be32(m->buf + 8);
@@ -1226,7 +1045,7 @@ static bool wait_stat(const uint64_t *counter, uint64_t value)
 	return false;
 }
 
-static void send_write(struct peer *p, uint32_t xid, size_t n, uint32_t key_off)
+static void send_write(struct fpeer *p, uint32_t xid, size_t n, uint32_t key_off)
 {
 	struct rr_seg rs = seg_of(p, 0, n);
 	struct rr_header h = { .xid = xid, .nreads = 1 };
@@ -1245,7 +1064,7 @@ static void send_write(struct peer *p, uint32_t xid, size_t n, uint32_t key_off)
 static void die_amid(const char *provider)
 {
 	struct server s;
-	struct peer p, q;
+	struct fpeer p, q;
 	const struct tp_stats *st;
 
 	server_start(&s, provider, 0);
@@ -1294,7 +1113,7 @@ static void die_amid(const char *provider)
 	cr_assert(wait_stat(&st->calls_now, 0), "%s: calls left", provider);
 	cr_assert_eq(st->provider_resets, 0);
 	ping(&q, 99);
-	peer_close(&q);
+	fpeer_close(&q);
 	server_stop(&s);
 }
 
@@ -1312,18 +1131,18 @@ Test(fabric_server, survives_killed_clients_over_shm)
 Test(fabric_server, a_bad_key_costs_its_own_connection)
 {
 	struct server s;
-	struct peer p, q;
+	struct fpeer p, q;
 
 	server_start(&s, "tcp", 0);
 	cr_assert_eq(peer_open(&p, "tcp"), 0);
 	cr_assert_eq(peer_open(&q, "tcp"), 0);
 	send_write(&p, 1, MIB, 1);
-	cr_assert(soon(&p, is_down));
+	cr_assert(fpeer_soon(&p, fpeer_is_down));
 	cr_assert(wait_stat(&tp_service_stats(s.svc)->conns, 1));
 	cr_assert(wait_stat(&tp_service_stats(s.svc)->calls_now, 0));
 	ping(&q, 2);
-	peer_close(&p);
-	peer_close(&q);
+	fpeer_close(&p);
+	fpeer_close(&q);
 	server_stop(&s);
 }
 
@@ -1334,7 +1153,7 @@ Test(fabric_server, closes_with_calls_out)
 
 	for (size_t i = 0; i < 2; i++) {
 		struct server s;
-		struct peer p;
+		struct fpeer p;
 		struct rr_header h = { .xid = 1 };
 		uint8_t b[64];
 
@@ -1343,13 +1162,13 @@ Test(fabric_server, closes_with_calls_out)
 		for (uint32_t k = 0; k < 5; k++)
 			send_msg(&p, &h, NULL, b, put_call(b, k, P_HOLD));
 		for (int k = 0; k < 5000 && __atomic_load_n(&s.nheld, __ATOMIC_ACQUIRE) < 5; k++) {
-			peer_progress(&p);
+			fpeer_progress(&p);
 			poll(NULL, 0, 1);
 		}
 		cr_assert_eq(s.nheld, 5);
 		server_stop(&s); /* asserts that nothing is left */
-		cr_assert(soon(&p, is_down));
-		peer_close(&p);
+		cr_assert(fpeer_soon(&p, fpeer_is_down));
+		fpeer_close(&p);
 	}
 }
 
@@ -1357,7 +1176,7 @@ Test(fabric_server, closes_with_calls_out)
  * ----------------------------------------------------------------------------------------
  */
 
-static void t_idle(struct server *s, struct peer *p)
+static void t_idle(struct server *s, struct fpeer *p)
 {
 	struct rr_header h = { .xid = 1 };
 	struct rr_seg segs[4];
@@ -1370,7 +1189,7 @@ static void t_idle(struct server *s, struct peer *p)
 	/* With a call at the program nobody needs the provider either. */
 	send_msg(p, &h, NULL, b, put_call(b, 1, P_HOLD));
 	for (int k = 0; k < 5000 && !__atomic_load_n(&s->nheld, __ATOMIC_ACQUIRE); k++) {
-		peer_progress(p);
+		fpeer_progress(p);
 		poll(NULL, 0, 1);
 	}
 	poll(NULL, 0, 50);
@@ -1412,7 +1231,7 @@ Test(fabric_server, leaves_a_provider_that_hangs)
 	static struct fab
 		*volatile lost; /* on purpose: leak checkers find all of it by this pointer */
 	struct server s;
-	struct peer p, q;
+	struct fpeer p, q;
 	struct flistener *l;
 	struct fi_ops_cq ops;
 	struct rr_header h = { .xid = 1 };
@@ -1425,7 +1244,7 @@ Test(fabric_server, leaves_a_provider_that_hangs)
 	cr_assert_eq(peer_open(&p, "shm"), 0);
 	send_msg(&p, &h, NULL, b, put_call(b, 1, P_HOLD));
 	for (int k = 0; k < 5000 && !__atomic_load_n(&s.nheld, __ATOMIC_ACQUIRE); k++) {
-		peer_progress(&p);
+		fpeer_progress(&p);
 		poll(NULL, 0, 1);
 	}
 	lost = l->fab;
@@ -1434,13 +1253,13 @@ Test(fabric_server, leaves_a_provider_that_hangs)
 	lost->cq->ops = &ops;
 	ev_async_send(s.loop, &s.poke);
 	cr_assert(wait_stat(&st->provider_resets, 1), "still hanging");
-	cr_assert(soon(&p, is_down));
-	peer_close(&p);
+	cr_assert(fpeer_soon(&p, fpeer_is_down));
+	fpeer_close(&p);
 	cr_assert_eq(peer_open(&q, "shm"), 0);
 	for (uint32_t i = 0; i < 50; i++)
 		ping(&q, i);
 	cr_assert(wait_stat(&st->calls_now, 0));
-	peer_close(&q);
+	fpeer_close(&q);
 	server_stop(&s);
 }
 
@@ -1451,7 +1270,7 @@ Test(fabric_server, outlives_shm_clients_killed_amid_transfers, .timeout = 100)
 	const char *env = getenv("TEST_SOAK");
 	unsigned rounds = env ? (unsigned)atoi(env) : 12;
 	struct server s;
-	struct peer p;
+	struct fpeer p;
 
 	server_start(&s, "shm", 0);
 	for (unsigned i = 0; i < rounds; i++) {
@@ -1468,9 +1287,9 @@ Test(fabric_server, outlives_shm_clients_killed_amid_transfers, .timeout = 100)
 			for (uint32_t xid = 0; !p.down; xid++) {
 				send_write(&p, xid, MIB, 0);
 				while (xid > p.ngot + 6 && !p.down)
-					peer_progress(&p);
+					fpeer_progress(&p);
 				while (p.next != p.ngot)
-					receive(&p);
+					fpeer_receive(&p);
 			}
 			_exit(0);
 		}
@@ -1491,9 +1310,9 @@ Test(fabric_server, outlives_shm_clients_killed_amid_transfers, .timeout = 100)
 		uint8_t b[64];
 
 		send_msg(&p, &h, NULL, b, put_call(b, i, P_NULL));
-		if (!receive(&p))
+		if (!fpeer_receive(&p))
 			i--; /* it was reset under us: the same again */
-		peer_close(&p);
+		fpeer_close(&p);
 	}
 	if (env)
 		fprintf(stderr, "%lu resets\n",

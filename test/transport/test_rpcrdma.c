@@ -361,23 +361,78 @@ Test(rpcrdma, used_bytes_are_dealt_out_from_the_front)
 	}
 }
 
-Test(rpcrdma, private_data_survives_the_verbs_provider)
+static enum rr_cm cm_decode(const void *data, size_t len, uint32_t *s, uint32_t *r)
 {
-	uint8_t buf[RR_CM_SIZE], junk[8] = { 0xab, 0x0e, 0x18, 2, 0, 3, 3, 0 };
+	uint8_t *copy = malloc(len ? len : 1); /* of the right size: a sanitizer sees what lies behind */
+	enum rr_cm cm;
+
+	if (len)
+		memcpy(copy, data, len);
+	cm = rr_cm_decode(copy, len, s, r);
+	free(copy);
+	return cm;
+}
+
+static void cm_default(const void *data, size_t len, enum rr_cm want, const char *what)
+{
+	uint32_t s = 0, r = 0;
+
+	cr_assert_eq(cm_decode(data, len, &s, &r), want, "%s", what);
+	cr_assert(s == RR_DEF_INLINE && r == RR_DEF_INLINE, "%s: %u %u", what, s, r);
+}
+
+Test(rpcrdma, private_data_of_a_peer_that_reads_ours)
+{
+	uint8_t buf[RR_CM_SIZE + 1] = { 0 };
 	uint32_t s, r;
 
 	rr_cm_encode(buf, 4096, 65536);
-	cr_assert(rr_cm_decode(buf, 8, &s, &r));
-	cr_assert(s == 4096 && r == 65536);
-	cr_assert(rr_cm_decode(buf + 1, 7, &s, &r));
-	cr_assert(s == 4096 && r == 65536);
-	for (size_t n = 0; n < 7; n++) {
-		cr_assert_not(rr_cm_decode(buf, n, &s, &r));
-		cr_assert(s == RR_DEF_INLINE && r == RR_DEF_INLINE);
+	for (size_t len = RR_CM_SIZE; len <= RR_CM_SIZE + 1; len++) {
+		cr_assert_eq(cm_decode(buf, len, &s, &r), RR_CM_HEARD);
+		cr_assert(s == 4096 && r == 65536);
 	}
-	cr_assert_not(rr_cm_decode(junk, 8, &s, &r), "version 2");
-	cr_assert_not(rr_cm_decode("garbage!", 8, &s, &r));
 	rr_cm_encode(buf, 10, 1u << 30);
-	cr_assert(rr_cm_decode(buf, 8, &s, &r));
+	cr_assert_eq(cm_decode(buf, 8, &s, &r), RR_CM_HEARD);
 	cr_assert(s == 1024 && r == 256 * 1024);
+	for (unsigned k = 0; k < 256; k++) {
+		buf[6] = (uint8_t)k;
+		buf[7] = (uint8_t)(255 - k);
+		cr_assert_eq(cm_decode(buf, 8, &s, &r), RR_CM_HEARD);
+		cr_assert(s == (k + 1) * 1024 && r == (256 - k) * 1024);
+	}
+}
+
+/* Sizes that we cannot answer do not hold: the kernel announced 4096 (and posts receives of 1024). */
+Test(rpcrdma, private_data_of_a_peer_that_cannot_read_ours)
+{
+	static const uint8_t kernel[246] = { 0xab, 0x0e, 0x18, 1, 1, 3, 3 };
+	uint8_t big[7] = { 0xab, 0x0e, 0x18, 1, 0, 255, 255 };
+
+	for (size_t len = 7; len <= sizeof(kernel); len++)
+		cm_default(kernel, len, RR_CM_DEAF, "kernel");
+	cm_default(big, sizeof(big), RR_CM_DEAF, "largest sizes");
+}
+
+Test(rpcrdma, private_data_that_is_none)
+{
+	static const uint8_t zeros[256];
+	uint8_t whole[RR_CM_SIZE], version2[8] = { 0xab, 0x0e, 0x18, 2, 0, 3, 3, 0 };
+	uint8_t len_first[9] = { 8, 0xf6, 0xab, 0x0e, 0x18, 1, 0, 3, 3 };
+
+	rr_cm_encode(whole, 4096, 4096);
+	for (size_t n = 0; n < RR_CM_SIZE; n++)
+		cm_default(whole, n, RR_CM_NONE, "cut");
+	for (size_t n = 0; n < RR_CM_SIZE - 1; n++)
+		cm_default(whole + 1, n, RR_CM_NONE, "cut, first byte gone");
+	for (unsigned bit = 0; bit < 40; bit++) { /* the magic and the version */
+		whole[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		cm_default(whole, sizeof(whole), RR_CM_NONE, "a wrong bit");
+		if (bit >= 8)
+			cm_default(whole + 1, sizeof(whole) - 1, RR_CM_NONE, "a wrong bit, first byte gone");
+		whole[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+	cm_default(version2, sizeof(version2), RR_CM_NONE, "version 2");
+	cm_default(zeros, sizeof(zeros), RR_CM_NONE, "zeros");
+	cm_default("garbage!", 8, RR_CM_NONE, "text");
+	cm_default(len_first, sizeof(len_first), RR_CM_NONE, "a length still in front");
 }
