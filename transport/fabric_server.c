@@ -8,9 +8,10 @@
  * and keeps the loop from sleeping.
  *
  * Sleep. With wait descriptors: fi_trywait, then the loop polls them. Without (shm): keep looking
- * for SPIN_NS after the last event, then raise the flag that clients ring at, look once more, and
- * sleep until a hello socket speaks; while operations are out, which may need us, naps of 1 ms and
- * longer instead.
+ * for SPIN_NS after the last event, within the turn for LINGER_NS at most since a round of the loop
+ * costs more than a look; then raise the flag that clients ring at, look once more, and sleep until
+ * a hello socket speaks; while operations are out, which may need us, naps of 1 ms and longer
+ * instead.
  *
  * Death. A connection is dead at the first sign (fconn_kill), its endpoint is closed in the turn,
  * and then its calls get their callbacks. The order in reap() is what makes it safe: close, drain,
@@ -42,6 +43,7 @@
 #define SPARE         1 /* receives beyond the credits, for a peer that oversteps */
 #define RDM_SPARE     16
 #define SPIN_NS       50000
+#define LINGER_NS     200000 /* of looking again and again, before others get the loop */
 #define NAP_MIN       0.001
 #define NAP_MAX       0.016
 #define REOPEN_NAP    0.1
@@ -723,24 +725,42 @@ static void nap(struct flistener *l, double len)
 	ev_timer_start(loop_of(l), &l->nap);
 }
 
+/* Without wait descriptors: clients need not ring now. */
+static void stay_up(struct flistener *l, const struct timespec *now)
+{
+	if (l->armed)
+		rdv_disarm(rdv_page_server(l->page));
+	l->armed = false;
+	l->active = *now;
+	l->nap_len = NAP_MIN;
+}
+
+/* Turns, one after the other, while the next event is likely to be near. */
+static bool linger(struct flistener *l)
+{
+	struct timespec start, now;
+	bool any = turn(l);
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	now = start;
+	for (;;) {
+		if (any)
+			stay_up(l, &now);
+		if (since_ns(&start, &now) >= LINGER_NS || since_ns(&l->active, &now) >= SPIN_NS)
+			return any;
+		if (!any)
+			sched_yield();
+		any = turn(l);
+	}
+}
+
 /* Without wait descriptors. True: do not sleep. */
 static bool stay_awake(struct flistener *l, bool any)
 {
 	struct timespec now;
-	int64_t idle = since_ns(&l->active, &now);
 
-	if (any) {
-		if (l->armed)
-			rdv_disarm(rdv_page_server(l->page));
-		l->armed = false;
-		l->active = now;
-		l->nap_len = NAP_MIN;
+	if (any || since_ns(&l->active, &now) < SPIN_NS)
 		return true;
-	}
-	if (idle < SPIN_NS) {
-		sched_yield();
-		return true;
-	}
 	/* The flag must have been up before the look that found nothing, and be up still: a client
 	 * that rang has taken it down. */
 	if (l->page && !(l->armed && atomic_load(rdv_page_server(l->page)))) {
@@ -797,7 +817,9 @@ static void watch_signal(int sig, siginfo_t *si, void *uc)
 /* On the thread that runs the loop, which may not be the one that made the listener. */
 static int watch_start(struct flistener *l)
 {
-	struct sigaction sa = { .sa_sigaction = watch_signal, .sa_flags = SA_SIGINFO | SA_RESTART };
+	/* SA_NODEFER: the jump out of the handler leaves the signal mask alone. */
+	struct sigaction sa = { .sa_sigaction = watch_signal,
+		                .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER };
 	struct sigevent se = { .sigev_notify = SIGEV_THREAD_ID,
 		               .sigev_signo = WATCH_SIGNAL,
 		               .sigev_value.sival_ptr = l };
@@ -920,7 +942,7 @@ static void turn_guarded(struct flistener *l)
 	}
 	l->seen = 0;
 	if (l->fab->shm && !watch_start(l)) {
-		if (sigsetjmp(l->jump, 1)) {
+		if (sigsetjmp(l->jump, 0)) {
 			l->may_jump = 0;
 			recover(l);
 			return;
@@ -928,7 +950,7 @@ static void turn_guarded(struct flistener *l)
 		l->may_jump = 1;
 	}
 	l->in_turn = true;
-	any = turn(l);
+	any = l->fab->cq_fd < 0 ? linger(l) : turn(l);
 	l->may_jump = 0;
 	l->in_turn = false;
 	plan_sleep(l, any);
