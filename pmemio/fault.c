@@ -9,7 +9,8 @@
  * from being taken for data:
  *
  *   metadata   ones pass no checksum: the object answers -EIO
- *   data       a map for reading or writing touches one byte of each page once the pool has shrunk
+ *   data       a map for reading or writing touches one byte of each page: always if there
+ *              are few, else once the pool has shrunk
  * or an error was seen, and a commit asks again: -EIO if a page in the range is bad journal    a
  * store to a bad page is seen before the transaction counts as durable: no more are accepted
  *
@@ -156,13 +157,28 @@ static bool shrunk(struct pm_store *st)
 	return f->shrunk;
 }
 
+/* So few pages are touched in less time than it takes to ask for the size of the file. */
+#define TOUCH_MAX 8
+
+static bool few(const struct iovec *seg, unsigned n)
+{
+	size_t pages = 0;
+
+	for (unsigned i = 0; i < n && pages <= TOUCH_MAX; i++)
+		pages += seg[i].iov_len / PM_BLOCK + 1;
+	return pages <= TOUCH_MAX;
+}
+
 /* Lock held. Touch the pages of segments of the pool; -EIO: one of them is bad. */
 int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool always)
 {
 	struct pm_faults *f = st->faults;
 	int err = 0;
 
-	if (!f || (!shrunk(st) && !always && !__atomic_load_n(&f->n, __ATOMIC_ACQUIRE)))
+	if (!f)
+		return 0;
+	if (!always && !__atomic_load_n(&f->n, __ATOMIC_ACQUIRE) &&
+	    !(few(seg, n) ? st->media.regular : shrunk(st)))
 		return 0;
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t off, end, before;
@@ -178,6 +194,8 @@ int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool 
 		if (faults_in(st, off, end - off))
 			err = -EIO;
 	}
+	if (err)
+		shrunk(st); /* if that is why, the log says so */
 	return err;
 }
 
