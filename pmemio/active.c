@@ -273,7 +273,7 @@ void file_zero(struct pm_store *st, struct file *f, const struct pm_pin *but, ui
 	uint64_t base = a, next;
 	const struct pm_pin *p;
 
-	if (sum_on(st)) { /* nobody else writes to this block */
+	if (sum_moves(st)) { /* nobody else writes to this block */
 		st->media.ops->zero(&st->media, at, b - a);
 		return;
 	}

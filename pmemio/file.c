@@ -119,7 +119,8 @@ static int each_flush(struct pm_pin *p, const struct pm_inode *in,
 	struct file *f = p->f;
 	int err = 0;
 
-	each_place(p, p->off, p->end, fn, arg);
+	/* what else has been placed in the last block counts in its checksum */
+	each_place(p, p->off, sum_stays(p->st) ? end * PM_BLOCK : p->end, fn, arg);
 	for (unsigned i = fresh_at(f, p->off / PM_BLOCK); i < f->nfresh && f->fresh[i].lblk < end;
 	     i++) {
 		const struct fresh *x = &f->fresh[i];
@@ -203,6 +204,38 @@ static int part_of(struct file *f, unsigned i, uint64_t n)
 	return 0;
 }
 
+static int tx_end(struct pm_tx *tx, int err, pm_lsn *lsn)
+{
+	if (err)
+		tx_abort(tx);
+	return err ? err : tx_commit(tx, lsn);
+}
+
+static bool holds_end(const struct pm_inode *in, const struct pub *p)
+{
+	return in->size / PM_BLOCK >= p->lblk && in->size / PM_BLOCK < p->end;
+}
+
+/* Checksums of blocks that the file had already; *tx may become another. On error it is aborted. */
+static int publish_in_place(struct pm_tx **tx, const struct pm_inode *in, const struct pub *p,
+                            pm_lsn *lsn)
+{
+	struct pm_store *st = tx_store(*tx);
+	uint64_t lblk = p->lblk;
+	int err = sum_stays(st) ? sum_overwritten(*tx, in, &lblk, p->end) : 0;
+
+	while (err == -EAGAIN) {
+		err = tx_commit(*tx, lsn);
+		if (err)
+			return err;
+		*tx = data_tx(st);
+		err = sum_overwritten(*tx, in, &lblk, p->end);
+	}
+	if (err)
+		tx_abort(*tx);
+	return err;
+}
+
 int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
                  const struct pub *p, pm_lsn *lsn)
 {
@@ -219,6 +252,9 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	fresh_split(f, p->lblk);
 	fresh_split(f, p->end);
 	tx = data_tx(st);
+	err = publish_in_place(&tx, in, p, lsn);
+	if (err)
+		return err;
 	for (i = fresh_at(f, p->lblk); i < f->nfresh && f->fresh[i].lblk < p->end; i++) {
 		struct fresh x = f->fresh[i];
 		struct ext e;
@@ -229,10 +265,11 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 			if (sum_on(st)) { /* entries are for a file that ends there */
 				sh = ino_edit(tx, in);
 				sh->size = max64(sh->size, min64(p->size, last_end * PM_BLOCK));
+				err = sum_end(tx, f, in, false, sh->size);
 			}
 			/* extents behind the end of file, until the last part moves it */
 			f->trimmed = false;
-			err = tx_commit(tx, lsn);
+			err = tx_end(tx, err, lsn);
 			sum_published(st, &old, err, *lsn);
 			if (err)
 				return err;
@@ -261,12 +298,14 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 		last_end = x.lblk + x.len;
 		puts++;
 	}
+	if (sum_on(st))
+		err = sum_end(tx, f, in, holds_end(in, p), size);
 	sh = ino_edit(tx, in);
 	sh->size = max64(sh->size, p->size);
 	sh->mtime = p->mtime;
 	if (earlier(sh->ctime, p->ctime))
 		sh->ctime = p->ctime;
-	err = tx_commit(tx, lsn);
+	err = tx_end(tx, err, lsn);
 	sum_published(st, &old, err, *lsn);
 	if (!err)
 		drop_published(st, f, p, UINT64_MAX);
@@ -291,7 +330,7 @@ static int pin_prepare(struct pm_pin *p, const struct pm_inode *in, uint64_t pre
 	if (err)
 		return err;
 	p->end = max64(min64(p->off + min64(prefix, p->len), p->cut), p->off);
-	if (sum_on(p->st) && p->end > p->off && p->end < p->off + p->len && p->end % PM_BLOCK)
+	if (sum_moves(p->st) && p->end > p->off && p->end < p->off + p->len && p->end % PM_BLOCK)
 		err = sum_keep(p->st, in, p->end / PM_BLOCK);
 	if (err)
 		return err;
@@ -337,6 +376,15 @@ static int sync_ends(struct pm_pin *p)
 	return err;
 }
 
+/* The write is over; nothing from byte @a on has been published. */
+static void pin_seal(const struct pm_pin *p, const struct pm_inode *in, uint64_t a)
+{
+	uint64_t lblk = a > p->off ? blk_up(a) : a / PM_BLOCK, end = blk_up(p->off + p->len);
+
+	if (in && p->len && lblk < end && sum_stays(p->st))
+		sum_seal(p->st, p->f, in, p, lblk, end);
+}
+
 static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
 {
 	struct pub pub = { .lblk = p->off / PM_BLOCK, .mtime = store_now() };
@@ -369,6 +417,7 @@ static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
 		}
 	}
 	p->committed = true;
+	pin_seal(p, in, p->end);
 	fill_out(p, in, p->st->media.method == PM_VOLATILE ? PM_UNSTABLE : PM_FILE_SYNC);
 	return 0;
 }
@@ -572,8 +621,12 @@ void pm_unpin(struct pm_map *m)
 	f = p->f;
 	p->map = m;
 	pthread_mutex_lock(&st->lock);
-	if (p->write && !p->committed)
-		pin_undo(p, file_inode(st, f->id, &err), p->off);
+	if (p->write && !p->committed) {
+		const struct pm_inode *in = file_inode(st, f->id, &err);
+
+		pin_undo(p, in, p->off);
+		pin_seal(p, in, p->off);
+	}
 	LIST_REMOVE(p, link);
 	STAT_ADD(st, pins, -1);
 	pin_wake(p, &waiters);

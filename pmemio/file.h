@@ -7,7 +7,7 @@
  *   file.c       commit, unpin
  *   dirty.c      unstable writes and what ends them
  *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
- *   sum.c        checksums of data, where the pool has them: then no written block is written again
+ *   sum.c        checksums of data, where the pool has them
  *
  * An *active file* exists as long as it has pins, fresh blocks, unstable writes or limbo. Its fresh
  * blocks are known in memory only:
@@ -47,7 +47,7 @@ struct fresh {
 	uint32_t epoch;     /* DIRTY: file.epoch when it became so */
 	uint8_t state;
 	bool owned; /* the file has it on media, as unwritten */
-	bool cow;   /* with checksums: readers see a written block of the media, which this one will
+	bool cow;   /* sum_moves(): readers see a written block of the media, which this one will
 	             * replace */
 };
 
@@ -222,6 +222,10 @@ void dirty_bound(struct pm_store *st);
 
 #define SUM_BLOCKS 1024u /* entries set in one transaction, about */
 
+/* How a written block is overwritten; neither without sum_on(). */
+bool sum_moves(const struct pm_store *st); /* by another block */
+bool sum_stays(const struct pm_store *st); /* in place */
+
 struct sum_old { /* what a publishing transaction replaces: for file_release, behind it */
 	struct file *f;
 	struct ext *held;
@@ -240,6 +244,20 @@ int sum_keep(struct pm_store *st, const struct pm_inode *in, uint64_t lblk);
 /* Copy file bytes [a, b) of one block into @to; sum_copy or sum_keep has judged them. */
 void sum_restore(struct pm_store *st, const struct pm_inode *in, uint64_t to, uint64_t a,
                  uint64_t b);
+/* sum_stays(): bytes [off, end) are going to be overwritten. Until sum_overwritten or sum_seal their
+ * blocks have no checksum. -EIO: one of which something has to be kept is bad. */
+int sum_open(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t off,
+             uint64_t end);
+/* Entries of the written blocks [*lblk, end) but the one with the end of file; all of it is durable. *lblk
+ * moves on; -EAGAIN: to be continued in another transaction. */
+int sum_overwritten(struct pm_tx *tx, const struct pm_inode *in, uint64_t *lblk, uint64_t end);
+/* The block with the end of file, where @size is the end from now on. @done: what overwrites it is durable, all
+ * of it. */
+int sum_end(struct pm_tx *tx, const struct file *f, const struct pm_inode *in, bool done,
+            uint64_t size);
+/* What is left of a write that is over (@but: this one). */
+void sum_seal(struct pm_store *st, const struct file *f, const struct pm_inode *in,
+              const struct pm_pin *but, uint64_t lblk, uint64_t end);
 /* The file is going to end at @size. */
 int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t size);
 void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len);

@@ -267,7 +267,7 @@ static int map_piece(struct mapper *k, uint64_t b, uint64_t end, uint64_t *n)
 	*n = min64(e.len - (b - e.lblk), end - b);
 	if (x)
 		*n = min64(*n, x->lblk - b);
-	if (err || (sum_on(k->st) && !e.unwritten)) {
+	if (err || (sum_moves(k->st) && !e.unwritten)) {
 		bool cow = !err;
 
 		if (!cow && !file_may_grow(k->f, *n))
@@ -376,6 +376,8 @@ static int map_new(struct mapper *k)
 		err = faults_probe(k->st, k->m->seg, k->m->nseg, false);
 	if (!err)
 		err = fill_ends(k);
+	if (!err && sum_stays(k->st))
+		err = sum_open(k->st, k->f, k->in, k->off, k->end);
 	if (err) {
 		unmap(k);
 		return err;

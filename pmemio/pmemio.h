@@ -391,9 +391,9 @@ int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_ext
 
 /* --- checksums of data (sum.c) ------------------------------------------------------------------------------
  *
- * On a pool made with data_checksum every write is stable, whatever was asked for, and goes to new blocks; one of
- * two that touch the same block waits (-EINPROGRESS of pm_map_write). A write that would have to keep a part of a
- * damaged block fails with -EIO. */
+ * On a pool made with data_checksum every write is stable, whatever was asked for; one of two that touch the same
+ * block waits (-EINPROGRESS of pm_map_write). A write that would have to keep a part of a damaged block fails with
+ * -EIO. A block has no checksum while it is overwritten, with PM_MSYNC it is written anew elsewhere. */
 
 struct pm_scrub_bad {
 	struct pm_id id;
@@ -406,6 +406,8 @@ struct pm_scrub { /* zero but found, arg to begin */
 	uint64_t ino, gen, lblk;    /* where to go on */
 	uint64_t inodes;            /* all there are now */
 	uint64_t blocks, bad;       /* seen so far */
+	uint64_t unproven; /* of these without a checksum, since the power failed while they were overwritten; it is
+			    * made now, unless the pool is open read_only */
 	uint64_t unreadable;        /* objects whose extents or inode are damaged: `berth check` tells more */
 };
 /* Prove the checksums of the next blocks of data, about @blocks; the lock is held that long. 0: that was the last;

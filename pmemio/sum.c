@@ -6,16 +6,23 @@
  * file (or of a symbolic link's target) is that of its 4096 bytes, those behind the end of file
  * taken as zeros; of every other block it means nothing.
  *
- * S1  No byte in front of the end of file changes in a written block. A write goes to new blocks,
- * with the rest of a block that it covers in part copied; the transaction that publishes them sets
- * their entries and drops the old ones. So there is no moment at which data and entry differ. S2
- * What is behind the end of file does not count, so zeroing it before the end moves up (F5) changes
- *     no entry. A truncate into a block changes the entry in its own transaction.
- * S3  One write at a time has a block: a second one waits in pm_map_write. What is summed at commit
- * is at rest. S4  There are no unstable writes: a block that can be read has an entry.
+ * S1  No byte in front of the end of file changes in a written block that has an entry. There are two
+ *     ways to overwrite one:
+ *     in place (flushing is cheap)  before the first byte may arrive, a transaction makes the entries
+ *         UNPROVEN; the one that ends the write, when its bytes are durable, makes them anew. If the
+ *         power fails in between, the block holds old and new bytes, as on a pool without checksums,
+ *         and that it is not damage can be seen. The next scrub makes the entry.
+ *     elsewhere (PM_MSYNC)  the write goes to new blocks, with the rest of a block that it covers in part
+ *         copied; the transaction that publishes them sets their entries and drops the old ones.
+ * S2  What is behind the end of file does not count, so zeroing it before the end moves up (F5), or
+ *     writing to it, changes no entry. Before the end moves over bytes that are still arriving the entry
+ *     is made UNPROVEN. A truncate into a block changes the entry in its own transaction.
+ * S3  One write at a time has a block: a second one waits in pm_map_write. What is summed at commit is
+ *     at rest.
+ * S4  There are no unstable writes: a block that can be read has an entry, but for S1.
  *
- * What was found bad stays so: it is never copied into a new block, and a truncate into a bad block
- * leaves an entry that is wrong as well.
+ * What was found bad stays so: a write that keeps some of it is refused, and a truncate into a bad
+ * block leaves an entry that is wrong as well.
  */
 #include <errno.h>
 #include <isa-l/crc.h>
@@ -25,7 +32,18 @@
 #include "pmemio/core.h"
 #include "pmemio/file.h"
 
-#define LINE 256u /* bytes of the table that are edited as one */
+#define LINE     256u /* bytes of the table that are edited as one */
+#define UNPROVEN 0u   /* no checksum */
+
+bool sum_moves(const struct pm_store *st)
+{
+	return sum_on(st) && media_slow(st);
+}
+
+bool sum_stays(const struct pm_store *st)
+{
+	return sum_on(st) && !media_slow(st);
+}
 
 static uint32_t crc_of(const uint8_t *data, uint64_t len)
 {
@@ -34,7 +52,7 @@ static uint32_t crc_of(const uint8_t *data, uint64_t len)
 
 	if (len < PM_BLOCK)
 		c = crc32_iscsi((uint8_t *)(uintptr_t)none, (int)(PM_BLOCK - len), c);
-	return ~c;
+	return ~c == UNPROVEN ? UNPROVEN + 1 : ~c;
 }
 
 /* How many bytes of file block @lblk are in front of @size. */
@@ -59,14 +77,21 @@ static void put(struct pm_tx *tx, uint64_t blk, uint32_t crc)
 	memcpy(shadow + in_line, &crc, sizeof(crc));
 }
 
-/* Is block @blk, which is @lblk of a file or a link target, as its entry says? */
+static uint32_t entry_of(struct pm_store *st, uint64_t blk)
+{
+	uint32_t crc;
+
+	memcpy(&crc, entry(st, blk), sizeof(crc));
+	return crc;
+}
+
+/* Is block @blk, which is @lblk of a file or a link target, as its entry says, if it says anything? */
 static bool good(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk)
 {
 	const uint8_t *at = in->type == PM_LNK ? blk_ptr(st, blk) : data_ptr(st, blk);
-	uint32_t want;
+	uint32_t want = entry_of(st, blk);
 
-	memcpy(&want, entry(st, blk), sizeof(want));
-	return crc_of(at, within(lblk, in->size)) == want;
+	return want == UNPROVEN || crc_of(at, within(lblk, in->size)) == want;
 }
 
 static void complain(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk)
@@ -100,7 +125,7 @@ void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len
 		put(tx, blk, crc_of(target, len));
 }
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- writing to new blocks ------------------------------------------------------------------- */
 
 /* The written block of the media at @lblk; 0: none. */
 static int written(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t *blk)
@@ -198,6 +223,8 @@ int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, ui
 	err = written(st, in, lblk, &blk);
 	if (err || !blk)
 		return err;
+	if (entry_of(st, blk) == UNPROVEN)
+		return 0;
 	crc = crc_of(data_ptr(st, blk), size % PM_BLOCK);
 	if (!good(st, in, lblk, blk)) {
 		complain(st, in, lblk, blk);
@@ -205,6 +232,190 @@ int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, ui
 	}
 	put(tx, blk, crc);
 	return 0;
+}
+
+/* --- writing in place ------------------------------------------------------------------------ */
+
+/* The next run of written blocks in [*lblk, end); false: none, or *err. */
+static bool next_written(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
+                         uint64_t *lblk, uint64_t end, struct blk_run *run, int *err)
+{
+	struct ext e;
+
+	for (; *lblk < end; *lblk = e.len > end - e.lblk ? end : e.lblk + e.len) {
+		*err = ext_find(st, tx, in, *lblk, &e);
+		if (*err && *err != -ENOENT)
+			return false;
+		if (*err || e.unwritten)
+			continue;
+		run->start = e.pblk + (*lblk - e.lblk);
+		run->len = min64(end, e.lblk + e.len) - *lblk;
+		*err = 0;
+		return true;
+	}
+	*err = 0;
+	return false;
+}
+
+/* May the entry of another block go into the transaction? */
+static bool has_room(struct pm_tx *tx, unsigned n)
+{
+	return n < SUM_BLOCKS && (n % 64 || !tx_large(tx));
+}
+
+/* The write keeps bytes of block @lblk that are in front of the end of file. */
+static bool keeps(const struct pm_inode *in, uint64_t lblk, uint64_t off, uint64_t end)
+{
+	return off > lblk * PM_BLOCK || end < min64((lblk + 1) * PM_BLOCK, in->size);
+}
+
+/* One transaction of sum_open, from *lblk on. */
+static int open_some(struct pm_store *st, const struct pm_inode *in, uint64_t *lblk, uint64_t end)
+{
+	struct pm_tx *tx = tx_begin(st);
+	struct blk_run run;
+	unsigned n = 0;
+	int err;
+
+	tx_admitted(tx);
+	while (has_room(tx, n) && next_written(st, NULL, in, lblk, end, &run, &err)) {
+		for (uint64_t i = 0; i < run.len && has_room(tx, n); i++, n++, ++*lblk)
+			if (entry_of(st, run.start + i) != UNPROVEN)
+				put(tx, run.start + i, UNPROVEN);
+	}
+	if (err) {
+		tx_abort(tx);
+		return err;
+	}
+	return tx_commit(tx, NULL);
+}
+
+int sum_open(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t off,
+             uint64_t end)
+{
+	uint64_t first = off / PM_BLOCK, last = blk_up(min64(end, in->size)), at = first;
+	int err = 0;
+
+	if (off >= in->size || off == end)
+		return 0;
+	if (keeps(in, first, off, end))
+		err = sum_keep(st, in, first);
+	if (!err && last - 1 > first && keeps(in, last - 1, off, end))
+		err = sum_keep(st, in, last - 1);
+	while (!err && at < last)
+		err = open_some(st, in, &at, last);
+	if (err)
+		sum_seal(st, f, in, NULL, first, at);
+	return err;
+}
+
+/* Bytes may still arrive there, whatever has been cut off since. */
+static bool in_flux(const struct file *f, const struct pm_pin *but, uint64_t lblk)
+{
+	const struct pm_pin *p;
+
+	if (!f)
+		return false;
+	LIST_FOREACH (p, &f->pins, link) {
+		if (p != but && p->write && !p->committed && p->off < (lblk + 1) * PM_BLOCK &&
+		    p->off + p->len > lblk * PM_BLOCK)
+			return true;
+	}
+	return false;
+}
+
+int sum_overwritten(struct pm_tx *tx, const struct pm_inode *in, uint64_t *lblk, uint64_t end)
+{
+	uint64_t tail = in->size % PM_BLOCK ? in->size / PM_BLOCK : UINT64_MAX;
+	struct pm_store *st = tx_store(tx);
+	struct blk_run run;
+	unsigned n = 0;
+	int err = 0;
+
+	end = min64(end, blk_up(in->size));
+	while (has_room(tx, n) && next_written(st, NULL, in, lblk, end, &run, &err)) {
+		for (uint64_t i = 0; i < run.len && has_room(tx, n); i++, n++, ++*lblk)
+			if (*lblk != tail)
+				put(tx, run.start + i, crc_of(data_ptr(st, run.start + i), PM_BLOCK));
+	}
+	if (err)
+		return err;
+	return *lblk < end ? -EAGAIN : 0;
+}
+
+int sum_end(struct pm_tx *tx, const struct file *f, const struct pm_inode *in, bool done,
+            uint64_t size)
+{
+	uint64_t tail = in->size / PM_BLOCK, blk;
+	struct pm_store *st = tx_store(tx);
+	int err = 0;
+
+	if (in->size % PM_BLOCK == 0 || sum_moves(st))
+		return 0;
+	err = written(st, in, tail, &blk);
+	if (err || !blk)
+		return err;
+	if (done)
+		put(tx, blk, crc_of(data_ptr(st, blk), within(tail, size)));
+	else if (size > in->size && in_flux(f, NULL, tail))
+		put(tx, blk, UNPROVEN);
+	return 0;
+}
+
+/* Make the entry of a block that is at rest, if it has none. */
+static int seal(struct pm_tx *tx, const struct pm_inode *in, uint64_t lblk, uint64_t blk)
+{
+	struct pm_store *st = tx_store(tx);
+
+	if (media_slow(st)) {
+		int err = journal_sync_first(st, blk * PM_BLOCK, PM_BLOCK);
+
+		if (err)
+			return err;
+	} else {
+		med_flush(st, blk * PM_BLOCK, PM_BLOCK);
+		tx_after_data(tx);
+	}
+	put(tx, blk, crc_of(data_ptr(st, blk), within(lblk, in->size)));
+	return 0;
+}
+
+static int seal_some(struct pm_store *st, const struct file *f, const struct pm_inode *in,
+                     const struct pm_pin *but, uint64_t *lblk, uint64_t end)
+{
+	struct pm_tx *tx = tx_begin(st);
+	struct blk_run run;
+	unsigned n = 0;
+	int err;
+
+	tx_admitted(tx);
+	while (has_room(tx, n) && next_written(st, NULL, in, lblk, end, &run, &err)) {
+		for (uint64_t i = 0; i < run.len && !err && has_room(tx, n); i++, n++, ++*lblk)
+			if (entry_of(st, run.start + i) == UNPROVEN && !in_flux(f, but, *lblk))
+				err = seal(tx, in, *lblk, run.start + i);
+		if (err)
+			break;
+	}
+	if (err) {
+		tx_abort(tx);
+		return err;
+	}
+	return tx_commit(tx, NULL);
+}
+
+void sum_seal(struct pm_store *st, const struct file *f, const struct pm_inode *in,
+              const struct pm_pin *but, uint64_t lblk, uint64_t end)
+{
+	int err = 0;
+
+	end = min64(end, blk_up(in->size));
+	while (!err && lblk < end)
+		err = seal_some(st, f, in, but, &lblk, end);
+	if (err)
+		store_log(st, LOG_WARNING,
+		          "inode %llu: data that a write left half done has no checksum until the "
+		          "next scrub",
+		          (unsigned long long)in->ino);
 }
 
 /* --- scrubbing ------------------------------------------------------------------------------- */
@@ -216,6 +427,27 @@ struct scrubber {
 	uint64_t left; /* blocks */
 };
 
+/* What the power failing in a write left is what the file holds now. */
+static void unproven(struct scrubber *k, uint64_t blk)
+{
+	struct pm_id id = { k->in->ino, k->in->gen };
+	const struct file *f = file_find(k->st, id);
+	struct pm_tx *tx;
+	int err;
+
+	if (in_flux(f, NULL, k->s->lblk))
+		return;
+	k->s->unproven++;
+	if (k->st->read_only)
+		return;
+	tx = tx_begin(k->st);
+	err = seal(tx, k->in, k->s->lblk, blk);
+	if (err)
+		tx_abort(tx);
+	else
+		tx_commit(tx, NULL); /* or the next scrub does it */
+}
+
 static void scrub_block(struct scrubber *k, uint64_t blk)
 {
 	struct pm_scrub *s = k->s;
@@ -225,6 +457,10 @@ static void scrub_block(struct scrubber *k, uint64_t blk)
 
 	k->left--;
 	s->blocks++;
+	if (entry_of(k->st, blk) == UNPROVEN) {
+		unproven(k, blk);
+		return;
+	}
 	if (good(k->st, k->in, s->lblk, blk))
 		return;
 	s->bad++;

@@ -247,6 +247,8 @@ static int extend(struct pm_store *st, struct pm_tx *tx, struct file *f, const s
 		file_zero(st, f, NULL, old, blk_up(old) * PM_BLOCK, at);
 	if (!err)
 		err = file_tail_block(st, in, &blk);
+	if (!err && blk && sum_on(st))
+		err = sum_end(tx, f, in, false, size);
 	if (err || !blk)
 		return err;
 	if (media_slow(st))

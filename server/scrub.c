@@ -120,6 +120,7 @@ static json_t *status(struct scrub *s)
 	json_object_set_new(o, "bytes_used",
 			    json_integer((json_int_t)((sp.blocks - sp.free_blocks) * PM_BLOCK)));
 	json_object_set_new(o, "bad_blocks", json_integer((json_int_t)s->at.bad));
+	json_object_set_new(o, "unproven", json_integer((json_int_t)s->at.unproven));
 	json_object_set_new(o, "unreadable", json_integer((json_int_t)s->at.unreadable));
 	json_object_set_new(o, "began", json_integer((json_int_t)s->began));
 	json_object_set_new(o, "ended", json_integer((json_int_t)s->ended));

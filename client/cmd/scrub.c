@@ -75,13 +75,15 @@ static int scrub_pool(const char *path, bool json)
 	}
 	if (!json) {
 		json_decref(s.list);
-		printf("%s: %s, %llu blocks seen, %llu bad, %llu objects unreadable\n", path,
-		       at.bad || at.unreadable ? "PROBLEMS" : "clean",
+		printf("%s: %s, %llu blocks seen, %llu bad, %llu without a checksum, %llu objects "
+		       "unreadable\n",
+		       path, at.bad || at.unreadable ? "PROBLEMS" : "clean",
 		       (unsigned long long)at.blocks, (unsigned long long)at.bad,
-		       (unsigned long long)at.unreadable);
-	} else if (json_print(json_pack("{s:s, s:I, s:I, s:I, s:o}", "state", "done", "bytes_done",
+		       (unsigned long long)at.unproven, (unsigned long long)at.unreadable);
+	} else if (json_print(json_pack("{s:s, s:I, s:I, s:I, s:I, s:o}", "state", "done", "bytes_done",
 	                                (json_int_t)(at.blocks * PM_BLOCK), "bad_blocks",
-	                                (json_int_t)at.bad, "unreadable", (json_int_t)at.unreadable,
+	                                (json_int_t)at.bad, "unproven",
+	                                (json_int_t)at.unproven, "unreadable", (json_int_t)at.unreadable,
 	                                "bad", s.list)) != EXIT_OK) {
 		return EXIT_SOME;
 	}
@@ -100,13 +102,14 @@ static void print_status(json_t *o)
 	const char *state = json_string_value(json_object_get(o, "state"));
 	size_t i;
 
-	printf("%s, %lld%%, %lld MiB seen, %lld bad blocks, %lld objects unreadable, at most %lld "
-	       "MB/s\n",
+	printf("%s, %lld%%, %lld MiB seen, %lld bad blocks, %lld had no checksum, %lld objects "
+	       "unreadable, at most %lld MB/s\n",
 	       state ? state : "?",
 	       state && !strcmp(state, "done") ? 100
 	       : used > seen                   ? seen * 100 / used
 	                                       : 99,
-	       seen >> 20, number(o, "bad_blocks"), number(o, "unreadable"), number(o, "rate_mb"));
+	       seen >> 20, number(o, "bad_blocks"), number(o, "unproven"), number(o, "unreadable"),
+	       number(o, "rate_mb"));
 	json_array_foreach(list, i, b)
 		print_bad((uint64_t)number(b, "inode"), (uint64_t)number(b, "offset"),
 	                  (uint64_t)number(b, "pool_offset"));
