@@ -280,6 +280,63 @@ static void check(struct walk *k, struct pm_store *st, const char *when)
 		fail(k, "check %s: %s", when, p.text);
 }
 
+static uint64_t bad_blocks(struct walk *k, struct pm_store *st, struct pm_scrub *s)
+{
+	int err;
+
+	*s = (struct pm_scrub){ .found = NULL };
+	while ((err = pm_scrub_step(st, s, 100)) == -EAGAIN)
+		;
+	if (err || s->unreadable)
+		fail(k, "scrub could not see all");
+	return s->bad;
+}
+
+/* The first written block in front of an end of file, if any; its inode. */
+static const struct pm_inode *some_block(struct pm_store *st, uint64_t *blk)
+{
+	for (uint64_t i = PM_ROOT_INO + 1; i < ino_count(st); i++) {
+		const struct pm_inode *in = ino_at(st, i);
+		struct ext e;
+
+		if (in->type == PM_REG && in->size && !ext_find(st, NULL, in, 0, &e) && !e.unwritten) {
+			*blk = e.pblk;
+			return in;
+		}
+	}
+	return NULL;
+}
+
+/* Every block of data is as its checksum says; only what was being written may have none; and damage
+ * would show. */
+static void scrub(struct walk *k, struct pm_store *st, bool closely)
+{
+	unsigned doubtful = 0;
+	struct pm_scrub r;
+	uint64_t blk;
+
+	if (!sum_on(st))
+		return;
+	for (unsigned i = k->answered; i <= k->begun; i++) {
+		unsigned n = state_doubtful(k->w->state[i]);
+
+		doubtful = n > doubtful ? n : doubtful;
+	}
+	if (bad_blocks(k, st, &r))
+		fail(k, "scrub: %llu bad blocks", (unsigned long long)r.bad);
+	if (r.unproven > doubtful)
+		fail(k, "scrub: %llu blocks without a checksum, %u were being written",
+		     (unsigned long long)r.unproven, doubtful);
+	if (k->stop || !closely || !some_block(st, &blk))
+		return;
+	((uint8_t *)data_ptr(st, blk))[0] ^= 0x10;
+	touch(k->scratch, blk * PM_BLOCK, LINE);
+	if (bad_blocks(k, st, &r) != 1 || r.unproven)
+		fail(k, "scrub: %llu bad blocks and %llu without a checksum, where one was damaged",
+		     (unsigned long long)r.bad, (unsigned long long)r.unproven);
+	((uint8_t *)data_ptr(st, blk))[0] ^= 0x10;
+}
+
 /* Life goes on: some work, a clean close, and nothing is wrong with what that leaves. */
 static void go_on(struct walk *k, struct pm_store *st)
 {
@@ -352,6 +409,8 @@ static void judge(struct walk *k, unsigned torn, uint64_t mask)
 			fail(k, "the first recovery would have come to another tree");
 		journal_checkpoint(st);
 		check(k, st, "after recovery");
+		if (!k->stop)
+			scrub(k, st, lot / 512 % 4 == 0);
 		if (!k->stop && lot / 8 % 8 == 0) {
 			go_on(k, st);
 			st = NULL;

@@ -274,6 +274,11 @@ uint8_t *medium_image(const struct geometry *g)
 	s.data_start = s.lane_start + (uint64_t)s.lanes * s.lane_blocks;
 	s.reply_start = s.data_start + PM_CHUNK_BLOCKS;
 	s.reply_blocks = 1;
+	if (g->sums) {
+		s.ro_compat |= PM_ROCOMPAT_SUMS;
+		s.sum_blocks = sum_table_blocks(g->blocks);
+		s.sum_start = g->blocks - s.sum_blocks;
+	}
 	memset(s.secret, 7, sizeof(s.secret));
 	memset(img, 0, s.data_start * PM_BLOCK);
 	memset(img + s.data_start * PM_BLOCK, MEDIUM_STALE, len - s.data_start * PM_BLOCK);

@@ -54,6 +54,7 @@ struct medium {
 
 struct geometry {
 	unsigned blocks, lanes, lane_blocks;
+	bool sums; /* checksums of data */
 };
 /* An empty pool, far smaller than mkfs makes them: mounting it takes microseconds. What is free
  * holds old bytes (MEDIUM_STALE), so that a block published without its bytes shows. */

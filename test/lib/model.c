@@ -224,6 +224,19 @@ static bool records_match(struct pm_store *st, const struct state *s, char *why,
 	return true;
 }
 
+unsigned state_doubtful(const struct state *s)
+{
+	unsigned n = s->pinned;
+
+	for (int i = 0; i < s->nobj; i++) {
+		const struct content *c = s->obj[i].c;
+
+		for (unsigned b = 0; s->obj[i].live && c && b < W_BLK; b++)
+			n += c->alt[b] && memcmp(c->alt[b], c->data[b] ? c->data[b] : zeros, PM_BLOCK);
+	}
+	return n;
+}
+
 bool state_matches(struct pm_store *st, const struct state *s, uint64_t *sum, char *why,
                    size_t size)
 {
@@ -424,6 +437,13 @@ static uint64_t min_of(uint64_t a, uint64_t b)
 /* What is placed, not answered, and lies in a written block. */
 static void all_alts(struct world *w, struct state *s)
 {
+	s->pinned = 0;
+	for (unsigned i = 0; i < W_PINS; i++) {
+		const struct wpin *p = &w->pin[i];
+
+		if (p->used && p->write)
+			s->pinned += (unsigned)((p->off + p->len - 1) / PM_BLOCK - p->off / PM_BLOCK + 1);
+	}
 	for (unsigned i = 0; i < W_PINS + w->nsoft; i++) {
 		const struct wpin *p = i < W_PINS ? &w->pin[i] : &w->soft[i - W_PINS];
 		struct wobj *o = &s->obj[p->obj];

@@ -75,6 +75,7 @@ struct state {
 	unsigned keys;      /* given out so far, one for each change */
 	bool made[W_STEPS]; /* by key: a record of it must be there, unless too many followed */
 	uint8_t verf[8];
+	unsigned pinned; /* blocks of writes under way, cut off or not */
 	bool doubt; /* unstable data was accepted: the verifier must change */
 };
 struct wpin {
@@ -114,6 +115,8 @@ bool world_close(struct world *w);
 void world_kill(struct world *w);
 void world_free(struct world *w);
 
+/* Blocks that a write under way may be changing, or that hold one thing or another since it was given up. */
+unsigned state_doubtful(const struct state *s);
 /* Is this what @st holds? @sum: of all bytes that may be one thing or another. */
 bool state_matches(struct pm_store *st, const struct state *s, uint64_t *sum, char *why,
                    size_t size);

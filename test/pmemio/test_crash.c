@@ -208,21 +208,21 @@ static void name_pairs(const struct campaign *c, bool nowait, unsigned stride)
 
 Test(crash, names_in_pairs)
 {
-	struct campaign c = { "names, clwb", &small, PM_CLWB, RULES_ADR, .share = .3 };
+	struct campaign c = { "names, clwb", &small, PM_CLWB, RULES_ADR, .share = .2 };
 
 	name_pairs(&c, false, 1);
 }
 
 Test(crash, names_in_pairs_with_caches_in_the_domain)
 {
-	struct campaign c = { "names, fence", &small, PM_FENCE, RULES_EADR, .share = .07 };
+	struct campaign c = { "names, fence", &small, PM_FENCE, RULES_EADR, .share = .05 };
 
 	name_pairs(&c, false, 5);
 }
 
 Test(crash, names_in_pairs_with_msync)
 {
-	struct campaign c = { "names, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .1 };
+	struct campaign c = { "names, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .06 };
 
 	name_pairs(&c, true, 7);
 }
@@ -305,23 +305,125 @@ static const struct plan byte_plans[] = {
 
 Test(crash, bytes)
 {
-	struct campaign c = { "bytes, clwb", &small, PM_CLWB, RULES_ADR, .share = .2 };
+	struct campaign c = { "bytes, clwb", &small, PM_CLWB, RULES_ADR, .share = .14 };
 
 	run(&c, byte_plans, NBYTES);
 }
 
 Test(crash, bytes_with_caches_in_the_domain)
 {
-	struct campaign c = { "bytes, fence", &small, PM_FENCE, RULES_EADR, .share = .06 };
+	struct campaign c = { "bytes, fence", &small, PM_FENCE, RULES_EADR, .share = .04 };
 
 	run(&c, byte_plans, NBYTES);
 }
 
 Test(crash, bytes_with_msync)
 {
-	struct campaign c = { "bytes, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .1 };
+	struct campaign c = { "bytes, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .07 };
 
 	run(&c, byte_plans, NBYTES);
+}
+
+/* --- bytes with checksums -------------------------------------------------------------------- */
+
+static const struct geometry small_sums = {
+	.blocks = 177, .lanes = 2, .lane_blocks = 9, .sums = true
+};
+static const struct geometry wide_sums = {
+	.blocks = 241, .lanes = 2, .lane_blocks = 33, .sums = true
+};
+
+/* Those of byte_plans with no unstable writes, and some that only checksums care about. One write at
+ * a time has a block. */
+static const struct plan sum_plans[] = {
+	{ "append", file, OPS(W("x", 6000, 5000), W("x", 11000, 100)) },
+	{ "overwrite", file, OPS(W("x", 100, 200), W("x", 1001, 4099)) },
+	{ "overwrite whole blocks", holes, OPS(W("x", 2 * B, B), W("x", 4 * B, 4 * B)) },
+	{ "overwrite and grow", file, OPS(W("x", 4000, 6000)) },
+	{ "behind a gap", file, OPS(W("x", 3 * B + 5, 100), W("x", 7000, 300)) },
+	{ "grow and shrink", file, OPS(SIZE("x", 20000), SIZE("x", 5000), SIZE("x", 7000)) },
+	{ "shrink, then write", file, OPS(SIZE("x", 10), W("x", 2000, 100), SIZE("x", 6000)) },
+	{ "to nothing and anew", file, OPS(SIZE("x", 0), W("x", 0, 9000), SIZE("x", 1)) },
+	{ "into a hole", holes, OPS(W("x", 0, B), W("x", 3 * B, B)) },
+	{ "into part of a hole", holes, OPS(W("x", 100, 50), W("x", 3 * B + 4000, 200)) },
+	{ "over holes and blocks", holes, OPS(W("x", 1 * B + 7, 5 * B)) },
+	{ "shrink over holes", holes, OPS(SIZE("x", 4 * B + 50), W("x", 4 * B + 60, 10)) },
+	{ "into reserved", reserved, OPS(W("x", 0, B), W("x", B + 10, 10)) },
+	{ "over reserved and behind", reserved, OPS(W("x", 2 * B + 100, 6 * B)) },
+	{ "fill the gaps", scattered, OPS(W("x", B, B), W("x", 3 * B, 100), W("x", 0, 9 * B)) },
+	{ "overwrite in a tree", scattered,
+	  OPS(W("x", 18 * B, B), W("x", 4 * B + 10, 100), W("x", 6 * B, 3 * B)) },
+	{ "cut scattered", scattered,
+	  OPS(W("x", 18 * B, B), SIZE("x", 7 * B), SIZE("x", 0), W("y", 0, 5 * B)) },
+	{ "remove, reuse", scattered, OPS(RM("x"), W("y", 0, 12 * B)) },
+	{ "long links", file,
+	  OPS({ .kind = OP_LONGLINK, .a = "l" }, RM("x"), RM("l"), W("y", 0, 2 * B)) },
+	{ "two writes at once", holes,
+	  OPS(MAP(0, "x", 2 * B, B), MAP(1, "x", 4 * B, 100), COMMIT(1), COMMIT(0)) },
+	{ "given up", file, OPS(MAP(0, "x", 0, 9000), GIVEUP(0), W("y", 0, 10), SIZE("x", 20000)) },
+	{ "given up in a block", file, OPS(MAP(0, "x", 100, 500), GIVEUP(0), W("y", 0, 10)) },
+	{ "cut while pinned", file,
+	  OPS(MAP(0, "x", 1000, 9000), SIZE("x", 3000), COMMIT(0), SIZE("x", 9000)) },
+	{ "cut and grown under a pin", file,
+	  OPS(MAP(0, "x", 5000, 3000), SIZE("x", 4500), SIZE("x", 7500), COMMIT(0)) },
+	{ "cut behind a pin", file,
+	  OPS(MAP(0, "x", 0, 2000), SIZE("x", 3000), COMMIT(0), SIZE("x", 6000)) },
+	{ "grown under a pin", file, OPS(MAP(0, "x", 5000, 2500), SIZE("x", 7000), COMMIT(0)) },
+	{ "grown over an append", file, OPS(MAP(0, "x", 6000, 1500), SIZE("x", 9000), COMMIT(0)) },
+	{ "grown over an append by a write", file,
+	  OPS(MAP(1, "x", 6000, 1500), W("x", 3 * B, 100), COMMIT(1)) },
+	{ "grown over an append given up", file,
+	  OPS(MAP(1, "x", 6000, 1500), W("x", 3 * B, 100), GIVEUP(1), W("y", 0, 10)) },
+	{ "cut while read", file,
+	  OPS({ .kind = OP_READPIN, .a = "x", .len = 6000 }, SIZE("x", 0), W("y", 0, 3 * B),
+	      { .kind = OP_READOFF }, W("y", 3 * B, 3 * B)) },
+	{ "overwritten while read", file,
+	  OPS({ .kind = OP_READPIN, .a = "x", .len = 6000 }, W("x", 0, 2 * B), W("y", 0, 3 * B),
+	      { .kind = OP_READOFF }, W("y", 3 * B, 3 * B)) },
+	{ "removed while written", file,
+	  OPS(MAP(0, "x", 1000, 9000), RM("x"), NEW("x"), COMMIT(0), W("x", 0, B)) },
+	{ "clean stops", file, OPS(W("x", 0, 10), { .kind = OP_REOPEN }, W("x", 5000, 100)) },
+};
+#define NSUMS (sizeof(sum_plans) / sizeof(sum_plans[0]))
+
+Test(crash, checksums)
+{
+	struct campaign c = { "checksums, clwb", &small_sums, PM_CLWB, RULES_ADR, .share = .15 };
+
+	run(&c, sum_plans, NSUMS);
+}
+
+Test(crash, checksums_with_caches_in_the_domain)
+{
+	struct campaign c = { "checksums, fence", &small_sums, PM_FENCE, RULES_EADR, .share = .05 };
+
+	run(&c, sum_plans, NSUMS);
+}
+
+Test(crash, checksums_with_msync)
+{
+	struct campaign c = { "checksums, msync", &wide_sums, PM_MSYNC, RULES_PAGES, .share = .1 };
+
+	run(&c, sum_plans, NSUMS);
+}
+
+/* The run before was killed in a write. */
+static const struct op half[] = {
+	NEW("x"), W("x", 0, 6000), NEW("y"), MAP(0, "x", 100, 5000), { .kind = OP_END }
+};
+
+static const struct plan sum_recovery_plans[] = {
+	{ "overwritten", file, OPS(W("x", 10, 10)) },
+	{ "half overwritten", half, OPS(W("x", 10, 10)) },
+	{ "half overwritten, then cut", half, OPS(SIZE("x", 5000), SIZE("x", 6000)) },
+};
+
+Test(crash, checksums_in_recovery)
+{
+	struct campaign c = { "checksums, recovery", &small_sums,   PM_CLWB,     RULES_ADR,
+		              .share = .02,          .whole = true, .kill = true };
+
+	run(&c, sum_recovery_plans, 3);
 }
 
 /* --- opening, closing, recovering ------------------------------------------------------------ */
