@@ -135,6 +135,12 @@ $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
 
+# A berthd that writes down what a fabric client says to it: see test/vm/record/record.c.
+recorded := rr_cm_decode rr_decode rpc_call_run fab_write fab_send
+$(B)/berthd-record: $(call obj,test/vm/record/record.c) $(call obj,$(call src,server)) $(lib_transport) $(lib_pmemio) $(lib_proto)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) $(recorded:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
+
 tests: $(test_bin)
 .PHONY: all tests deps deps-vm serve check check-run check-crash check-vm check-asan check-tsan bench bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
@@ -171,7 +177,7 @@ check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
 	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
-check-vm: all
+check-vm: all $(B)/berthd-record
 	@test/vm/run $(if $(T),-k '$(T)') $(B)
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
