@@ -71,7 +71,8 @@ struct pm_super {
 	uint32_t saved_crc, reserved1;
 	uint64_t reply_start, reply_blocks; /* PM_INCOMPAT_REPLIES: the ring of reply records */
 	uint64_t sum_start, sum_blocks; /* PM_ROCOMPAT_SUMS: a CRC32C for each block, at the end of the pool */
-	uint8_t reserved2[512 - 272];
+	uint64_t uptime; /* seconds for which the pool has been open for writing in all, at least */
+	uint8_t reserved2[512 - 280];
 };
 static_assert(sizeof(struct pm_super) == 512, "one sector");
 
@@ -177,7 +178,8 @@ struct pm_slot {
 	uint8_t key[16]; /* of the request: SipHash of who asked what */
 	uint64_t seq;    /* boot << 40 | counter; 0: never used, then all is zero */
 	uint64_t ino, gen; /* the object made or changed */
-	uint64_t reserved[2];
+	uint64_t when;     /* pm_super.uptime then */
+	uint64_t reserved;
 };
 static_assert(sizeof(struct pm_slot) == 64, "one cache line");
 #define PM_BLOCK_SLOTS (4096u / 64u)

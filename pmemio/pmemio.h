@@ -82,6 +82,8 @@ struct pm_open_opts {
 				 * mapping allows is refused with -EPERM */
 	bool read_only;         /* for inspection; no recovery is written, journal replayed in memory only */
 	bool verify_reads;      /* pm_map_read proves checksums of data, where the pool has them: -EIO */
+	uint32_t once_age;      /* seconds after which a record of a change (pm_once) counts no more, the time not counted
+				 * for which the pool is closed; 0: as long as it is kept */
 	void (*log)(void *arg, int priority, const char *text); /* syslog priorities; may be NULL */
 	void *log_arg;
 };
@@ -272,7 +274,8 @@ int pm_readdir(struct pm_store *st, struct pm_id dir, uint64_t cookie, bool want
  *
  * A client that heard no answer asks again, and its first request may have been carried out. So a change can
  * leave a record under a key that tells this request from all others; the record is part of the change's own
- * transaction: after a crash there are both or neither. The pool keeps the last pm_info.reply_slots records.
+ * transaction: after a crash there are both or neither. The pool keeps the last pm_info.reply_slots records; those
+ * older than pm_open_opts.once_age count no more.
  */
 struct pm_once {
 	uint8_t key[16]; /* evenly distributed, as a keyed hash is */

@@ -4,7 +4,8 @@
  *
  * A ring of slots of one cache line each. A change fills the next slot in its own transaction, so
  * the slot and the change survive a crash together or not at all. The oldest record is overwritten:
- * the pool remembers exactly the last n changes, whoever made them.
+ * the pool remembers exactly the last n changes, whoever made them. What is older than once_age is found no
+ * more; age is measured in seconds for which the pool has been open (pm_super.uptime).
  *
  * An index in memory finds a record by its key; it is made at open from the slots, and follows each
  * commit. A search that finds nothing, which is what nearly every request brings, reads no slot
@@ -51,7 +52,7 @@ const char *slot_fault(const struct pm_slot *s, uint64_t boot)
 		return "bad checksum";
 	if (s->seq == 0 || s->seq >> 40 > boot)
 		return "a number that was never given";
-	return s->reserved[0] || s->reserved[1] ? "bytes that must be zero are not" : NULL;
+	return s->reserved ? "bytes that must be zero are not" : NULL;
 }
 
 static const struct pm_slot *slot_at(struct pm_store *st, uint32_t i)
@@ -94,9 +95,18 @@ static void index_cut(struct pm_replies *r, uint32_t i)
 	r->link[i].in_use = false;
 }
 
+static bool too_old(const struct pm_store *st, const struct pm_slot *s)
+{
+	uint64_t now = store_uptime(st);
+
+	return st->opts.once_age && now > s->when && now - s->when > st->opts.once_age;
+}
+
+/* The newest of that key, unless it is too old to count. */
 static const struct pm_slot *find(struct pm_store *st, const struct pm_once *once)
 {
 	struct pm_replies *r = st->replies;
+	const struct pm_slot *newest = NULL;
 	uint32_t hash;
 
 	if (!r || !once)
@@ -105,10 +115,11 @@ static const struct pm_slot *find(struct pm_store *st, const struct pm_once *onc
 	for (uint32_t i = *chain(r, hash); i; i = r->link[i - 1].next) {
 		const struct pm_slot *s = slot_at(st, i - 1);
 
-		if (r->link[i - 1].hash == hash && !memcmp(s->key, once->key, sizeof(s->key)))
-			return s;
+		if (r->link[i - 1].hash == hash && !memcmp(s->key, once->key, sizeof(s->key)) &&
+		    (!newest || s->seq > newest->seq))
+			newest = s;
 	}
-	return NULL;
+	return newest && !too_old(st, newest) ? newest : NULL;
 }
 
 /* --- recording ------------------------------------------------------------------------------- */
@@ -127,9 +138,11 @@ void reply_note(struct pm_tx *tx, const struct pm_once *once, struct pm_id obj)
 	if (!r || !once)
 		return;
 	s = tx_edit(tx, slot_at(st, r->next), sizeof(*s), TX_SLOT);
-	*s = (struct pm_slot){
-		.tag = once->tag, .seq = r->seq + 1, .ino = obj.ino, .gen = obj.gen
-	};
+	*s = (struct pm_slot){ .tag = once->tag,
+		               .seq = r->seq + 1,
+		               .ino = obj.ino,
+		               .gen = obj.gen,
+		               .when = store_uptime(st) };
 	memcpy(s->key, once->key, sizeof(s->key));
 	tx_note_reply(tx);
 }
@@ -207,6 +220,7 @@ static void scan(struct pm_store *st, struct pm_replies *r)
 			continue;
 		}
 		index_put(r, i, hash_of(s->key));
+		store_up_since(st, s->when);
 		if (s->seq > newest) {
 			newest = s->seq;
 			r->next = (i + 1) % r->n;

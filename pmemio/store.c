@@ -214,6 +214,29 @@ static void save_space(struct pm_store *st)
 	s->saved_crc = crc;
 }
 
+/* --- the pool's clock ------------------------------------------------------------------------ */
+
+static uint64_t monotonic_sec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec;
+}
+
+uint64_t store_uptime(const struct pm_store *st)
+{
+	return st->up_zero + monotonic_sec();
+}
+
+void store_up_since(struct pm_store *st, uint64_t uptime)
+{
+	uint64_t zero = uptime - monotonic_sec();
+
+	if ((int64_t)(zero - st->up_zero) > 0)
+		st->up_zero = zero;
+}
+
 /* --- opening --------------------------------------------------------------------------------- */
 
 static int reset_space(struct pm_store *st, struct pm_error *why)
@@ -310,6 +333,7 @@ static int recover(struct pm_store *st, struct pm_error *why)
 	if (err)
 		return err;
 	judge_stale(st);
+	st->up_zero = st->super.uptime - monotonic_sec();
 	old = st->super;
 	if (!st->read_only)
 		err = super_begin(st);

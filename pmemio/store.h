@@ -110,12 +110,16 @@ struct pm_store {
 	struct pm_stats stats;
 	struct pm_info info;
 	pthread_mutex_t super_lock; /* inside lock: orders the writers of the superblocks */
+	uint64_t up_zero;           /* store_uptime(): pm_super.uptime when the monotonic clock was 0 */
 	uint64_t bad_sum;           /* sum.c: likewise */
 	uint64_t damaged_node;      /* btree.c: the block last named in the log, so that it is named once */
 };
 void store_log(struct pm_store *st, int priority, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 struct pm_time store_now(void);
+/* pm_super.uptime now. No step of the system's time moves it. */
+uint64_t store_uptime(const struct pm_store *st);
+void store_up_since(struct pm_store *st, uint64_t uptime); /* it is that now, if it was less */
 
 static inline void *blk_ptr(struct pm_store *st, uint64_t blk) /* metadata */
 {

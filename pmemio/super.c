@@ -168,6 +168,7 @@ int super_write(struct pm_store *st)
 	pthread_mutex_lock(&st->super_lock);
 	next = st->super;
 	next.seq++;
+	next.uptime = store_uptime(st);
 	put_crc(&next);
 	err = write_next(st, &next);
 	/* even a failed write used this seq up: half of it may be on the media */

@@ -42,6 +42,7 @@ static const struct key keys[] = {
 	{ "nfs", "rpcbind", V_AUTO_OFF, C(rpcbind_auto), 0, 0 },
 	{ "nfs", "stability", V_STABILITY, C(stability), 0, 0 },
 	{ "nfs", "drc", V_SWITCH, C(drc), 0, 0 },
+	{ "nfs", "drc_age", V_COUNT, C(drc_age), 0, 10 * 365 * 86400 },
 	{ "exports", "file", V_PATH, C(exports_file), 0, 0 },
 	{ "fabric", "provider", V_TEXT, F(opts.provider), 0, 0 },
 	{ "fabric", "fabric", V_TEXT, F(opts.fabric), 0, 0 },
@@ -311,7 +312,7 @@ int config_override(struct config *c, const char *text, char *why, size_t why_le
 void config_init(struct config *c)
 {
 	*c = (struct config){ .workers = 1, .port = 2049, .mount_port = UINT32_MAX,
-			      .rpcbind_auto = true, .drc = true, .supervise = true, .max_conns = 4096,
+			      .rpcbind_auto = true, .drc = true, .drc_age = 3600, .supervise = true, .max_conns = 4096,
 			      .idle_timeout = 60 };
 	STAILQ_INIT(&c->fabrics);
 }

@@ -300,6 +300,7 @@ static int open_pool(struct server *srv)
 	struct pm_error why;
 	int err = pm_open(srv->conf.pool, &(struct pm_open_opts){ .method = srv->conf.method,
 								  .verify_reads = srv->conf.verify_reads,
+								  .once_age = srv->conf.drc_age,
 								  .log = log_text },
 			  &srv->store, &why);
 

@@ -77,6 +77,7 @@ struct config {
 	bool rpcbind_auto;
 	enum stability stability;
 	bool drc;
+	unsigned drc_age; /* seconds; 0: no bound */
 	unsigned max_conns, idle_timeout;
 	char *exports_file;
 	STAILQ_HEAD(, fabric_conf) fabrics;

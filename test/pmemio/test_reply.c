@@ -282,6 +282,87 @@ Test(reply, exactly_the_last_n_are_remembered)
 	pool_drop(&pool);
 }
 
+/* --- age ---------------------------------------------------------------------------------------- */
+
+static void open_with_age(uint32_t seconds)
+{
+	struct pm_open_opts o = { .once_age = seconds };
+	struct pm_error why = { "" };
+
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 1);
+	cr_assert_eq(pm_open(pool.path, &o, &pool.st, &why), 0, "%s", why.text);
+}
+
+static void pass(uint64_t seconds) /* as if it had been open for so much longer */
+{
+	pool.st->up_zero += seconds;
+}
+
+Test(reply, a_record_counts_as_long_as_it_is_young)
+{
+	pool_mkfs(&pool, "replya", 32 << 20);
+	open_with_age(1000);
+	touch(pool.st, 1);
+	pass(900);
+	cr_assert_eq(known(pool.st, 1), 0);
+	touch(pool.st, 2);
+	pass(200);
+	cr_assert_eq(known(pool.st, 1), -ENOENT);
+	cr_assert_eq(known(pool.st, 2), 0);
+	touch(pool.st, 1); /* asked for anew, it is made anew */
+	cr_assert_eq(known(pool.st, 1), 0);
+	pass(900);
+	cr_assert_eq(known(pool.st, 1), 0, "the younger one counts");
+	cr_assert_eq(known(pool.st, 2), -ENOENT);
+	pool_close(&pool);
+	cr_assert_eq(problems(pool.path), 0);
+	open_with_age(1000);
+	cr_assert_eq(known(pool.st, 1), 0);
+	cr_assert_eq(known(pool.st, 2), -ENOENT);
+	pool_close(&pool);
+	open_with_age(0);
+	cr_assert_eq(known(pool.st, 1), 0);
+	cr_assert_eq(known(pool.st, 2), 0, "no bound, so it counts again");
+	pool_drop(&pool);
+}
+
+Test(reply, age_grows_across_clean_closes)
+{
+	pool_mkfs(&pool, "replya", 32 << 20);
+	open_with_age(1000);
+	touch(pool.st, 1);
+	for (int i = 0; i < 3; i++) {
+		pass(300);
+		pool_close(&pool);
+		open_with_age(1000);
+		cr_assert_eq(known(pool.st, 1), 0);
+	}
+	pass(200);
+	cr_assert_eq(known(pool.st, 1), -ENOENT);
+	pool_drop(&pool);
+}
+
+/* After a kill the pool's time goes on from the newest record: it never runs ahead. */
+Test(reply, a_kill_makes_no_record_older)
+{
+	pool_mkfs(&pool, "replya", 32 << 20);
+	open_with_age(1000);
+	touch(pool.st, 1);
+	pass(900);
+	pool_kill(&pool);
+	open_with_age(1000);
+	pass(900);
+	cr_assert_eq(known(pool.st, 1), 0, "nothing tells of the first 900 seconds");
+	touch(pool.st, 2);
+	pool_kill(&pool);
+	open_with_age(1000);
+	cr_assert_eq(known(pool.st, 1), 0);
+	pass(200);
+	cr_assert_eq(known(pool.st, 1), -ENOENT, "but of these");
+	cr_assert_eq(known(pool.st, 2), 0);
+	pool_drop(&pool);
+}
+
 /* --- other pools --------------------------------------------------------------------------------
  */
 
