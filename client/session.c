@@ -648,6 +648,9 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 	if (getrandom(&b->next_xid, sizeof(b->next_xid), 0) != sizeof(b->next_xid))
 		b->next_xid = (uint32_t)now_ms();
 	set_up(b, opts);
+	if (getrandom(b->fab.instance, sizeof(b->fab.instance), 0) !=
+	    sizeof(b->fab.instance))
+		memset(b->fab.instance, 0, sizeof(b->fab.instance));
 	return b;
 }
 

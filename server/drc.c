@@ -7,9 +7,10 @@
  * it is there if and only if the change is, also after a crash. What is kept suffices for the first
  * answer: that it succeeded, and the object's identity. Attributes are the present ones.
  *
- * A call is known by its client's address (not the port, which is another after a reconnect;
- * clients over shared memory are all this machine's), the caller's uid and gid, xid, program,
- * version, procedure and the bytes of its arguments.
+ * A call is known by its client's address (not the port, which is another after a reconnect; clients over
+ * shared memory have none, and say in their hello which one they are), the caller's uid and gid, xid,
+ * program, version, procedure and the bytes of its arguments. A client that begins with the same xid
+ * each time would be given old answers; so they are forgotten after a while ([nfs] drc_age).
  *
  *   nfs3_rename:   drc_answered? done.     the usual case of a retry
  *                  make the change         -EALREADY: the first one was still on its way
@@ -53,6 +54,7 @@ static void client_of(const struct tp_call *call, struct who_what *w)
 		memcpy(w->addr, &in6->sin6_addr, 16);
 	} else {
 		w->family = AF_UNSPEC;
+		tp_call_instance(call, w->addr);
 	}
 }
 

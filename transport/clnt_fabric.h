@@ -27,6 +27,9 @@ struct tp_fabric_opts { /* named as in struct fi_info; NULL where left open */
 	const char *ep_type;  /* "FI_EP_MSG", "FI_EP_RDM"; NULL: what the provider is best at */
 	unsigned credits;     /* most per connection; 0: 32 */
 	uint32_t inline_size; /* of one message; 0: 4096 */
+	/* Client: which one this is, for servers that cannot tell by an address (shm): the same after a reconnect, another
+	 * for every other client of that server. All zero: this process, whatever it opens. */
+	uint8_t instance[16];
 };
 
 /* A libtirpc CLIENT over a fabric (RFC 8166): an rpcgen client runs over it unchanged. @timeout for connecting.

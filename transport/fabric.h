@@ -185,6 +185,7 @@ struct rdv_hello {
 	uint32_t inline_size; /* bytes of the largest message its sender receives */
 	uint32_t credits;     /* client: wanted; server: granted to begin with */
 	uint64_t nonce;       /* which instance of the endpoint this is */
+	uint8_t instance[16]; /* client: see struct tp_fabric_opts */
 	bool ring;            /* its sender has no wait descriptor */
 	uint32_t slot;        /* server's answer: the client's flag in the page */
 };

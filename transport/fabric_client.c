@@ -21,6 +21,7 @@
 #include "transport/client.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -292,8 +294,29 @@ static int connect_rdm(struct tp_client *c, struct tp_error *why)
 	return watch(c, c->rdv.fd, EPOLLIN | EPOLLOUT, EPOLL_CTL_ADD);
 }
 
+/* Told from every other one since this machine was started, and other pid namespaces: when it began. */
+static void this_process(uint8_t instance[16])
+{
+	uint64_t began = 0;
+	uint32_t pid = (uint32_t)getpid();
+	struct stat ns = { 0 };
+	char line[1024], *p;
+	FILE *f = fopen("/proc/self/stat", "re");
+
+	if (f && fgets(line, sizeof(line), f) && (p = strrchr(line, ')')))
+		sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
+		              "%" SCNu64, &began);
+	if (f)
+		fclose(f);
+	stat("/proc/self/ns/pid", &ns);
+	memcpy(instance, &began, 8);
+	memcpy(instance + 8, &pid, 4);
+	memcpy(instance + 12, &(uint32_t){ (uint32_t)ns.st_ino }, 4);
+}
+
 static int say_hello(struct tp_client *c)
 {
+	static const uint8_t none[16];
 	struct rdv_hello h = {
 		.addr_len = (uint32_t)c->f->addr_len,
 		.inline_size = c->buf_size,
@@ -305,6 +328,9 @@ static int say_hello(struct tp_client *c)
 	if (getrandom(&h.nonce, sizeof(h.nonce), 0) != sizeof(h.nonce))
 		return -EIO;
 	memcpy(h.addr, c->f->addr, c->f->addr_len);
+	memcpy(h.instance, c->opts.instance, sizeof(h.instance));
+	if (!memcmp(h.instance, none, sizeof(none)))
+		this_process(h.instance);
 	err = rdv_send_hello(&c->rdv, &h);
 	if (!err)
 		err = watch(c, c->rdv.fd, EPOLLIN, EPOLL_CTL_MOD);

@@ -605,6 +605,8 @@ static int rdm_hello(struct flistener *l, struct fconn *conn)
 		err = rdm_recvs(l);
 	if (err)
 		return err == -EAGAIN ? -EIO : err;
+	if (conn->base.peer.ss_family == AF_UNSPEC)
+		memcpy(conn->base.peer_instance, h.instance, sizeof(h.instance));
 	conn->peer_max = h.inline_size < l->pool->cap ? h.inline_size : l->pool->cap;
 	conn->ep = l->fab->ep;
 	conn->state = FCONN_UP;

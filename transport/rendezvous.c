@@ -4,9 +4,10 @@
  *
  * The hello is one fixed block of big-endian words and an address, the same both ways:
  *
- *   0  magic "BRDV"    4  version 1     8  flags: 1 = ring me, I cannot sleep on my queue
+ *   0  magic "BRDV"    4  version 2     8  flags: 1 = ring me, I cannot sleep on my queue
  *  12  inline size    16  credits      20  slot in the page (server)
  *  24  nonce (8)      32  address length, then 256 bytes of address
+ * 292  which client this is (16): the same after it has met the server anew
  *
  * It is smaller than any socket buffer, so a fresh connection takes it whole. The page goes along
  * with the server's answer as a sealed memory file: a peer may lie in its flags, and cost itself or
@@ -31,9 +32,9 @@
 #include <unistd.h>
 
 #define HELLO_MAGIC   0x42524456u
-#define HELLO_VERSION 1
+#define HELLO_VERSION 2
 #define HELLO_RING    1u
-#define HELLO_SIZE    (36 + FAB_ADDR_MAX)
+#define HELLO_SIZE    (36 + FAB_ADDR_MAX + 16)
 #define SLOT_SIZE     64 /* a cache line each */
 #define SLOTS         1024
 #define PAGE_LEN      ((size_t)SLOT_SIZE * (SLOTS + 1))
@@ -76,6 +77,7 @@ static void hello_encode(const struct rdv_hello *h, uint8_t *b)
 	put32(b + 28, (uint32_t)h->nonce);
 	put32(b + 32, h->addr_len);
 	memcpy(b + 36, h->addr, h->addr_len);
+	memcpy(b + 36 + FAB_ADDR_MAX, h->instance, sizeof(h->instance));
 }
 
 static int hello_decode(const uint8_t *b, struct rdv_hello *out)
@@ -92,6 +94,7 @@ static int hello_decode(const uint8_t *b, struct rdv_hello *out)
 	if (!h.addr_len || h.addr_len > FAB_ADDR_MAX || h.slot > SLOTS || h.inline_size < 256)
 		return -EPROTO;
 	memcpy(h.addr, b + 36, h.addr_len);
+	memcpy(h.instance, b + 36 + FAB_ADDR_MAX, sizeof(h.instance));
 	*out = h;
 	return 0;
 }

@@ -508,6 +508,11 @@ void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss)
 	*ss = call->conn->peer;
 }
 
+void tp_call_instance(const struct tp_call *call, uint8_t out[16])
+{
+	memcpy(out, call->conn->peer_instance, sizeof(call->conn->peer_instance));
+}
+
 bool tp_call_alive(const struct tp_call *call)
 {
 	return !call->conn->dead;

@@ -104,6 +104,7 @@ struct tp_conn { /* embedded in the transport's own struct */
 	bool dead;
 	struct sockaddr_storage peer; /* AF_UNSPEC: none, then peer_uid */
 	uint32_t peer_uid;
+	uint8_t peer_instance[16]; /* without an address: which client, as it says; zero if it says nothing */
 };
 
 struct tp_listener_ops {

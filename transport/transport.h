@@ -154,6 +154,8 @@ void tp_listener_close(struct tp_listener *l);
 
 /* The peer's address; AF_UNSPEC for one on this machine without an address (shm: same user, uid in *uid). */
 void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss);
+/* Of a peer without an address: which client it says it is (struct tp_fabric_opts), also after a reconnect; else zero. */
+void tp_call_instance(const struct tp_call *call, uint8_t out[16]);
 bool tp_call_alive(const struct tp_call *call); /* the connection still stands */
 
 /* Move the payload argument into @iov (sum of lengths == call->payload_len). @placed: err 0, or negative

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,14 +51,14 @@ TestSuite(retry, .timeout = 300);
 
 /* --- a client -------------------------------------------------------------------------------- */
 
-static struct peer connect_from(enum way way, const char *from)
+static struct peer connect_as(enum way way, const char *from, uint8_t instance)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET,
 		                  .sin_port = htons((uint16_t)d.port),
 		                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct sockaddr_in me = { .sin_family = AF_INET, .sin_addr.s_addr = inet_addr(from) };
 	struct peer p = { .way = way, .fd = -1 };
-	struct tp_fabric_opts o = { .name = "test" };
+	struct tp_fabric_opts o = { .name = "test", .instance = { instance } };
 	struct tp_error why = { "" };
 	char port[16];
 
@@ -76,6 +77,11 @@ static struct peer connect_from(enum way way, const char *from)
 		tp_client_wait(p.c, 50);
 	cr_assert_eq(tp_client_state(p.c, &why), TP_CLIENT_UP, "%s", why.text);
 	return p;
+}
+
+static struct peer connect_from(enum way way, const char *from)
+{
+	return connect_as(way, from, 0);
 }
 
 static struct peer dial(enum way way)
@@ -606,6 +612,68 @@ Test(retry, a_client_may_come_back_over_another_transport)
 	daemon_remove(&d);
 }
 
+/* --- who is who on this machine ------------------------------------------------------------- */
+
+Test(retry, clients_over_shm_are_told_apart_and_known_again)
+{
+	struct peer a, b;
+	struct call c;
+
+	daemon_start(&d, &(struct daemon_opts){ .exports = everyone });
+	a = connect_as(SHM, "127.0.0.1", 1);
+	b = connect_as(SHM, "127.0.0.1", 2);
+	prepare(&a);
+	c = step(REMOVE_, &a);
+	must(&a, c);
+	must(&a, c);
+	cr_assert_eq(status(&b, c), NFS3ERR_NOENT, "another client's call is another call");
+	hang_up(&a);
+	a = connect_as(SHM, "127.0.0.1", 1);
+	must(&a, c);
+	hang_up(&a);
+	hang_up(&b);
+	daemon_kill(&d);
+	daemon_launch(&d);
+	a = connect_as(SHM, "127.0.0.1", 1);
+	b = connect_as(SHM, "127.0.0.1", 2);
+	must(&a, c);
+	cr_assert_eq(status(&b, c), NFS3ERR_NOENT);
+	hang_up(&a);
+	hang_up(&b);
+	daemon_remove(&d);
+}
+
+/* Those that do not say who they are: each process is one. */
+Test(retry, processes_over_shm_are_told_apart)
+{
+	struct peer a;
+	struct call c;
+	int status_of = 0;
+	pid_t pid;
+
+	daemon_start(&d, &(struct daemon_opts){ .exports = everyone });
+	a = dial(SHM);
+	prepare(&a);
+	c = step(REMOVE_, &a);
+	must(&a, c);
+	hang_up(&a);
+	pid = fork();
+	if (pid == 0) {
+		struct peer b = dial(SHM);
+		uint32_t s = status(&b, c);
+
+		hang_up(&b);
+		_exit(s == NFS3ERR_NOENT ? 7 : 1);
+	}
+	cr_assert_eq(waitpid(pid, &status_of, 0), pid);
+	cr_assert(WIFEXITED(status_of) && WEXITSTATUS(status_of) == 7, "the other process: %x",
+	          status_of);
+	a = dial(SHM);
+	must(&a, c);
+	hang_up(&a);
+	daemon_remove(&d);
+}
+
 /* --- cut connections -------------------------------------------------------------------------- */
 
 static const char stepped[] = "file g guarded l m p s sized u x young ";
@@ -744,6 +812,31 @@ ParameterizedTest(bool *msync, retry, calls_in_progress_are_not_made_twice)
 	cr_assert_eq(daemon_counter(&d, "drc_hits"), (uint64_t)rounds * (3 * (LINES - 1) + 2));
 	for (int i = 0; i < LINES; i++)
 		hang_up(&p[i]);
+	daemon_remove(&d);
+}
+
+/* --- for a while ------------------------------------------------------------------------------ */
+
+/* A client that uses the same numbers again and again is not given old answers for ever. */
+Test(retry, answers_are_forgotten_after_a_while)
+{
+	static const char *const set[] = { "nfs.drc_age=1", NULL };
+	struct peer p;
+	uint32_t s = 0;
+	struct call c;
+
+	daemon_start(&d,
+	             &(struct daemon_opts){ .exports = everyone, .no_fabric = true, .set = set });
+	p = dial(SOCKET);
+	prepare(&p);
+	c = step(REMOVE_, &p);
+	must(&p, c);
+	for (int i = 0; i < 600 && s == 0; i++) { /* the pool's clock has to tick */
+		poll(NULL, 0, 50);
+		s = status(&p, c);
+	}
+	cr_assert_eq(s, NFS3ERR_NOENT);
+	hang_up(&p);
 	daemon_remove(&d);
 }
 
