@@ -5,6 +5,7 @@
  *   fabric_client.c  connects, makes progress, sleeps, notices the server's end, tears down
  *   client_rpc.c     builds calls, chooses inline or chunks, spends credits, reads replies
  *   client_mr.c      registrations: the caller's, the cache's, and whose turn it is to leave
+ *   client_rma.c     the caller's own reads and writes of memory of the server's
  *
  * A request's life. Its memory is offered to the server's RMA from transmit to reply, so it is
  * given back to the caller only when the reply is there or the endpoint is closed and its queue
@@ -70,6 +71,16 @@ struct client_req {
 };
 TAILQ_HEAD(client_reqs, client_req);
 
+struct tp_client_rma { /* one operation of the caller's, a piece of at most msg_max at a time */
+	TAILQ_ENTRY(tp_client_rma) link;
+	struct fab_op op;
+	struct tp_client *c;
+	struct tp_rma *rma;
+	struct tp_mr *mr;
+	size_t done, piece; /* bytes completed; bytes of the piece that is posted */
+};
+TAILQ_HEAD(client_rmas, tp_client_rma);
+
 struct tp_client {
 	struct fab *f;
 	struct fid_ep *ep; /* MSG: ours; RDM: f->ep */
@@ -111,6 +122,10 @@ struct tp_client {
 	uint32_t next_xid;
 	struct client_reqs queued, sent;
 
+	struct client_rmas rma_queued, rma_posted;
+	unsigned rma_out;     /* of rma_posted */
+	unsigned rma_partial; /* of these, more pieces are to come */
+
 	struct client_mrs mrs;
 	unsigned ncached;
 	bool pinned; /* registrations hold pages: a cache would outlive what is mapped there */
@@ -136,7 +151,12 @@ void client_message(struct tp_client *c, const uint8_t *buf, size_t len);
 void client_flush(struct tp_client *c); /* send what credits and slots allow */
 void client_fail_all(struct tp_client *c, int err);
 
+/* --- client_rma.c --- */
+bool client_rma_flush(struct tp_client *c); /* post what the provider takes; true: nothing is left */
+void client_rma_fail_all(struct tp_client *c, int err); /* endpoint closed and drained */
+
 /* --- fabric_client.c --- */
+int client_guarded(struct tp_client *c, int (*fn)(struct tp_client *c, void *arg), void *arg);
 /* Remember that the connection is over; it goes DOWN when no callback of it runs any more. */
 void client_fail(struct tp_client *c, int err, const char *what);
 /* Send @len bytes of @s. -EAGAIN: later. */

@@ -260,6 +260,8 @@ void client_flush(struct tp_client *c)
 {
 	struct client_req *q;
 
+	if (!client_rma_flush(c))
+		return; /* a call behind RMA must not overtake it */
 	while (c->state == TP_CLIENT_UP && !c->broken && c->inflight < c->credits &&
 	       (q = TAILQ_FIRST(&c->queued))) {
 		TAILQ_REMOVE(&c->queued, q, link);
@@ -513,7 +515,7 @@ TP_API int tp_req_send(struct tp_client *c, struct tp_req *req)
 	if (!err && (c->state == TP_CLIENT_DOWN || c->broken))
 		err = -ENOTCONN;
 	if (!err && c->state == TP_CLIENT_UP && c->inflight < c->credits &&
-	    TAILQ_EMPTY(&c->queued)) {
+	    TAILQ_EMPTY(&c->queued) && client_rma_flush(c)) {
 		err = transmit(q);
 		if (!err)
 			return 0;

@@ -269,6 +269,7 @@ static void read_attributes(struct fab *f)
 	f->shm = is_shm(i->fabric_attr->prov_name);
 	f->mr_local = i->domain_attr->mr_mode & FI_MR_LOCAL;
 	f->mr_virt = i->domain_attr->mr_mode & FI_MR_VIRT_ADDR;
+	f->pmem = i->caps & FI_RMA_PMEM;
 	f->mr_prov_key = i->domain_attr->mr_mode & FI_MR_PROV_KEY;
 	/* shm copies writes by itself in VA mode, beside its queue, and promises no order. */
 	f->saw = (order & FI_ORDER_SAW) && !f->shm;
@@ -670,6 +671,27 @@ int fab_write(struct fab *f, struct fid_ep *ep, const struct iovec *iov, void **
 	return (int)err;
 }
 
+int fab_write_commit(struct fab *f, struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t addr,
+                     uint64_t raddr, uint64_t key, struct fab_op *op)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct fi_rma_iov rma = { .addr = raddr, .len = len, .key = key };
+	struct fi_msg_rma m = { .msg_iov = &iov,
+		                .desc = &desc,
+		                .iov_count = 1,
+		                .addr = addr,
+		                .rma_iov = &rma,
+		                .rma_iov_count = 1,
+		                .context = &op->ctx };
+	ssize_t err;
+
+	/* As a flag of the operation: tcp 1.17 takes it as a default of the endpoint and does not act on it. */
+	fab_enter(f);
+	err = fi_writemsg(ep, &m, FI_COMMIT_COMPLETE | FI_COMPLETION);
+	fab_leave(f);
+	return (int)err;
+}
+
 /* --- memory
  * ---------------------------------------------------------------------------------------
  */
@@ -704,6 +726,30 @@ int fab_mr_open(struct fab *f, void *base, size_t len, uint64_t access, struct f
 		return -EOVERFLOW;
 	}
 	mr.key = (uint32_t)fi_mr_key(mr.mr);
+	*out = mr;
+	return 0;
+}
+
+int fab_key_open(struct fab *f, void *base, size_t len, uint64_t access, struct fab_mr *out)
+{
+	size_t size = f->info->domain_attr->mr_key_size;
+	uint64_t mask = size < 8 ? (1ull << 8 * size) - 1 : UINT64_MAX;
+	struct iovec iov = { .iov_base = base, .iov_len = len };
+	struct fi_mr_attr a = { .mr_iov = &iov, .iov_count = 1, .access = access };
+	struct fab_mr mr = { .base = base, .len = len };
+	int err = -FI_ENOKEY;
+
+	for (int i = 0; i < KEY_TRIES && err == -FI_ENOKEY; i++) {
+		if (getrandom(&a.requested_key, sizeof(a.requested_key), 0) != sizeof(a.requested_key))
+			return -EIO;
+		a.requested_key &= mask;
+		fab_enter(f);
+		err = fi_mr_regattr(f->domain, &a, 0, &mr.mr);
+		fab_leave(f);
+	}
+	if (err)
+		return err == -FI_EADDRNOTAVAIL || err == -FI_ENOSYS ? -EOPNOTSUPP : err;
+	mr.long_key = fi_mr_key(mr.mr);
 	*out = mr;
 	return 0;
 }

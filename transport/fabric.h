@@ -70,6 +70,7 @@ struct fab {
 	bool mr_virt;  /* remote addresses are virtual ones, else offsets from the region's start */
 	bool mr_prov_key; /* the provider picks the keys */
 	bool saw;         /* a send is not seen before the writes ahead of it on its endpoint */
+	bool pmem;        /* FI_RMA_PMEM: FI_COMMIT_COMPLETE is obeyed */
 	bool deliver;     /* writes ask for FI_DELIVERY_COMPLETE */
 	size_t iov_max;   /* local segments per send, read, write (1..FAB_MAX_IOV) */
 	size_t msg_max;   /* bytes per operation */
@@ -147,17 +148,26 @@ int fab_read(struct fab *f, struct fid_ep *ep, const struct iovec *iov, void **d
 int fab_write(struct fab *f, struct fid_ep *ep, const struct iovec *iov, void **desc, unsigned n,
               fi_addr_t addr, uint64_t raddr, uint64_t key, struct fab_op *op);
 
+/* fab_write that completes when the bytes are durable at the peer (FI_COMMIT_COMPLETE). Means something where
+ * f->pmem. One local segment. */
+int fab_write_commit(struct fab *f, struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t addr,
+                     uint64_t raddr, uint64_t key, struct fab_op *op);
+
 struct fab_mr {
 	struct fid_mr *mr; /* NULL: not registered, because nobody needs it */
 	void *base;
 	size_t len;
 	void *desc;
 	uint32_t key; /* RFC 8166 handles have 32 bits */
+	uint64_t long_key; /* of fab_key_open */
 };
 /* Registers if @access has FI_REMOTE_READ or FI_REMOTE_WRITE, or local registrations are wanted.
  * -EOPNOTSUPP: this kind of memory cannot be registered (fsdax); -EPERM or -ENOMEM: fab_error names
  * the memlock limit. */
 int fab_mr_open(struct fab *f, void *base, size_t len, uint64_t access, struct fab_mr *out);
+/* For the peers' own RMA: always registered, the key in long_key is as long as the provider's are, and random where
+ * the choice is ours. */
+int fab_key_open(struct fab *f, void *base, size_t len, uint64_t access, struct fab_mr *out);
 void fab_mr_close(struct fab *f, struct fab_mr *mr);
 /* The address under which the peer's RMA reaches @p of that region. */
 static inline uint64_t fab_mr_addr(const struct fab *f, const struct fab_mr *mr, const void *p)

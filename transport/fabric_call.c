@@ -335,6 +335,7 @@ static void send_done(struct fab_op *op, int err)
 	if (!conn)
 		return;
 	fconn_back(conn);
+	fkeys_sent(conn);
 	if (!c && conn->hand)
 		conn->hand--;
 	if (err) {
@@ -398,6 +399,7 @@ static int send_post(struct fconn *conn, struct fbuf *b)
 	if (b->big)
 		LIST_REMOVE(b, link);
 	LIST_INSERT_HEAD(&conn->sends, b, link);
+	conn->sends_posted++;
 	fconn_out(conn);
 	if (conn->l->fab->rdm)
 		rdv_ring(&conn->rdv);
@@ -1001,6 +1003,8 @@ const struct tp_conn_ops fcall_ops = {
 	.reply_room = reply_room,
 	.payload_room = payload_room,
 	.stop = conn_stop,
+	.rma_facts = fkey_facts,
+	.key_open = fkey_open,
 	.close = fconn_close,
 	.free = conn_free,
 };

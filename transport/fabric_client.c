@@ -120,7 +120,7 @@ static void watch_thread(struct tp_client *c)
 	timer_settime(c->timer, 0, &every, NULL);
 }
 
-static int guarded(struct tp_client *c, int (*fn)(struct tp_client *c, void *arg), void *arg)
+int client_guarded(struct tp_client *c, int (*fn)(struct tp_client *c, void *arg), void *arg)
 {
 	sigjmp_buf here, *volatile outer = c->jump;
 	const unsigned depth = c->depth;
@@ -208,7 +208,7 @@ static int do_send(struct tp_client *c, void *arg)
 int client_post_send(struct tp_client *c, struct client_slot *s, size_t len)
 {
 	struct sending m = { s, len };
-	int err = guarded(c, do_send, &m);
+	int err = client_guarded(c, do_send, &m);
 
 	c->tried = true;
 	if (err) {
@@ -420,7 +420,7 @@ static void let_server_in(struct tp_client *c)
 
 		if (poll(&p, 1, 1) > 0 && rdv_drain(&c->rdv))
 			break;
-		guarded(c, turn, NULL);
+		client_guarded(c, turn, NULL);
 	}
 }
 
@@ -453,10 +453,11 @@ static void down(struct tp_client *c, int err)
 		c->rdv.fd = -1;
 	}
 	if (c->ep)
-		guarded(c, close_ep, NULL);
+		client_guarded(c, close_ep, NULL);
 	c->ep = NULL;
-	while (guarded(c, turn, NULL) > 0)
+	while (client_guarded(c, turn, NULL) > 0)
 		;
+	client_rma_fail_all(c, err);
 	client_fail_all(c, err);
 	c->depth--;
 }
@@ -531,7 +532,7 @@ TP_API int tp_client_progress(struct tp_client *c)
 		return c->err;
 	c->events = 0;
 	c->depth++;
-	n = guarded(c, turn, NULL);
+	n = client_guarded(c, turn, NULL);
 	if (n < 0)
 		client_fail(c, n,
 		            c->hung ? "the server died and left the provider locked"
@@ -563,7 +564,7 @@ TP_API int tp_client_progress(struct tp_client *c)
 /* Without a wait descriptor: turn, arm, look once more, sleep. */
 static int before_nap(struct tp_client *c, int *timeout_ms)
 {
-	bool out = c->inflight || c->sending || c->stuck;
+	bool out = c->inflight || c->sending || c->rma_out || c->stuck;
 	uint64_t idle = out ? client_now() - c->last_ns : 0;
 
 	if (out && !c->armed && idle < SPIN_NS) {
@@ -724,6 +725,8 @@ TP_API int tp_client_open(const struct tp_fabric_opts *opts, struct tp_client **
 	c->opts = *opts;
 	TAILQ_INIT(&c->queued);
 	TAILQ_INIT(&c->sent);
+	TAILQ_INIT(&c->rma_queued);
+	TAILQ_INIT(&c->rma_posted);
 	TAILQ_INIT(&c->mrs);
 	SLIST_INIT(&c->idle);
 	SLIST_INIT(&c->repost);

@@ -153,6 +153,8 @@ static void msg_received(struct fab_op *op, int err)
 	conn->posted--;
 	if (err)
 		fconn_kill(conn);
+	else
+		fkeys_heard(conn);
 	if (conn->state == FCONN_DYING || !fcall_message(conn, b, op->len))
 		fbuf_put(b);
 	fconn_dirty(conn);
@@ -170,6 +172,8 @@ static void rdm_received(struct fab_op *op, int err)
 		rpc_count(&l->base.svc->stats.provider_errors, 1);
 	if (conn && conn->hand > conn->granted + RDM_SPARE)
 		fconn_kill(conn); /* it would starve the others of receives */
+	if (conn && !err)
+		fkeys_heard(conn);
 	if (err || !conn || conn->state != FCONN_UP || !fcall_message(conn, b, op->len))
 		fbuf_put(b);
 }
@@ -243,6 +247,8 @@ static int conn_new(struct flistener *l, enum tp_kind kind, struct fconn **out)
 	LIST_INIT(&conn->recvs);
 	LIST_INIT(&conn->sends);
 	LIST_INIT(&conn->rmas);
+	TAILQ_INIT(&conn->keys);
+	TAILQ_INIT(&conn->closing);
 	STAILQ_INIT(&conn->readq);
 	STAILQ_INIT(&conn->writeq);
 	STAILQ_INIT(&conn->sendq);
@@ -333,6 +339,7 @@ static void reap(struct flistener *l)
 		struct fid_ep *ep = conn->ep;
 
 		ev_timer_stop(loop_of(l), &conn->timer);
+		fkeys_close(l, conn);
 		conn->ep = NULL;
 		if (conn->base.kind == TP_FABRIC_RDM) {
 			rdm_leave(l, conn);
@@ -345,6 +352,8 @@ static void reap(struct flistener *l)
 		rpc_count(&l->base.svc->stats.credits, -(uint64_t)conn->granted);
 		fcall_fail_all(conn, -ECONNRESET);
 		conn->l = NULL;
+		fkeys_dead(conn);
+		rpc_conn_over(&conn->base);
 		rpc_conn_put(&conn->base);
 	}
 }
@@ -701,6 +710,7 @@ static bool turn(struct flistener *l)
 			        l->opts.name, fi_strerror(-n));
 			kill_all(l);
 		}
+		l->drained += n >= 0 && n < BATCH;
 		any |= n > 0 || events || !TAILQ_EMPTY(&l->dirty);
 		work(l);
 		reap(l);

@@ -80,6 +80,19 @@ void fregions_close(struct flistener *l);
  * registered, stage it. */
 bool fregions_desc(const struct flistener *l, const void *p, size_t *len, void **desc);
 
+/* --- fabric_key.c: keys that a program has given to the peer
+ * ---------------------------------------------------------- */
+
+TAILQ_HEAD(tp_key_list, tp_key);
+int fkey_open(struct tp_conn *conn, void *base, size_t len, bool writable, struct tp_key **out);
+int fkey_facts(const struct tp_conn *conn, struct tp_rma_facts *out);
+void fkeys_heard(struct fconn *conn); /* a message came */
+void fkeys_sent(struct fconn *conn);  /* a send has completed */
+/* The connection ends. First, before its endpoint is closed: */
+void fkeys_close(struct flistener *l, struct fconn *conn);
+/* and then: what was closed is dead. Others are the program's to close, which it is about to hear. */
+void fkeys_dead(struct fconn *conn);
+
 /* --- fabric_call.c: messages, calls, transfers
  * -------------------------------------------------------- */
 
@@ -177,6 +190,9 @@ struct fconn {
 	unsigned nout;   /* sends and rmas posted */
 	struct fxfer_queue readq, writeq;
 	STAILQ_HEAD(, fbuf) sendq;
+	struct tp_key_list keys;    /* open */
+	struct tp_key_list closing; /* closed, not yet dead */
+	uint64_t sends_posted, sends_back, heard; /* heard: flistener.drained at the last message */
 	ev_timer timer; /* opening, or operations out for too long */
 	double moved;   /* when something last completed */
 };
@@ -196,6 +212,7 @@ struct flistener {
 	struct fbuf_list orphan_sends;
 	bool in_turn, stopped;
 	unsigned nout; /* operations out on all connections */
+	uint64_t drained; /* how often the completion queue was found empty */
 	ev_prepare prepare;
 	ev_idle idle;
 	ev_io cq_io, eq_io, hello_io;

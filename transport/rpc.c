@@ -639,6 +639,7 @@ int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kin
 	conn->refs = 1;
 	conn->ncalls = 0;
 	conn->dead = false;
+	conn->watches = NULL;
 	TAILQ_INIT(&conn->calls);
 	LIST_INSERT_HEAD(&svc->conns, conn, link);
 	svc->nconns++;
@@ -674,6 +675,38 @@ void rpc_conn_fail_calls(struct tp_conn *conn, int err)
 	rpc_conn_put(conn);
 }
 
+void rpc_conn_over(struct tp_conn *conn)
+{
+	struct tp_conn_watch *w;
+
+	while ((w = conn->watches)) {
+		conn->watches = w->next;
+		w->gone(w);
+	}
+}
+
+void tp_conn_watch(struct tp_call *call, struct tp_conn_watch *w)
+{
+	w->next = call->conn->watches;
+	call->conn->watches = w;
+}
+
+int tp_call_rma_facts(const struct tp_call *call, struct tp_rma_facts *out)
+{
+	const struct tp_conn *conn = call->conn;
+
+	return conn->ops->rma_facts && !conn->dead ? conn->ops->rma_facts(conn, out) : -EOPNOTSUPP;
+}
+
+int tp_key_open(struct tp_call *call, void *base, size_t len, bool writable, struct tp_key **out)
+{
+	struct tp_conn *conn = call->conn;
+
+	if (!conn->ops->key_open)
+		return -EOPNOTSUPP;
+	return conn->dead ? -ECONNRESET : conn->ops->key_open(conn, base, len, writable, out);
+}
+
 void rpc_conn_get(struct tp_conn *conn)
 {
 	conn->refs++;
@@ -681,8 +714,10 @@ void rpc_conn_get(struct tp_conn *conn)
 
 void rpc_conn_put(struct tp_conn *conn)
 {
-	if (!--conn->refs)
+	if (!--conn->refs) {
+		rpc_conn_over(conn);
 		conn->ops->free(conn);
+	}
 }
 
 void rpc_listener_init(struct tp_listener *l, struct tp_service *svc,

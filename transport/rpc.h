@@ -90,6 +90,9 @@ struct tp_conn_ops {
 	void (*stop)(struct tp_conn *conn);
 	/* Close now: rpc_conn_dead(), complete what is out, rpc_conn_put(). */
 	void (*close)(struct tp_conn *conn);
+	/* NULL: not on this transport. */
+	int (*rma_facts)(const struct tp_conn *conn, struct tp_rma_facts *out);
+	int (*key_open)(struct tp_conn *conn, void *base, size_t len, bool writable, struct tp_key **out);
 	/* The last reference is gone. */
 	void (*free)(struct tp_conn *conn);
 };
@@ -105,6 +108,7 @@ struct tp_conn { /* embedded in the transport's own struct */
 	struct sockaddr_storage peer; /* AF_UNSPEC: none, then peer_uid */
 	uint32_t peer_uid;
 	uint8_t peer_instance[16]; /* without an address: which client, as it says; zero if it says nothing */
+	struct tp_conn_watch *watches; /* told by rpc_conn_over() */
 };
 
 struct tp_listener_ops {
@@ -186,6 +190,8 @@ void rpc_conn_dead(struct tp_conn *conn);
 /* Complete all that the transport has in hand (RPC_PLACING, RPC_SENDING) with @err, once nothing of
  * it is in flight. */
 void rpc_conn_fail_calls(struct tp_conn *conn, int err);
+/* Nothing of the peer is under way any more: tell who watches. Behind rpc_conn_dead(), before the last put. */
+void rpc_conn_over(struct tp_conn *conn);
 /* References; rpc_conn_init() gives the transport one, to be put after rpc_conn_dead(). The last
  * put calls ops->free. */
 void rpc_conn_get(struct tp_conn *conn);

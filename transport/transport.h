@@ -178,6 +178,45 @@ void tp_reply_error(struct tp_call *call, enum accept_stat stat); /* GARBAGE_ARG
 void tp_reply_auth_error(struct tp_call *call, enum auth_stat stat);
 void tp_drop(struct tp_call *call); /* no reply at all */
 
+/* --- keys: memory of a region that the peer of one connection may read or write by itself ------------------------ *
+ *
+ * A key is made for the connection of a call. Providers look keys up in the listener's domain, not per connection:
+ * against other connections a key is protected by being 64 random bits (tcp, shm); where the provider chooses
+ * (verbs), all clients of one listener are one trust group.
+ *
+ * Closing. After tp_key_close() no new access begins. What had begun may still be under way: providers in software
+ * (tcp) hold raw pointers into the memory. dead() says that this is over too: at once where closing waits for it
+ * (verbs); else once the connection has sent and received something newer, or is closed. Until then the memory
+ * must not serve another purpose. tp_key_hurry() closes the connection, if that is what it takes.
+ */
+struct tp_key;
+struct tp_rma_facts {
+	const char *fabric;   /* tp_fabric_opts.name of the listener */
+	const char *provider;
+	unsigned key_size;    /* bytes */
+	bool virt;            /* addresses are virtual ones, else they count from the base of the key */
+	bool fenced;          /* a closed key keeps the peer out; false (shm with virtual addresses): nobody checks */
+	bool commit_complete; /* FI_RMA_PMEM */
+	bool staged;          /* the regions cannot be registered at all */
+};
+/* -EOPNOTSUPP: a socket. */
+int tp_call_rma_facts(const struct tp_call *call, struct tp_rma_facts *out);
+/* [@base, + @len) of a region. -ECONNRESET the peer is gone; -EOPNOTSUPP this memory cannot be registered; -ENOMEM, -EPERM,
+ * ... of fi_mr_reg. */
+int tp_key_open(struct tp_call *call, void *base, size_t len, bool writable, struct tp_key **out);
+uint64_t tp_key_value(const struct tp_key *k);
+uint64_t tp_key_addr(const struct tp_key *k, const void *p); /* for the peer, of a byte in the range */
+/* @dead is called once, maybe before this returns; the key object is gone then. */
+void tp_key_close(struct tp_key *k, void (*dead)(void *arg), void *arg);
+void tp_key_hurry(struct tp_key *k);
+
+/* Told once when the connection of a call is over: its endpoint is closed, nothing of the peer is under way. */
+struct tp_conn_watch {
+	void (*gone)(struct tp_conn_watch *w);
+	struct tp_conn_watch *next; /* the transport's */
+};
+void tp_conn_watch(struct tp_call *call, struct tp_conn_watch *w); /* the call is alive */
+
 /* --- client over a fabric ---------------------------------------------------------------------------------------------------- *
  *
  * One connection, any number of requests within the credits granted; more are queued. All functions of a client
@@ -231,5 +270,35 @@ TP_API XDR *tp_req_begin(struct tp_client *c, struct tp_req *req, uint32_t prog,
  * send other requests (this one too), and may close the client. */
 TP_API int tp_req_send(struct tp_client *c, struct tp_req *req);
 TP_API void tp_req_abandon(struct tp_client *c, struct tp_req *req); /* begun, not to be sent */
+
+/* One-sided access to memory that the server has given a key for (doc/layout.md). */
+enum tp_rma_how {
+	TP_RMA_READ,
+	TP_RMA_WRITE,
+	TP_RMA_WRITE_COMMIT, /* FI_COMMIT_COMPLETE: done() means durable, where tp_client_rma_info.commit_complete */
+};
+struct tp_rma { /* yours, untouched until done() */
+	enum tp_rma_how how;
+	void *buf; /* local bytes; registered as payloads are */
+	size_t len; /* at least 1 */
+	uint64_t addr, key; /* of the peer */
+	/* err: 0; -ECONNRESET, -ECANCELED, ... the connection is over; a dead or wrong key ends here as well, by provider
+	 * with an error of this operation or of the whole connection. Not for shm: keys are not looked at. */
+	void (*done)(struct tp_rma *op, int err);
+	struct tp_client_rma *priv; /* the transport's */
+};
+/* Start, or queue until the provider takes it; operations start in the order of these calls, and a tp_req_send() behind
+ * them goes out behind them. done() as that of tp_req_send(). -ENOTCONN: not UP; -EOPNOTSUPP: no commit_complete. */
+TP_API int tp_client_rma(struct tp_client *c, struct tp_rma *op);
+
+struct tp_client_rma_info {
+	bool commit_complete; /* the provider has FI_RMA_PMEM */
+	bool write_before_send; /* a call sent behind RMA writes is not seen by the server before they are placed */
+	bool virt;            /* addresses are virtual (FI_MR_VIRT_ADDR) */
+	bool keys_checked;    /* RMA with a dead key fails: all but shm */
+	bool polled;          /* no wait descriptor */
+	char provider[32];
+};
+TP_API void tp_client_get_rma_info(const struct tp_client *c, struct tp_client_rma_info *out);
 
 #endif
