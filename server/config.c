@@ -36,6 +36,7 @@ static const struct key keys[] = {
 	{ "server", "supervise", V_SWITCH, C(supervise), 0, 0 },
 	{ "server", "max_connections", V_COUNT, C(max_conns), 1, 100000 },
 	{ "server", "idle_timeout", V_COUNT, C(idle_timeout), 1, 86400 },
+	{ "server", "client_timeout", V_COUNT, C(client_timeout), 2, 86400 },
 	{ "nfs", "listen", V_TEXT, C(listen), 0, 0 },
 	{ "nfs", "port", V_COUNT, C(port), 0, 65535 },
 	{ "nfs", "mount_port", V_COUNT, C(mount_port), 0, 65535 },
@@ -313,7 +314,8 @@ void config_init(struct config *c)
 {
 	*c = (struct config){ .workers = 1, .port = 2049, .mount_port = UINT32_MAX,
 			      .rpcbind_auto = true, .drc = true, .drc_age = 3600, .supervise = true, .max_conns = 4096,
-			      .idle_timeout = 60 };
+			      .idle_timeout = 60,
+			      .client_timeout = 180 };
 	STAILQ_INIT(&c->fabrics);
 }
 

@@ -78,7 +78,7 @@ struct config {
 	enum stability stability;
 	bool drc;
 	unsigned drc_age; /* seconds; 0: no bound */
-	unsigned max_conns, idle_timeout;
+	unsigned max_conns, idle_timeout, client_timeout;
 	char *exports_file;
 	STAILQ_HEAD(, fabric_conf) fabrics;
 };

@@ -194,6 +194,7 @@ static int make_service(struct worker *w)
 							 .max_payload = SERVER_MAX_IO,
 							 .max_conns = conf->max_conns,
 							 .idle_timeout = conf->idle_timeout,
+							 .client_timeout = conf->client_timeout,
 							 .log = log_text,
 							 .worker = w },
 			      &w->svc);

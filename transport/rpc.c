@@ -28,6 +28,7 @@ enum {
 	DEFAULT_REPLY = 1 << 20,
 	DEFAULT_CONNS = 4096,
 	DEFAULT_IDLE = 60,
+	DEFAULT_CLIENT = 180,
 	FREE_CALLS = 1024,  /* kept per kind */
 	ERROR_ROOM = 64,    /* the longest error reply has 32 bytes */
 	CALL_FIXED = 24,    /* xid, CALL, rpcvers, prog, vers, proc */
@@ -280,6 +281,7 @@ struct rpc_call *rpc_call_get(struct tp_conn *conn)
 	svc->ncalls++;
 	rpc_count(&svc->stats.calls_now, 1);
 	rpc_conn_get(conn);
+	conn->heard = ev_now(svc->loop);
 	return c;
 }
 
@@ -626,6 +628,47 @@ void tp_reply_end_payload(struct tp_call *call, const struct iovec *iov, unsigne
 /* --- connections, listeners
  * --------------------------------------------------------------------------------------- */
 
+/* Peers of FI_EP_MSG that vanish while nothing is on its way to them: no provider tells of that. */
+static bool dies_unseen(const struct tp_conn *conn)
+{
+	return conn->kind == TP_FABRIC_MSG;
+}
+
+static struct tp_conn *silent_conn(struct tp_service *svc)
+{
+	double since = ev_now(svc->loop) - svc->o.client_timeout;
+	struct tp_conn *conn;
+
+	LIST_FOREACH (conn, &svc->conns, link)
+		if (dies_unseen(conn) && !conn->ncalls && conn->heard <= since)
+			break;
+	return conn;
+}
+
+static void look_for_silence(struct ev_loop *loop, ev_timer *w, int events)
+{
+	struct tp_service *svc = container_of(w, struct tp_service, silence);
+	struct tp_conn *conn;
+
+	(void)events;
+	while ((conn = silent_conn(svc))) { /* closing one may close others */
+		rpc_count(&svc->stats.timeouts, 1);
+		conn->ops->close(conn);
+	}
+	LIST_FOREACH (conn, &svc->conns, link)
+		if (dies_unseen(conn))
+			return;
+	ev_timer_stop(loop, w);
+}
+
+static void watch_silence(struct tp_service *svc)
+{
+	if (ev_is_active(&svc->silence))
+		return;
+	svc->silence.repeat = svc->o.client_timeout / 4.;
+	ev_timer_again(svc->loop, &svc->silence);
+}
+
 int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kind,
                   const struct tp_conn_ops *ops)
 {
@@ -640,11 +683,14 @@ int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kin
 	conn->ncalls = 0;
 	conn->dead = false;
 	conn->watches = NULL;
+	conn->heard = ev_now(svc->loop);
 	TAILQ_INIT(&conn->calls);
 	LIST_INSERT_HEAD(&svc->conns, conn, link);
 	svc->nconns++;
 	rpc_count(&svc->stats.conns, 1);
 	rpc_count(&svc->stats.conns_total, 1);
+	if (dies_unseen(conn))
+		watch_silence(svc);
 	return 0;
 }
 
@@ -793,6 +839,7 @@ static void opts_default(struct tp_service_opts *o)
 	o->max_reply = o->max_reply ? o->max_reply : DEFAULT_REPLY;
 	o->max_conns = o->max_conns ? o->max_conns : DEFAULT_CONNS;
 	o->idle_timeout = o->idle_timeout ? o->idle_timeout : DEFAULT_IDLE;
+	o->client_timeout = o->client_timeout ? o->client_timeout : DEFAULT_CLIENT;
 }
 
 static void service_release(struct tp_service *svc)
@@ -825,6 +872,7 @@ int tp_service_new(struct ev_loop *loop, const struct tp_service_opts *opts,
 	opts_default(&svc->o);
 	LIST_INIT(&svc->listeners);
 	LIST_INIT(&svc->conns);
+	ev_init(&svc->silence, look_for_silence);
 	for (const struct tp_program *const *p = opts->programs; *p; p++) {
 		svc->nprograms++;
 		svc->nprocs += (*p)->nprocs;
@@ -881,6 +929,7 @@ void tp_service_free(struct tp_service *svc)
 	}
 	while (!LIST_EMPTY(&svc->listeners))
 		tp_listener_close(LIST_FIRST(&svc->listeners));
+	ev_timer_stop(svc->loop, &svc->silence);
 	assert(!svc->ncalls); /* or a program would end a call of freed memory */
 	service_release(svc);
 }

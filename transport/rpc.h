@@ -28,6 +28,8 @@
 
 #include "transport/transport.h"
 
+#include <ev.h>
+
 #include <sys/queue.h>
 
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
@@ -103,6 +105,7 @@ struct tp_conn { /* embedded in the transport's own struct */
 	LIST_ENTRY(tp_conn) link;   /* tp_service.conns until rpc_conn_dead() */
 	struct rpc_call_list calls; /* all of them, in any stage */
 	unsigned ncalls, refs;
+	double heard; /* loop time of its last call */
 	enum tp_kind kind;
 	bool dead;
 	struct sockaddr_storage peer; /* AF_UNSPEC: none, then peer_uid */
@@ -133,6 +136,7 @@ struct tp_service {
 	unsigned nfree[TP_KINDS];
 	unsigned nconns, ncalls;
 	bool stopped;
+	ev_timer silence; /* while there are connections that fall silent without a sign of death */
 	struct tp_stats stats;
 	/* rpc.c's own */
 	unsigned nprograms, nprocs;

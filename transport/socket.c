@@ -878,9 +878,11 @@ static const struct tp_conn_ops sock_ops = {
  * --------------------------------------------------------------------------------------------------------
  */
 
-static void tune(int fd)
+/* A peer that is gone without a word: asked after half of @timeout seconds, given up after all of it. */
+static void tune(int fd, unsigned timeout)
 {
-	int on = 1, idle = 60, interval = 15, count = 4;
+	int on = 1, count = 4, idle = (int)(timeout + 1) / 2;
+	int interval = (int)(timeout + 7) / 8;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
@@ -901,7 +903,7 @@ static int conn_new(struct tp_service *svc, int fd, const struct sockaddr_storag
 		free(sc);
 		return err;
 	}
-	tune(fd);
+	tune(fd, svc->o.client_timeout);
 	sc->fd = fd;
 	sc->conn.peer = *peer;
 	STAILQ_INIT(&sc->unsent);

@@ -121,6 +121,10 @@ struct tp_service_opts {
 	uint32_t max_reply;       /* results of one reply without payload; 0: 1 MiB */
 	unsigned max_conns;       /* 0: 4096 */
 	unsigned idle_timeout;    /* seconds a connection may hold a half-sent call or not take its reply; 0: 60 */
+	unsigned client_timeout;  /* seconds after which a client that is gone without a word has lost its connection;
+				   * 0: 180. Sockets ask the peer's kernel (keepalive). FI_EP_MSG fabrics cannot ask:
+				   * there a connection without a call for so long is closed, and a client that
+				   * lives connects again with its next call */
 	void (*log)(void *arg, int priority, const char *text);
 	void *log_arg;
 	void *worker;

@@ -32,7 +32,7 @@ Test(config, every_key_arrives)
 	struct fabric_conf *f;
 
 	cr_assert_eq(load(&c, "[server]\npool = /p\nworkers = 3\ncontrol=/c\npersistence = clwb\n"
-			      "supervise = off\nmax_connections = 7\nidle_timeout = 9\n"
+			      "supervise = off\nmax_connections = 7\nidle_timeout = 9\nclient_timeout = 5\n"
 			      "[nfs]\nlisten = 127.0.0.1 ::1\nport = 12049\nmount_port = 12050\n"
 			      "rpcbind = off\nstability = honor\n[exports]\nfile = /e\n"
 			      "[fabric one]\nprovider = tcp\nnode = 127.0.0.1\nservice = 1\nep_type = FI_EP_MSG\n"
@@ -47,6 +47,7 @@ Test(config, every_key_arrives)
 	cr_assert(!c.supervise);
 	cr_assert_eq(c.max_conns, 7);
 	cr_assert_eq(c.idle_timeout, 9);
+	cr_assert_eq(c.client_timeout, 5);
 	cr_assert_str_eq(c.listen, "127.0.0.1 ::1");
 	cr_assert(c.port == 12049 && c.mount_port == 12050 && !c.rpcbind_auto);
 	cr_assert_eq(c.stability, STABILITY_HONOR);

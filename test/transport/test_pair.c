@@ -185,12 +185,13 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static struct server *start(const char *provider)
+static struct server *start_with(const char *provider, unsigned client_timeout)
 {
 	static const struct tp_program *const programs[] = { &program, NULL };
 	struct server *s = calloc(1, sizeof(*s));
 	struct tp_service_opts so = {
-		.programs = programs, .max_call = 128 << 10, .worker = s, .nregions = 1
+		.programs = programs, .max_call = 128 << 10, .worker = s, .nregions = 1,
+		.client_timeout = client_timeout
 	};
 	struct tp_region region = { .len = MEM };
 	struct tp_error why = { "" };
@@ -220,6 +221,11 @@ static struct server *start(const char *provider)
 	cr_assert_eq(err, 0, "%s", why.text);
 	cr_assert_eq(pthread_create(&s->thread, NULL, serve, s), 0);
 	return s;
+}
+
+static struct server *start(const char *provider)
+{
+	return start_with(provider, 0);
 }
 
 static void stop(struct server *s)
@@ -491,6 +497,36 @@ ON_BOTH(clients_that_come_and_go_disturb_nobody)
 	while (r.live)
 		cr_assert_geq(tp_client_wait(r.c, 20000), 0);
 	run_end(&r);
+	stop(s);
+}
+
+/* Nothing tells of a host that is gone while nothing is on its way to it, so silence must do. */
+Test(pair_tcp, a_silent_client_loses_its_connection_and_no_other_does)
+{
+	struct server *s = start_with("tcp", 2);
+	struct tp_client *silent = dial(s), *talks = dial(s), *waits = dial(s);
+	struct counted k, held;
+
+	call(waits, &held, HOLD);
+	while (!s->holds)
+		tp_client_wait(waits, 1);
+	while (tp_client_state(silent, NULL) != TP_CLIENT_DOWN) {
+		call(talks, &k, NOTHING);
+		while (!k.times)
+			tp_client_wait(talks, 100);
+		cr_assert_eq(k.err, 0);
+		tp_client_wait(silent, 100);
+	}
+	cr_assert_eq(tp_client_state(talks, NULL), TP_CLIENT_UP);
+	tp_client_wait(waits, 0);
+	cr_assert_eq(tp_client_state(waits, NULL), TP_CLIENT_UP);
+	cr_assert_eq(tp_service_stats(s->svc)->timeouts, 1);
+	tp_client_close(silent);
+	tp_client_close(talks);
+	ev_async_send(s->loop, &s->shut);
+	while (!held.times)
+		tp_client_wait(waits, 100);
+	tp_client_close(waits);
 	stop(s);
 }
 
