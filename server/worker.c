@@ -263,10 +263,14 @@ static void *thread_main(void *arg)
 
 int worker_start(struct worker *w)
 {
+	/* what a thread does to itself: blocked, it would end the process whatever the handler is for */
+	static const int own[] = { SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGABRT };
 	sigset_t all, old;
 	int err;
 
 	sigfillset(&all);
+	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+		sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are worker 0's */
 	err = -pthread_create(&w->rt->thread, NULL, thread_main, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

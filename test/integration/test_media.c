@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/berth.h"
 #include "test/lib/daemon.h"
 #include "test/lib/nfstree.h"
 
@@ -108,6 +109,98 @@ Test(media, also_where_the_pool_is_flushed_by_msync, .timeout = 120)
 {
 	cut_short(true);
 }
+
+/* --- over fabrics ---------------------------------------------------------------------------- */
+
+/* Read and write @len bytes at @at: bytes of @byte, or all of it is an I/O error. */
+static void whole(struct berth_file *f, uint64_t at, size_t len, int byte)
+{
+	char *buf = malloc(len);
+
+	cr_assert_eq(berth_pread(f, buf, len, at), (ssize_t)len);
+	for (size_t i = 0; i < len; i++)
+		cr_assert_eq(buf[i], byte, "byte %llu", (unsigned long long)(at + i));
+	free(buf);
+}
+
+static void gone(struct berth_file *f, uint64_t at, size_t len)
+{
+	char *buf = calloc(1, len);
+	ssize_t n = berth_pread(f, buf, len, at);
+
+	cr_assert_eq(n, -EIO, "read of %zu at %llu: %zd", len, (unsigned long long)at, n);
+	n = berth_pwrite(f, buf, len, at, BERTH_FILE_SYNC);
+	cr_assert_eq(n, -EIO, "write of %zu at %llu: %zd", len, (unsigned long long)at, n);
+	free(buf);
+}
+
+static struct berth_file *make(struct berth *b, const char *name, size_t len, int byte)
+{
+	char *buf = memset(malloc(MIB), byte, MIB);
+	struct berth_file *f;
+
+	cr_assert_eq(berth_open(b, NULL, name, O_CREAT | O_RDWR, 0644, &f), 0);
+	for (size_t at = 0; at < len; at += MIB)
+		cr_assert_eq(berth_pwrite(f, buf, MIB, at, BERTH_FILE_SYNC), (ssize_t)MIB);
+	free(buf);
+	return f;
+}
+
+static void cut_under_a_fabric(bool shm)
+{
+	static const size_t sizes[] = { 100, 4096, 65536, MIB }; /* inline, and by RMA */
+	struct berth_error why = { { 0 } };
+	struct berth_file *kept, *lost_file;
+	uint64_t errors = 0, now;
+	struct berth *b;
+	char url[128];
+	pid_t before;
+
+	setenv("FI_PROVIDER", "tcp,shm", 0);
+	daemon_start(&d, &(struct daemon_opts){ .size = 64 * MIB });
+	before = daemon_server_pid(&d);
+	snprintf(url, sizeof(url), "%s/", shm ? d.shm_url : d.tcp_url);
+	cr_assert_eq(berth_connect(url, NULL, &b, &why), 0, "%s", why.text);
+	kept = make(b, "kept", MIB, 'k');
+	lost_file = make(b, "lost", 40 * MIB, 'l');
+	whole(lost_file, 39 * MIB, MIB, 'l');
+	cr_assert_eq(daemon_counter(&d, "media_errors"), 0);
+	cr_assert_eq(truncate(d.pool, 32 * MIB), 0);
+
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		gone(lost_file, (38 - i) * MIB, sizes[i]);
+		now = daemon_counter(&d, "media_errors");
+		cr_assert_gt(now, errors, "%zu bytes", sizes[i]);
+		errors = now;
+		gone(lost_file, (38 - i) * MIB, sizes[i]); /* and so it stays */
+		whole(kept, 4096, sizes[i] < MIB ? sizes[i] : MIB / 2, 'k');
+		whole(lost_file, 0, sizes[i], 'l');
+	}
+	cr_assert_eq(berth_pwrite(kept, "new", 3, 0, BERTH_FILE_SYNC), 3);
+	cr_assert_eq(berth_mkdir(b, NULL, "made", 0755, NULL), 0);
+	cr_assert_eq(daemon_server_pid(&d), before);
+	cr_assert(logged("media error: bytes"));
+	cr_assert(logged("cut short"));
+	cr_assert_not(logged("crash: signal"));
+
+	berth_close(kept);
+	berth_close(lost_file);
+	berth_disconnect(b);
+	cr_assert_eq(truncate(d.pool, 64 * MIB), 0); /* for the check that follows */
+	daemon_remove(&d);
+}
+
+Test(media, a_pool_cut_short_under_fabric_tcp, .timeout = 120)
+{
+	cut_under_a_fabric(false);
+}
+
+Test(media, a_pool_cut_short_under_shm, .timeout = 120)
+{
+	cut_under_a_fabric(true);
+}
+
+/* --- not the pool's -------------------------------------------------------------------------- */
 
 Test(media, a_bus_error_that_is_not_the_pools_is_a_crash, .timeout = 120)
 {
