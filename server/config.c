@@ -16,7 +16,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum value { V_TEXT, V_PATH, V_COUNT, V_SWITCH, V_AUTO_OFF, V_STABILITY, V_METHOD };
+enum value { V_TEXT, V_PATH, V_COUNT, V_SWITCH, V_AUTO_OFF, V_STABILITY, V_METHOD, V_PLACEMENT };
 
 struct key {
 	const char *section, *name;
@@ -53,6 +53,9 @@ static const struct key keys[] = {
 	{ "fabric", "ep_type", V_TEXT, F(opts.ep_type), 0, 0 },
 	{ "fabric", "credits", V_COUNT, F(opts.credits), 1, 1024 },
 	{ "fabric", "inline_size", V_COUNT, F(opts.inline_size), 1024, 65536 },
+	{ "fabric", "read_depth", V_COUNT, F(opts.read_depth), 1, 256 },
+	{ "fabric", "placement", V_PLACEMENT, F(opts.placement), 0, 0 },
+	{ "fabric", "on_demand_paging", V_SWITCH, F(opts.odp), 0, 0 },
 	{ "fabric", "layouts", V_SWITCH, F(layouts), 0, 0 },
 };
 #undef C
@@ -84,6 +87,21 @@ static bool parse_method(const char *v, enum pm_method *out)
 	for (enum pm_method m = PM_FENCE; m <= PM_VOLATILE; m++) {
 		if (!strcmp(v, pm_method_name(m))) {
 			*out = m;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool parse_placement(const char *v, enum tp_placement *out)
+{
+	static const char *const names[] = { [TP_PLACE_AUTO] = "auto",
+					     [TP_PLACE_DIRECT] = "direct",
+					     [TP_PLACE_STAGED] = "staged" };
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		if (!strcmp(v, names[i])) {
+			*out = (enum tp_placement)i;
 			return true;
 		}
 	}
@@ -130,6 +148,8 @@ static const char *set_value(const struct key *k, void *at, const char *v, char 
 			return "auto or honor";
 		*(enum stability *)at = strcmp(v, "auto") ? STABILITY_HONOR : STABILITY_AUTO;
 		return NULL;
+	case V_PLACEMENT:
+		return parse_placement(v, at) ? NULL : "auto, direct or staged";
 	case V_METHOD:
 		return parse_method(v, at) ? NULL : "auto, fence, clwb, msync or volatile";
 	}

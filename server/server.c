@@ -209,6 +209,9 @@ static void name_providers(const struct config *conf)
 	/* The registration cache of verbs gives every region to the peers, for writing too, whatever was
 	 * asked for: without it the pool is registered for local access only. */
 	setenv("FI_MR_CACHE_MONITOR", "disabled", 1);
+	STAILQ_FOREACH (f, &conf->fabrics, link)
+		if (f->opts.odp) /* the provider knows it for the process only */
+			setenv("FI_VERBS_USE_ODP", "1", 1);
 	if (getenv("FI_PROVIDER"))
 		return;
 	STAILQ_FOREACH (f, &conf->fabrics, link) {

@@ -11,6 +11,7 @@
 #define TRANSPORT_CLNT_FABRIC_H
 
 #include <rpc/rpc.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define TP_API __attribute__((visibility("default")))
@@ -18,6 +19,9 @@
 struct tp_error {
 	char text[512]; /* names the thing and the cure */
 };
+
+/* Where a server lets the provider put payload. AUTO: directly where the memory can be registered, else staged. */
+enum tp_placement { TP_PLACE_AUTO, TP_PLACE_DIRECT, TP_PLACE_STAGED };
 
 struct tp_fabric_opts { /* named as in struct fi_info; NULL where left open */
 	const char *name;     /* of the configuration section, for messages */
@@ -27,6 +31,9 @@ struct tp_fabric_opts { /* named as in struct fi_info; NULL where left open */
 	const char *ep_type;  /* "FI_EP_MSG", "FI_EP_RDM"; NULL: what the provider is best at */
 	unsigned credits;     /* most per connection; 0: 32 */
 	uint32_t inline_size; /* of one message; 0: 4096 */
+	unsigned read_depth;  /* server: reads in flight per connection; 0: 16 */
+	enum tp_placement placement; /* server */
+	bool odp;             /* server: FI_VERBS_USE_ODP is set; only for what is said about placement */
 	/* Client: which one this is, for servers that cannot tell by an address (shm): the same after a reconnect, another
 	 * for every other client of that server. All zero: this process, whatever it opens. */
 	uint8_t instance[16];

@@ -31,13 +31,15 @@
 
 int fab_error(struct tp_error *why, const struct tp_fabric_opts *opts, const char *what, int err)
 {
-	bool locked = strstr(what, "regist") && (err == -ENOMEM || err == -EPERM);
+	/* Queues and endpoints of cards are locked memory as well. */
+	bool card = opts->provider && strcmp(opts->provider, "tcp") && strcmp(opts->provider, "shm");
+	bool locked = (card || strstr(what, "regist")) && (err == -ENOMEM || err == -EPERM);
 
 	if (why)
 		snprintf(why->text, sizeof(why->text), "fabric %s (%s): %s: %s%s",
 		         opts->name ? opts->name : "-", opts->provider ? opts->provider : "any",
 		         what, fi_strerror(-err),
-		         locked ? "; raise the limit of locked memory (ulimit -l, LimitMEMLOCK=)"
+		         locked ? "; raise the limit of locked memory (LimitMEMLOCK= in the unit, or ulimit -l)"
 		                : "");
 	return err;
 }

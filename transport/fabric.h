@@ -40,6 +40,7 @@
 #define FAB_ADDR_MAX    256 /* bytes of an endpoint's address */
 #define FAB_DEF_CREDITS 32
 #define FAB_DEF_INLINE  4096
+#define FAB_DEF_READS   16
 
 struct fab_op {
 	struct fi_context2 ctx; /* the provider's while posted */

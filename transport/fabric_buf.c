@@ -6,10 +6,10 @@
 #include "transport/fabric_server.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <syslog.h>
 
 #define SLAB_BUFS    64
 #define LOCAL_ACCESS (FI_SEND | FI_RECV | FI_READ | FI_WRITE)
@@ -189,26 +189,66 @@ static int region_add(struct flistener *l, const struct tp_region *reg)
 	return err;
 }
 
+/* Registration is refused for good (fsdax). */
+static int region_refused(struct flistener *l, struct tp_error *why, const struct tp_fabric_opts *opts)
+{
+	const char *odp = opts->odp ? "on-demand paging is configured, but the device has none" :
+				      "on-demand paging is not configured";
+
+	if (opts->placement == TP_PLACE_DIRECT) {
+		char text[300];
+
+		snprintf(text, sizeof(text),
+		         "registering the pool's memory, and placement = direct forbids to stage: the kernel does not "
+		         "pin memory of a file on DAX, and %s (on_demand_paging = on needs a device that has it; a pool "
+		         "on a device-DAX node needs neither)",
+		         odp);
+		return fab_error(why, opts, text, -EOPNOTSUPP);
+	}
+	l->regions.staged = true;
+	snprintf(l->regions.why, sizeof(l->regions.why), "the kernel does not pin memory of a file on DAX; %s", odp);
+	return 0;
+}
+
+static void say_registered(struct flistener *l, const struct tp_fabric_opts *opts)
+{
+	struct fregions *r = &l->regions;
+	size_t bytes = 0;
+
+	for (unsigned i = 0; i < r->n; i++)
+		bytes += r->mr[i].len;
+	snprintf(r->why, sizeof(r->why), "%.1f GiB registered in %u region%s%s", (double)bytes / (1 << 30), r->n,
+	         r->n == 1 ? "" : "s", opts->odp ? ", on-demand paging" : "");
+}
+
 int fregions_open(struct flistener *l, struct tp_error *why, const struct tp_fabric_opts *opts)
 {
 	const struct tp_service *svc = l->base.svc;
+	struct fregions *r = &l->regions;
 
-	if (!l->fab->mr_local)
+	if (!l->fab->mr_local) {
+		snprintf(r->why, sizeof(r->why), "the provider needs no registration");
 		return 0;
+	}
+	if (opts->placement == TP_PLACE_STAGED) {
+		r->staged = true;
+		snprintf(r->why, sizeof(r->why), "configured");
+		return 0;
+	}
 	for (unsigned i = 0; i < svc->o.nregions; i++) {
 		int err = region_add(l, &svc->o.regions[i]);
 
-		if (err == -EOPNOTSUPP) {
-			l->regions.staged = true;
-			rpc_log(svc, LOG_WARNING,
-			        "fabric %s: this memory cannot be registered (fsdax without ODP?): "
-			        "payload goes through a staging buffer",
-			        opts->name ? opts->name : "-");
-		} else if (err) {
+		if (err == -EOPNOTSUPP)
+			err = region_refused(l, why, opts);
+		else if (err)
+			err = fab_error(why, opts, "registering the pool's memory", err);
+		if (err) {
 			fregions_close(l);
-			return fab_error(why, opts, "registering the pool's memory", err);
+			return err;
 		}
 	}
+	if (!r->staged)
+		say_registered(l, opts);
 	return 0;
 }
 

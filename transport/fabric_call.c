@@ -26,7 +26,6 @@
 #include <string.h>
 
 #define PEEK           1024 /* bytes of a long call that are pulled to see what it is */
-#define MAX_READS      16   /* posted on one connection; verbs offers no better control */
 #define MAX_WRITES     64
 #define STAGE_MAX      ((size_t)256 << 10)
 #define PAYLOAD_MARGIN 256 /* room for the results around a payload that travels in the message */
@@ -418,7 +417,7 @@ static int pump_queue(struct fconn *conn, struct fxfer_queue *q, bool write)
 	while (!err && (x = STAILQ_FIRST(q))) {
 		unsigned busy = write ? conn->nout : conn->nreads;
 
-		if (busy >= (write ? MAX_WRITES : MAX_READS))
+		if (busy >= (write ? MAX_WRITES : conn->l->opts.read_depth))
 			return 0; /* a completion makes the connection dirty again */
 		err = xfer_post(conn, x);
 		if (!x->left)

@@ -1044,10 +1044,10 @@ static void listener_describe(const struct tp_listener *tl, char *buf, size_t le
 		         : strcmp(i->fabric_attr->prov_name, "verbs") ? "127.0.0.1"
 		                                                  : "*",
 		         l->opts.service ? l->opts.service : "20049");
-	snprintf(buf, len, "%s %s fabric %s domain %s at %s, placement %s",
+	snprintf(buf, len, "%s %s fabric %s domain %s at %s, placement %s (%s)",
 	         i->fabric_attr->prov_name, l->fab->rdm ? "FI_EP_RDM" : "FI_EP_MSG",
 	         i->fabric_attr->name, i->domain_attr->name, at,
-	         l->regions.staged ? "staged" : "direct");
+	         l->regions.staged ? "staged" : "direct", l->regions.why);
 }
 
 static void strings_free(struct flistener *l)
@@ -1150,6 +1150,7 @@ static int opts_copy(struct flistener *l, const struct tp_fabric_opts *o)
 	l->opts.node = l->strings[4];
 	l->opts.service = l->strings[5];
 	l->opts.ep_type = l->strings[6];
+	l->opts.read_depth = o->read_depth ? o->read_depth : FAB_DEF_READS;
 	l->opts.credits = o->credits ? o->credits : FAB_DEF_CREDITS;
 	/* Sizes travel in units of 1024 (RFC 8797). */
 	l->opts.inline_size = o->inline_size ? (o->inline_size + 1023) & ~1023u : FAB_DEF_INLINE;

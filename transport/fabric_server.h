@@ -72,7 +72,8 @@ void fbuf_put(struct fbuf *b);     /* NULL: nothing */
 struct fregions {
 	struct fab_mr *mr;
 	unsigned n;
-	bool staged; /* some of it cannot be registered */
+	bool staged;   /* some of it is not registered */
+	char why[120]; /* why placement is as it is, for people */
 };
 int fregions_open(struct flistener *l, struct tp_error *why, const struct tp_fabric_opts *opts);
 void fregions_close(struct flistener *l);

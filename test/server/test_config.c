@@ -36,7 +36,7 @@ Test(config, every_key_arrives)
 			      "[nfs]\nlisten = 127.0.0.1 ::1\nport = 12049\nmount_port = 12050\n"
 			      "rpcbind = off\nstability = honor\n[exports]\nfile = /e\n"
 			      "[fabric one]\nprovider = tcp\nnode = 127.0.0.1\nservice = 1\nep_type = FI_EP_MSG\n"
-			      "domain = lo\nfabric = f\ncredits = 5\ninline_size = 2048\nlayouts = on\n"
+			      "domain = lo\nfabric = f\ncredits = 5\ninline_size = 2048\nread_depth = 4\nplacement = staged\non_demand_paging = on\nlayouts = on\n"
 			      "[fabric two]\nprovider = shm\n"),
 		     0, "%s", why);
 	cr_assert_eq(config_finish(&c, why, sizeof(why)), 0, "%s", why);
@@ -61,6 +61,7 @@ Test(config, every_key_arrives)
 	cr_assert_str_eq(f->opts.domain, "lo");
 	cr_assert_str_eq(f->opts.fabric, "f");
 	cr_assert(f->opts.credits == 5 && f->opts.inline_size == 2048 && f->layouts);
+	cr_assert(f->opts.read_depth == 4 && f->opts.placement == TP_PLACE_STAGED && f->opts.odp);
 	cr_assert_str_eq(STAILQ_NEXT(f, link)->opts.name, "two");
 	config_free(&c);
 }
@@ -80,13 +81,14 @@ Test(config, all_mistakes_are_told_with_their_lines)
 	struct config c;
 
 	cr_assert_eq(load(&c, "[server]\npoool = /p\nworkers = 0\n\n[nfs]\nstability = maybe\n"
-			      "[disk]\nx = 1\n[fabric]\nprovider = tcp\n"),
+			      "[disk]\nx = 1\n[fabric]\nprovider = tcp\n[fabric a]\nplacement = ring\n"),
 		     -EINVAL);
 	cr_assert(strstr(why, ":2: [server] has no key 'poool'; it has pool workers"), "%s", why);
 	cr_assert(strstr(why, ":3: workers = 0: must be a number from 1 to 64"), "%s", why);
 	cr_assert(strstr(why, ":6: stability = maybe: must be auto or honor"), "%s", why);
 	cr_assert(strstr(why, ":8: no section [disk]"), "%s", why);
 	cr_assert(strstr(why, ":10: no section [fabric]"), "%s", why);
+	cr_assert(strstr(why, ":12: placement = ring: must be auto, direct or staged"), "%s", why);
 	config_free(&c);
 }
 

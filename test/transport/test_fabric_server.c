@@ -683,6 +683,48 @@ Test(fabric_server, long_results_take_the_reply_chunk)
 	with_both(t_too_long);
 }
 
+/* The client lets the server's reads lie: as many are out as allowed, and no more; then all are made. */
+Test(fabric_server, reads_in_flight_are_bounded)
+{
+	enum { SEGS = 32, LEN = 8 << 10, DEPTH = 3 };
+	struct rr_header h = { .xid = 1, .nreads = 1 };
+	struct rr_seg segs[SEGS];
+	struct flistener *l;
+	struct fconn *conn;
+	const uint8_t *msg;
+	struct server s;
+	struct fpeer p;
+	uint8_t b[64];
+	size_t len, at;
+
+	server_make(&s, "tcp", 0);
+	l = container_of(s.listener, struct flistener, base);
+	cr_assert_eq(l->opts.read_depth, FAB_DEF_READS);
+	l->opts.read_depth = DEPTH;
+	pthread_create(&s.thread, NULL, server_main, &s);
+	cr_assert_eq(peer_open(&p, "tcp"), 0);
+	fill(p.mem, SEGS * LEN, 5);
+	for (unsigned i = 0; i < SEGS; i++)
+		segs[i] = seg_of(&p, i * LEN, LEN);
+	at = put_call(b, 1, P_WRITE);
+	at = put_word(b, at, 0);
+	at = put_word(b, at, SEGS * LEN);
+	h.read[0] = (struct rr_chunk){ .position = (uint32_t)at, .n = SEGS };
+	send_msg(&p, &h, segs, b, at);
+	conn = TAILQ_FIRST(&l->conns);
+	while (!__atomic_load_n(&conn->nreads, __ATOMIC_RELAXED))
+		;
+	ev_async_send(s.loop, &s.stop); /* it ends its turn */
+	pthread_join(s.thread, NULL);
+	cr_assert_eq(conn->nreads, DEPTH);
+	pthread_create(&s.thread, NULL, server_main, &s);
+	expect_reply(&p, 1, RR_MSG, segs, &msg, &len);
+	expect_success(msg, len, 1);
+	cr_assert_eq(memcmp(s.region, p.mem, SEGS * LEN), 0);
+	fpeer_close(&p);
+	server_stop(&s);
+}
+
 /* What the Linux kernel's private data look like behind libfabric: it says 4096, and receives 1024. */
 Test(fabric_server, a_peer_that_cannot_read_our_sizes_gets_the_default)
 {
