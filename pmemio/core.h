@@ -13,13 +13,6 @@
 #define STAT_ADD(st, field, n)                                                                     \
 	__atomic_fetch_add(&(st)->stats.field, (uint64_t)(n), __ATOMIC_RELAXED)
 
-/* --- persist.c ------------------------------------------------------------------------------- */
-
-enum persist_gran { GRAN_BYTE, GRAN_CACHE_LINE, GRAN_PAGE };
-/* The one place where a method is chosen. -EPERM: @want claims more than the mapping gives. */
-int persist_choose(enum persist_gran gran, enum pm_method want, enum pm_method *out,
-                   const char **reason);
-
 /* --- media.c: the calls that count ----------------------------------------------------------- */
 
 static inline bool media_slow(const struct pm_store *st)

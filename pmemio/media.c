@@ -291,32 +291,53 @@ static int source_len(int fd, struct pmem2_source **src, size_t *len, struct pm_
 	return 0;
 }
 
-static int choose(struct pm_media *m, enum pmem2_granularity g, enum pm_method want,
-                  struct pm_error *why)
+/* Device DAX, or a file whose kernel takes MAP_SYNC: no word of libpmem2's, which its environment can change. */
+static bool takes_map_sync(int fd)
 {
-	static const char *const name[] = { "byte", "cache line", "page" };
-	enum persist_gran gran = g == PMEM2_GRANULARITY_BYTE         ? GRAN_BYTE
-	                         : g == PMEM2_GRANULARITY_CACHE_LINE ? GRAN_CACHE_LINE
-	                                                             : GRAN_PAGE;
-	int err = persist_choose(gran, want, &m->method, &m->reason);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	struct stat sb;
+	void *p;
 
-	if (err == -EPERM)
-		why_set(why,
-		        "method %s claims more than this mapping gives (granularity: %s); use auto "
-		        "or msync",
-		        pm_method_name(want), name[gran]);
-	else if (err)
-		why_set(why, "unknown persistence method %d", (int)want);
-	return err;
+	if (!fstat(fd, &sb) && S_ISCHR(sb.st_mode))
+		return true;
+	p = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+	if (p == MAP_FAILED)
+		return false;
+	munmap(p, page);
+	return true;
 }
 
-static int map_shared(struct pm_media *m, enum pm_method want, struct pm_error *why)
+static enum pm_gran gran_of(const struct pmem2_map *map)
 {
-	struct media_map *mm = m->priv;
+	enum pmem2_granularity g = pmem2_map_get_store_granularity((struct pmem2_map *)(uintptr_t)map);
+
+	return g == PMEM2_GRANULARITY_BYTE ? PM_GRAN_BYTE
+	       : g == PMEM2_GRANULARITY_CACHE_LINE ? PM_GRAN_CACHE_LINE : PM_GRAN_PAGE;
+}
+
+static int choose(struct pm_media *m, enum pm_method want, struct pm_error *why)
+{
+	struct pm_facts f = { .purpose = PM_FOR_SERVER, .gran = m->gran, .map_sync = m->map_sync, .pool_method = want };
+	struct pm_verdict v;
+	int err = pm_persist(&f, &v);
+
+	if (err) {
+		why_set(why, "persistence = %s: %s (granularity: %s)", pm_method_name(want), v.reason,
+		        pm_gran_name(m->gran));
+		return err;
+	}
+	m->method = v.method;
+	m->reason = v.reason;
+	m->not_promised = v.not_promised;
+	return 0;
+}
+
+/* The whole of @fd, at whatever granularity it has. */
+static int map_whole(int fd, struct pmem2_map **map, size_t *len, struct pm_error *why)
+{
 	struct pmem2_config *cfg = NULL;
 	struct pmem2_source *src;
-	size_t len;
-	int err = source_len(m->fd, &src, &len, why);
+	int err = source_len(fd, &src, len, why);
 
 	if (err)
 		return err;
@@ -324,19 +345,30 @@ static int map_shared(struct pm_media *m, enum pm_method want, struct pm_error *
 	if (!err)
 		err = pmem2_config_set_required_store_granularity(cfg, PMEM2_GRANULARITY_PAGE);
 	if (!err)
-		err = pmem2_config_set_length(cfg, len);
+		err = pmem2_config_set_length(cfg, *len);
 	if (!err)
-		err = pmem2_map_new(&mm->map, cfg, src);
+		err = pmem2_map_new(map, cfg, src);
 	if (cfg)
 		pmem2_config_delete(&cfg);
 	pmem2_source_delete(&src);
+	return err ? pmem2_fail(err, "cannot be mapped", why) : 0;
+}
+
+static int map_shared(struct pm_media *m, enum pm_method want, struct pm_error *why)
+{
+	struct media_map *mm = m->priv;
+	size_t len;
+	int err = map_whole(m->fd, &mm->map, &len, why);
+
 	if (err)
-		return pmem2_fail(err, "cannot be mapped", why);
+		return err;
 	m->len = len;
 	m->base = m->view = pmem2_map_get_address(mm->map);
 	mm->flush = pmem2_get_flush_fn(mm->map);
 	mm->drain = pmem2_get_drain_fn(mm->map);
-	err = choose(m, pmem2_map_get_store_granularity(mm->map), want, why);
+	m->gran = gran_of(mm->map);
+	m->map_sync = takes_map_sync(m->fd);
+	err = choose(m, want, why);
 	if (err)
 		pmem2_map_delete(&mm->map);
 	return err;
@@ -442,6 +474,61 @@ int media_open(const char *path, const struct pm_open_opts *o, struct pm_media *
 close_fd:
 	close(fd);
 	return err;
+}
+
+/* --- looking ------------------------------------------------------------------------------------ */
+
+static int look_open(struct pm_look *k, struct pm_error *why)
+{
+	struct pmem2_map *map = NULL;
+	struct stat sb;
+	int err;
+
+	if (k->fd < 0 || fstat(k->fd, &sb)) {
+		err = -errno;
+		why_set(why, "cannot be opened: %s", strerror(-err));
+		return err;
+	}
+	if (!S_ISREG(sb.st_mode) && !S_ISCHR(sb.st_mode)) {
+		why_set(why, "is neither a file nor a device-DAX node");
+		return -EINVAL;
+	}
+	if (S_ISREG(sb.st_mode) && sb.st_size < (off_t)PM_BLOCK) {
+		why_set(why, "is too short for a pool; make one with `berth mkfs`");
+		return -EINVAL;
+	}
+	err = map_whole(k->fd, &map, &k->len, why);
+	if (err)
+		return err;
+	k->map = map;
+	k->base = pmem2_map_get_address(map);
+	k->gran = gran_of(map);
+	k->map_sync = takes_map_sync(k->fd);
+	return 0;
+}
+
+int pm_look_open(const char *path, struct pm_look *out, struct pm_error *why)
+{
+	struct pm_look k = { .fd = open(path, O_RDWR | O_CLOEXEC) };
+	struct pm_error plain;
+	int err = look_open(&k, &plain);
+
+	if (!err) {
+		*out = k;
+		return 0;
+	}
+	if (k.fd >= 0)
+		close(k.fd);
+	why_set(why, "%.180s: %.300s", path, plain.text);
+	return err;
+}
+
+void pm_look_close(struct pm_look *k)
+{
+	struct pmem2_map *map = k->map;
+
+	pmem2_map_delete(&map);
+	close(k->fd);
 }
 
 /* --- mkfs ------------------------------------------------------------------------------------ */

@@ -30,6 +30,8 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "pmemio/persist.h" /* enum pm_method */
+
 #define PM_BLOCK     4096u /* bytes; the unit of allocation */
 #define PM_NAME_MAX  255u
 #define PM_LINK_PATH 4095u /* longest symbolic link target */
@@ -39,18 +41,6 @@
 
 struct pm_store; /* an open pool */
 struct pm_pin;   /* what keeps mapped segments in place */
-
-/* --- persistence (persist.c) ------------------------------------------------------------------ */
-
-/* How a range becomes durable. design: method table in providers.md; layouts add two more. */
-enum pm_method {
-	PM_AUTO,     /* choose from the mapping's granularity */
-	PM_FENCE,    /* store fence (eADR: the caches are in the persistence domain) */
-	PM_CLWB,     /* cache line write back, one drain per batch */
-	PM_MSYNC,    /* page cache: msync on the flusher thread */
-	PM_VOLATILE, /* nothing promised; only if configured */
-};
-const char *pm_method_name(enum pm_method m);
 
 /* A human-readable reason for a failed open, mkfs or check: names the thing and the cure. */
 struct pm_error {
@@ -112,6 +102,9 @@ struct pm_info {
 	uint64_t boot;         /* increments at every read-write open */
 	enum pm_method method; /* in force */
 	const char *reason;    /* why that one; static text */
+	const char *not_promised; /* what may be lost all the same; static text */
+	enum pm_gran gran;     /* what libpmem2 says of the mapping */
+	bool map_sync;         /* see struct pm_facts */
 	bool was_clean;        /* the last close was clean */
 	uint64_t replayed;     /* transactions replayed at open */
 	uint64_t open_usec;    /* time pm_open took */
@@ -119,6 +112,20 @@ struct pm_info {
 	bool data_checksum;    /* as made */
 };
 void pm_get_info(struct pm_store *st, struct pm_info *out);
+
+/* A pool's memory without opening it: no lock is taken, nothing is read or written, a server may have it open. For
+ * finding out what a machine can do with it. */
+struct pm_look {
+	enum pm_gran gran;
+	bool map_sync;
+	void *base; /* the shared mapping */
+	size_t len;
+	int fd;
+	void *map; /* the library's */
+};
+/* errors of open(2); -EINVAL no file or device, or too short; errors of libpmem2. @why names it, always. */
+int pm_look_open(const char *path, struct pm_look *out, struct pm_error *why);
+void pm_look_close(struct pm_look *k);
 
 /* The two memory regions that segments point into: the pool, and read-only zeros for holes. A
  * transport registers both, for local access. Constant while the store is open. */

@@ -287,6 +287,9 @@ static int fill_info(struct pm_store *st, bool was_clean)
 	i->boot = st->super.boot;
 	i->method = st->media.method;
 	i->reason = st->media.reason;
+	i->not_promised = st->media.not_promised;
+	i->gran = st->media.gran;
+	i->map_sync = st->media.map_sync;
 	i->was_clean = was_clean;
 	i->data_checksum = sum_on(st);
 	return 0;

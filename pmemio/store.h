@@ -61,7 +61,9 @@ struct pm_media {
 	uint8_t *view; /* where metadata is read; == base unless PM_MSYNC */
 	size_t len;
 	enum pm_method method;
-	const char *reason;
+	const char *reason, *not_promised; /* of struct pm_verdict */
+	enum pm_gran gran;
+	bool map_sync;
 	int fd;
 	bool regular; /* a file, which somebody may cut short */
 	bool fixed;  /* read-only and without a private copy: nothing can be replayed */

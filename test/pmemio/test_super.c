@@ -409,39 +409,6 @@ Test(open, refuses_damaged_lane_headers_and_inode_table)
 
 /* --- methods --------------------------------------------------------------------------------- */
 
-Test(method, auto_follows_the_granularity_and_stronger_claims_are_refused)
-{
-	static const struct {
-		enum persist_gran gran;
-		enum pm_method want, got;
-		int err;
-	} t[] = {
-		{ GRAN_BYTE, PM_AUTO, PM_FENCE, 0 },
-		{ GRAN_BYTE, PM_FENCE, PM_FENCE, 0 },
-		{ GRAN_BYTE, PM_CLWB, PM_CLWB, 0 },
-		{ GRAN_BYTE, PM_MSYNC, PM_MSYNC, 0 },
-		{ GRAN_CACHE_LINE, PM_AUTO, PM_CLWB, 0 },
-		{ GRAN_CACHE_LINE, PM_FENCE, PM_AUTO, -EPERM },
-		{ GRAN_CACHE_LINE, PM_CLWB, PM_CLWB, 0 },
-		{ GRAN_CACHE_LINE, PM_MSYNC, PM_MSYNC, 0 },
-		{ GRAN_PAGE, PM_AUTO, PM_MSYNC, 0 },
-		{ GRAN_PAGE, PM_FENCE, PM_AUTO, -EPERM },
-		{ GRAN_PAGE, PM_CLWB, PM_AUTO, -EPERM },
-		{ GRAN_PAGE, PM_VOLATILE, PM_VOLATILE, 0 },
-		{ GRAN_BYTE, (enum pm_method)99, PM_AUTO, -EINVAL },
-	};
-
-	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
-		enum pm_method got = PM_AUTO;
-		const char *reason = NULL;
-
-		cr_assert_eq(persist_choose(t[i].gran, t[i].want, &got, &reason), t[i].err,
-		             "row %zu", i);
-		cr_assert_eq(got, t[i].got, "row %zu", i);
-		cr_assert_eq(reason != NULL, t[i].err == 0, "row %zu", i);
-	}
-}
-
 Test(method, open_reports_the_one_in_force)
 {
 	static const enum pm_method all[] = { PM_FENCE, PM_CLWB, PM_MSYNC, PM_VOLATILE };
@@ -454,6 +421,8 @@ Test(method, open_reports_the_one_in_force)
 		pm_get_info(p.st, &info);
 		cr_assert_eq(info.method, all[i]);
 		cr_assert_not_null(info.reason);
+		cr_assert_not_null(info.not_promised);
+		cr_assert(!info.map_sync, "tmpfs is no persistent memory");
 		pool_close(&p);
 		pool_drop(&p);
 	}
