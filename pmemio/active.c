@@ -173,6 +173,7 @@ void fresh_dirty(struct file *f, uint64_t lblk, uint64_t end)
 		if (f->fresh[i].state == DIRTY)
 			continue;
 		f->fresh[i].state = DIRTY;
+		f->fresh[i].settled = false;
 		f->fresh[i].pin = NULL;
 		f->fresh[i].epoch = f->epoch;
 	}
@@ -227,6 +228,7 @@ void file_release(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t p
 		give(st, pblk, len, lsn);
 		return;
 	}
+	lease_recall(st, f, lblk, lblk + len);
 	l = malloc(sizeof(*l));
 	if (!l) { /* in use until the next open finds them free */
 		store_log(st, LOG_ERR,

@@ -28,8 +28,8 @@
 /* --- undoing --- */
 
 /* Call @fn for the places of file bytes [a, b) of the map. */
-static void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
-                       void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg)
+void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
+                void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg)
 {
 	uint64_t at = p->off;
 
@@ -66,6 +66,26 @@ static void drop_fresh(struct pm_pin *p, unsigned i, uint64_t b)
 		file_release(p->st, f, x.lblk, x.pblk, x.len, 0);
 }
 
+/* Does another writer cover some of these blocks? */
+static bool run_shared(const struct pm_pin *p, const struct fresh *x)
+{
+	for (uint64_t b = x->lblk; b < x->lblk + x->len; b++)
+		if (file_written_by(p->f, p, b))
+			return true;
+	return false;
+}
+
+/* Make block @b, in entry @i, an entry of its own. */
+static struct fresh *isolate(struct file *f, unsigned *i, uint64_t b)
+{
+	if (f->fresh[*i].len == 1 || fresh_reserve(f, 2))
+		return &f->fresh[*i];
+	fresh_split(f, b);
+	fresh_split(f, b + 1);
+	*i = fresh_at(f, b);
+	return &f->fresh[*i];
+}
+
 /*
  * Bytes from @a on are not going to be published. New blocks go back, what may have been placed
  * behind the end of file is zeroed (P4). Blocks behind the cut are the file's no more, so they are
@@ -84,18 +104,23 @@ static void pin_undo(struct pm_pin *p, const struct pm_inode *in, uint64_t a)
 		uint64_t b = a / PM_BLOCK;
 		unsigned i = fresh_at(f, b);
 		struct fresh *x = i < f->nfresh && f->fresh[i].lblk <= b ? &f->fresh[i] : NULL;
-		bool half = keep && a % PM_BLOCK;
+		bool half = keep && a % PM_BLOCK, shared = x && x->state == ZEROED && x->len > 1 &&
+		                                           run_shared(p, x);
 
+		if (shared || (half && x && x->state == ZEROED))
+			x = isolate(f, &i, b);
 		to = x || i == f->nfresh ? end : min64(end, f->fresh[i].lblk * PM_BLOCK);
 		if (x)
 			to = min64(end, (half ? b + 1 : x->lblk + x->len) * PM_BLOCK);
 		if (!x || x->state == DIRTY) {
 			each_place(p, max64(a, eof), to, zero_place, p);
+		} else if (x->state == ZEROED && x->len > 1 && !half && !shared) {
+			drop_fresh(p, i, b);
 		} else if (x->state == ZEROED) {
 			each_place(p, a, to, zero_place, p);
 			if (half && x->cow && in)
 				sum_restore(p->st, in, x->pblk, a, min64(to, eof_old));
-			if (!half && !file_written_by(f, p, b))
+			if (!half && !file_written_by(f, p, b) && (x->len == 1 || !shared))
 				drop_fresh(p, i, b);
 		} else if (x->pin == p) {
 			if (half)
@@ -158,8 +183,18 @@ static void job_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
 	job->data[job->ndata++] = (struct iovec){ place, len };
 }
 
+static bool in_spans(const struct pub *p, uint64_t lblk)
+{
+	for (unsigned i = 0; i < p->nspan; i++)
+		if (lblk - p->span[i].start < p->span[i].len)
+			return true;
+	return !p->nspan;
+}
+
 static bool eligible(const struct pub *p, const struct fresh *x)
 {
+	if (!in_spans(p, x->lblk))
+		return false;
 	return x->lblk >= p->lblk && x->lblk < p->end &&
 	       (!p->dirty_only || (x->state == DIRTY && x->epoch <= p->epoch));
 }
@@ -408,6 +443,7 @@ static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
 			return err;
 	}
 	if (p->end > p->off) {
+		lease_changed(p->f, p, pub.lblk, pub.end);
 		err = file_publish(p->st, p->f, in, &pub, lsn);
 		if (err)
 			return err;
@@ -440,6 +476,7 @@ static int pin_unstable(struct pm_pin *p, const struct pm_inode *in)
 		return err;
 	file_attr(p->st, in, &p->out->before);
 	if (p->end > p->off) {
+		lease_changed(p->f, p, p->off / PM_BLOCK, blk_up(p->end));
 		dirty_note(p->st, p->f, in, p->end, store_now());
 		each_place(p, p->off, p->end, dirty_place, p);
 		fresh_dirty(p->f, p->off / PM_BLOCK, blk_up(p->end));

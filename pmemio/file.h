@@ -8,6 +8,7 @@
  *   dirty.c      unstable writes and what ends them
  *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
  *   sum.c        checksums of data, where the pool has them
+ *   lease.c      pins that last, for one-sided access
  *
  * An *active file* exists as long as it has pins, fresh blocks, unstable writes or limbo. Its fresh
  * blocks are known in memory only:
@@ -46,6 +47,7 @@ struct fresh {
 	struct pm_pin *pin; /* FILLING: who fills it */
 	uint32_t epoch;     /* DIRTY: file.epoch when it became so */
 	uint8_t state;
+	bool settled; /* ZEROED: the zeros are durable, and so is what else a commit has put there */
 	bool owned; /* the file has it on media, as unwritten */
 	bool cow;   /* sum_moves(): readers see a written block of the media, which this one will
 	             * replace */
@@ -108,6 +110,7 @@ struct pm_pin {
 	bool write;
 	bool committed; /* or undone: nothing of it is left to undo */
 	struct pm_wait *waiters;
+	struct pm_lease *lease; /* or NULL */
 	struct iovec *heap; /* segments, if not in the map itself */
 	/* the commit under way */
 	struct pm_map *map;
@@ -192,6 +195,8 @@ void runs_add(struct runs *r, uint64_t start, uint64_t len);
 
 struct pub {                /* what to publish */
 	uint64_t lblk, end; /* fresh blocks in here: */
+	const struct blk_run *span; /* and, with nspan, in one of these; entries do not reach over their ends */
+	unsigned nspan;
 	bool dirty_only;    /* all, or those DIRTY with epoch <= this */
 	uint32_t epoch;
 	uint64_t size; /* the end of file reaches here at least */
@@ -202,6 +207,26 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
                  const struct pub *p, pm_lsn *lsn);
 void wake_all(struct pm_wait *w);  /* no lock held */
 void job_end(struct pm_store *st); /* likewise: one of pm_files.jobs is over */
+
+/* Call @fn for the places of file bytes [a, b) of the map. */
+void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
+                void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg);
+
+/* --- lease.c: lock held, but for map.c's part
+ * -------------------------------------------------------------------------------- */
+
+struct lease_want {
+	uint64_t off, end; /* bytes, whole blocks */
+	bool write;
+	unsigned most; /* pieces */
+};
+/* Map and pin for a lease. -EINPROGRESS: @busy is in the way. */
+int map_lease(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct lease_want *lw,
+              struct pm_map *m, struct pm_pin **busy);
+/* Blocks [lblk, end) have left the file: who holds a lease on them is asked for it back. */
+void lease_recall(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t end);
+/* What leases say of blocks [lblk, end) is no longer so, but for the lease of @but. */
+void lease_changed(struct file *f, const struct pm_pin *but, uint64_t lblk, uint64_t end);
 
 /* --- dirty.c: lock held
  * -------------------------------------------------------------------------------- */

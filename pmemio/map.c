@@ -25,7 +25,18 @@ struct mapper {
 	uint64_t off, end; /* bytes */
 	uint64_t goal;     /* block behind the one mapped last */
 	unsigned flags;    /* BLK_ALIGN_2M */
+	unsigned pieces, most; /* leases: end behind so many, not 0 */
 };
+
+/* The piece that ends before block @b was the last: the range ends there. */
+static bool enough(struct mapper *k, uint64_t *b, uint64_t n)
+{
+	*b += n;
+	if (!k->most || ++k->pieces < k->most || *b * PM_BLOCK >= k->end)
+		return false;
+	k->end = *b * PM_BLOCK;
+	return true;
+}
 
 static int seg_add(struct mapper *k, uint8_t *at, uint64_t len)
 {
@@ -132,14 +143,15 @@ static int map_existing(struct mapper *k)
 		err = seg_blocks(k, b, n, pblk);
 		if (err)
 			return err;
-		b += n;
+		if (enough(k, &b, n))
+			break;
 	}
 	return 0;
 }
 
 static void map_done(struct mapper *k, uint64_t size)
 {
-	k->m->len = k->end - k->off;
+	k->pin->len = k->m->len = k->end - k->off;
 	k->m->eof = k->end >= size;
 	file_attr(k->st, k->in, &k->m->attr);
 	pin_link(k->pin);
@@ -370,8 +382,11 @@ static int map_new(struct mapper *k)
 	if (size >= 1u << 20 || k->end - k->off >= 1u << 20)
 		k->flags = BLK_ALIGN_2M;
 	find_goal(k);
-	for (; !err && b < end; b += n)
+	while (!err && b < end) {
 		err = map_piece(k, b, end, &n);
+		if (!err && enough(k, &b, n))
+			break;
+	}
 	if (!err)
 		err = faults_probe(k->st, k->m->seg, k->m->nseg, false);
 	if (!err)
@@ -428,5 +443,34 @@ int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t le
 	file_rest(st, k.f);
 out:
 	pthread_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* --- leases --- */
+
+int map_lease(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct lease_want *lw,
+              struct pm_map *m, struct pm_pin **busy)
+{
+	struct mapper k = {
+		.st = st, .f = f, .in = in, .m = m, .off = lw->off, .end = lw->end, .most = lw->most
+	};
+	int err;
+
+	*busy = lw->write ? conflict(&k) : NULL;
+	if (*busy)
+		return -EINPROGRESS;
+	if (!pin_new(&k, lw->write))
+		return -ENOMEM;
+	err = lw->write ? map_new(&k) : map_existing(&k);
+	if (!err && !lw->write) {
+		err = faults_probe(st, m->seg, m->nseg, false);
+		if (!err)
+			map_done(&k, file_size(f, in));
+	}
+	if (err) {
+		free(k.pin->heap);
+		free(k.pin);
+		m->pin = NULL;
+	}
 	return err;
 }

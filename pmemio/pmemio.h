@@ -151,6 +151,8 @@ struct pm_stats { /* since open; read without tearing, not as one snapshot */
 	uint64_t pins, fresh_blocks, dirty_inodes; /* now */
 	uint64_t flush_errors, checksum_errors, media_errors; /* media_errors: pages that answered with SIGBUS */
 	uint64_t replies; /* records of changes made once */
+	uint64_t leases;  /* now */
+	uint64_t recalls;
 };
 void pm_get_stats(struct pm_store *st, struct pm_stats *out);
 
@@ -398,6 +400,63 @@ struct pm_extent {
 };
 int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_extent *ext, unsigned max,
 	       unsigned *n);
+
+/* --- leases (lease.c): pins that last, for one-sided access ----------------------------------------------------
+ *
+ * The holder moves bytes itself, for as long as it likes, and commits ranges of them, any number of times.
+ *
+ *   pm_lease_open --> pm_lease_zero (until 0) --> give out the places --> pm_lease_commit ... --> pm_lease_close
+ *
+ * A lease for writing has blocks everywhere; new ones are zeroed before anybody gets their address, so that neither
+ * a commit of bytes never written nor a look at the place shows what they held before. They are the file's once
+ * committed; close gives the others back. Blocks of a lease are shared with pm_map_write of anybody. Pools with
+ * checksums of data give none for writing.
+ */
+struct pm_lease;
+struct pm_lease_opts {
+	const void *owner; /* leases of one owner do not conflict */
+	bool write;
+	unsigned max_extents; /* the lease ends behind so many; at least 1 */
+	/* The lease must go soon: the file is cut or removed, or another owner waits (one of the two writes). Called once,
+	 * under the store's lock, on any thread: it must not call back. */
+	void (*recall)(void *arg);
+	void *arg;
+};
+/**
+ * pm_lease_open - pin the whole blocks that [off, off + len) touches, or a beginning of them
+ * @min: bytes from @off on that have to be in it
+ * Return: 0; -EINPROGRESS call again from w->done (leases in the way have been recalled); -ENODATA reading, the range
+ * begins at or behind the end of file; -EOPNOTSUPP checksums; -ENOSPC, -EDQUOT, -EFBIG, -EISDIR, -EINVAL as pm_map_write.
+ */
+int pm_lease_open(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len, uint64_t min,
+		  const struct pm_lease_opts *o, struct pm_lease **out, struct pm_wait *w);
+/* Zero about @blocks new blocks, durably. -EAGAIN: there are more. */
+int pm_lease_zero(struct pm_lease *l, unsigned blocks);
+/* What it covers; for reading the last extent ends with the file. Constant; states as they were at open. Extents not
+ * VALID have no place (at == 0) in a lease for reading. */
+const struct pm_extent *pm_lease_extents(const struct pm_lease *l, unsigned *n);
+void pm_lease_attr(const struct pm_lease *l, struct pm_attr *out); /* at open */
+/* Goes up when others have turned holes or unwritten blocks of it into data. */
+uint64_t pm_lease_generation(struct pm_lease *l);
+bool pm_lease_recalled(struct pm_lease *l);
+
+struct pm_range {
+	uint64_t off, len;
+};
+#define PM_LEASE_RANGES 64u
+/**
+ * pm_lease_commit - publish ranges of a lease for writing
+ * @durable: the bytes are durable already; else they are flushed first
+ * @size: the end of file moves up to it, if not 0; else to the end of the ranges. Within the lease
+ * @mtime: or NULL: now
+ * All in one transaction, unless there are more extents than fit one; then size and times move with the last.
+ * Return: 0; -EINPROGRESS as pm_commit (@out stays valid); -EINVAL a range outside; -ECANCELED the file has been cut
+ * below a range; -ESTALE it is removed; -EIO, -ENOSPC as pm_commit.
+ */
+int pm_lease_commit(struct pm_lease *l, const struct pm_range *r, unsigned n, bool durable, uint64_t size,
+		    const struct timespec *mtime, struct pm_committed *out, struct pm_wait *w);
+/* Nobody can reach its places any more. Once. A commit in progress ends first. */
+void pm_lease_close(struct pm_lease *l);
 
 /* --- checksums of data (sum.c) ------------------------------------------------------------------------------
  *

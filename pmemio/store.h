@@ -29,6 +29,8 @@
  * A block freed by transaction s may be used again for new contents only when no record up to s can be replayed
  * over it. Data blocks never are the target of a record, so they are free once s is durable; metadata blocks
  * wait for the checkpoint to pass s (alloc.c keeps both queues; running out of space forces a checkpoint).
+ *
+ * lease.c: pins that last, for one-sided access.
  */
 #ifndef PMEMIO_STORE_H
 #define PMEMIO_STORE_H

@@ -279,6 +279,7 @@ static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
 
 	f->size = size;
 	f->cuts++;
+	lease_recall(st, f, size / PM_BLOCK, UINT64_MAX);
 	LIST_FOREACH (p, &f->pins, link) {
 		if (p->write && !p->committed)
 			p->cut = min64(p->cut, size);
@@ -616,8 +617,10 @@ int file_unlinked(struct pm_tx *tx, const struct pm_inode *in)
 	struct file *f = file_find(st, (struct pm_id){ in->ino, in->gen });
 	int err;
 
-	if (f && !LIST_EMPTY(&f->pins))
+	if (f && !LIST_EMPTY(&f->pins)) {
+		lease_recall(st, f, 0, UINT64_MAX);
 		return 0;
+	}
 	err = drop_all(st, tx, in);
 	if (err)
 		return err;

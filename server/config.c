@@ -57,6 +57,10 @@ static const struct key keys[] = {
 	{ "fabric", "placement", V_PLACEMENT, F(opts.placement), 0, 0 },
 	{ "fabric", "on_demand_paging", V_SWITCH, F(opts.odp), 0, 0 },
 	{ "fabric", "layouts", V_SWITCH, F(layouts), 0, 0 },
+	{ "fabric", "layout_lease", V_COUNT, F(lease), 1, 3600 },
+	{ "fabric", "layout_recall", V_COUNT, F(recall_ms), 0, 60000 },
+	{ "fabric", "layout_count", V_COUNT, F(layout_count), 1, 65536 },
+	{ "fabric", "layout_mib", V_COUNT, F(layout_mib), 1, 1 << 20 },
 };
 #undef C
 #undef F
@@ -168,6 +172,10 @@ static struct fabric_conf *fabric_get(struct config *c, const char *name)
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return NULL;
+	f->lease = 30;
+	f->recall_ms = 200;
+	f->layout_count = 256;
+	f->layout_mib = 1024;
 	f->opts.name = strdup(name);
 	if (!f->opts.name) {
 		free(f);
@@ -212,7 +220,7 @@ static bool set_key(struct config *c, const char *section, const char *name, con
 	const char *kind = section, *wrong;
 	const struct key *k;
 	struct fabric_conf *f;
-	char list[200] = "", want[60];
+	char list[320] = "", want[60];
 	void *base = c;
 	bool known;
 

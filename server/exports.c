@@ -157,6 +157,10 @@ static void parse_option(struct parser *ps, const char *o, struct export_opts *o
 		out->secure = true;
 	else if (!strcmp(o, "insecure"))
 		out->secure = false;
+	else if (!strcmp(o, "layouts"))
+		out->layouts = true;
+	else if (!strcmp(o, "no_layouts"))
+		out->layouts = false;
 	else if (!strncmp(o, "anonuid=", 8)) {
 		if (!parse_id(o + 8, &out->anonuid))
 			complain(ps, "'%s': a user number is wanted", o);
@@ -170,7 +174,8 @@ static void parse_option(struct parser *ps, const char *o, struct export_opts *o
 			if (!strcmp(o, no_effect[i]))
 				return;
 		complain(ps, "unknown option '%s'; known are ro rw root_squash no_root_squash "
-			     "all_squash no_all_squash anonuid= anongid= secure insecure", o);
+			     "all_squash no_all_squash anonuid= anongid= secure insecure layouts "
+			     "no_layouts", o);
 	}
 }
 
@@ -400,7 +405,7 @@ static struct export *add_export(struct parser *ps, const char *path)
 
 static void parse_line(struct parser *ps)
 {
-	struct export_opts defaults = { .root_squash = true, .secure = true, .anonuid = 65534,
+	struct export_opts defaults = { .root_squash = true, .secure = true, .layouts = true, .anonuid = 65534,
 					.anongid = 65534 };
 	struct export *ex;
 	char word[1100];

@@ -165,6 +165,8 @@ static inline bool pm_id_eq(struct pm_id a, struct pm_id b)
 /* --- nfs3_io.c
  * ------------------------------------------------------------------------------------------ */
 
+/* A write by another than root takes the privilege out of a program. */
+int nfs3_drop_setid(struct nfs3_ctx *cx, const struct pm_attr *attr);
 void nfs3_read(struct tp_call *call);
 void nfs3_write(struct tp_call *call);
 size_t nfs3_write_payload_at(const uint8_t *args, size_t have);

@@ -180,8 +180,7 @@ static void write_nothing(struct nfs3_ctx *cx)
 	NFS3_REPLY(cx, WRITE3res, &res);
 }
 
-/* A write by another than root takes the privilege out of a program. */
-static int drop_setid(struct nfs3_ctx *cx, const struct pm_attr *attr)
+int nfs3_drop_setid(struct nfs3_ctx *cx, const struct pm_attr *attr)
 {
 	struct pm_setattr sa = { .set = PM_SET_MODE, .mode = access_written_mode(&cx->who, attr) };
 	struct pm_change ch;
@@ -210,7 +209,7 @@ static nfsstat3 write_check(struct nfs3_ctx *cx, const WRITE3head *head)
 		return NFS3ERR_INVAL; /* which of the two would be meant? */
 	if (head->offset > PM_FILE_MAX || head->count > PM_FILE_MAX - head->offset)
 		return NFS3ERR_FBIG;
-	return head->count ? nfs3_errstat(drop_setid(cx, &attr)) : NFS3_OK;
+	return head->count ? nfs3_errstat(nfs3_drop_setid(cx, &attr)) : NFS3_OK;
 }
 
 void nfs3_write(struct tp_call *call)

@@ -291,9 +291,9 @@ static int plan_fabrics(struct running *run, struct tp_error *why)
 			run->srv.nworkers++;
 		p = &run->plan[i];
 		p->fabrics[p->nfabrics++] = &f->opts;
-		if (f->layouts)
-			log_msg(LOG_WARNING, "[fabric %s] layouts = on: this version hands out no "
-					     "layouts; the fabric is served without", f->opts.name);
+		if (f->layouts && !strcmp(f->opts.provider, "shm"))
+			log_msg(LOG_WARNING, "[fabric %s] layouts = on: the shm provider checks no keys; a client that "
+					     "breaks the rules can write anywhere in this process", f->opts.name);
 	}
 	return 0;
 }

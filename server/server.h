@@ -9,6 +9,7 @@
  *   rpcb.c        registration with rpcbind                     fh.c         file handles
  *   mount3.c      MOUNT version 3                               access.c     who may do what
  *   nfs3.c        NFS version 3: dispatch, attributes           nfs3_io.c    READ, WRITE, COMMIT
+ *   layout.c      LAYOUT: one-sided access                      layout_table.c  whose, how long
  *   nfs3_dir.c    names: LOOKUP, CREATE ... READDIRPLUS         drc.c        duplicate requests
  */
 #ifndef SERVER_SERVER_H
@@ -39,7 +40,7 @@ void log_msg(int priority, const char *fmt, ...) __attribute__((format(printf, 2
 /* --- exports.c ---------------------------------------------------------------------------------------------------- */
 
 struct export_opts { /* what one client may do in one export */
-	bool rw, root_squash, all_squash, secure;
+	bool rw, root_squash, all_squash, secure, layouts;
 	uint32_t anonuid, anongid;
 };
 struct exports; /* an immutable table; replaced whole on SIGHUP */
@@ -65,6 +66,8 @@ enum stability { STABILITY_AUTO, STABILITY_HONOR };
 struct fabric_conf {
 	struct tp_fabric_opts opts;
 	bool layouts;
+	unsigned lease, recall_ms; /* of layouts: seconds; milliseconds */
+	unsigned layout_count, layout_mib; /* most of one connection */
 	STAILQ_ENTRY(fabric_conf) link;
 };
 struct config {
@@ -86,6 +89,7 @@ struct config {
 /* --- worker.c ----------------------------------------------------------------------------------------------------------- */
 
 struct worker;
+struct layout_client;
 struct mail { /* something to do on a worker's thread; embedded in what it is about */
 	void (*deliver)(struct worker *w, struct mail *m);
 	STAILQ_ENTRY(mail) link;
@@ -96,6 +100,7 @@ struct worker {
 	struct tp_service *svc;
 	const struct exports *exports; /* this worker's view; replaced by mail */
 	unsigned index;
+	struct layout_client *layout_clients; /* a uthash */
 	struct worker_rt *rt; /* worker.c's own: thread, mailbox, listeners */
 };
 /* Any thread. deliver() runs soon, in order. */
@@ -115,6 +120,8 @@ struct server {
 	struct scrub *scrub; /* scrub.c */
 	struct heartbeat *hb; /* NULL without a supervisor */
 	struct timespec started;
+	_Atomic uint64_t layouts_expired; /* not renewed in time */
+	_Atomic uint64_t layouts_revoked; /* recalled, and not returned in time */
 	_Atomic uint64_t drc_hits;        /* answers that had been given before */
 	_Atomic uint64_t drc_in_progress; /* of these: the first was not finished when the second came */
 };
@@ -135,6 +142,7 @@ int fh_parse(const struct server *srv, const uint8_t *data, size_t len, struct f
 /* call->worker is a struct worker. */
 extern const struct tp_program nfs3_program;
 extern const struct tp_program mount3_program;
+extern const struct tp_program layout_program;
 struct mount_list *mount_list_new(void);
 void mount_list_free(struct mount_list *ml);
 

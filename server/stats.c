@@ -119,6 +119,12 @@ static json_t *counters(const struct stats_request *rq)
 	P(media_errors);
 	P(replies);
 #undef P
+	json_object_set_new(o, "layouts", json_integer((json_int_t)pm.leases));
+	json_object_set_new(o, "layouts_recalled", json_integer((json_int_t)pm.recalls));
+	json_object_set_new(o, "layouts_expired",
+			    json_integer((json_int_t)atomic_load(&rq->srv->layouts_expired)));
+	json_object_set_new(o, "layouts_revoked",
+			    json_integer((json_int_t)atomic_load(&rq->srv->layouts_revoked)));
 	json_object_set_new(o, "drc_hits", json_integer((json_int_t)atomic_load(&rq->srv->drc_hits)));
 	json_object_set_new(o, "drc_in_progress",
 			    json_integer((json_int_t)atomic_load(&rq->srv->drc_in_progress)));
@@ -143,15 +149,16 @@ static json_t *one_proc(const struct tp_proc_stats *p)
 
 static json_t *calls(const struct stats_request *rq)
 {
-	static const struct tp_program *const programs[] = { &nfs3_program, &mount3_program };
-	static const char *const names[] = { "nfs3", "mount3" };
+	static const struct tp_program *const programs[] = { &nfs3_program, &mount3_program,
+							    &layout_program };
+	static const char *const names[] = { "nfs3", "mount3", "layout" };
 	struct tp_service *svc = rq->srv->workers[0].svc;
 	json_t *o = json_object();
 
 	for (unsigned k = 0; k < TP_KINDS; k++) {
 		json_t *kind = json_object();
 
-		for (unsigned g = 0; g < 2; g++) {
+		for (unsigned g = 0; g < 3; g++) {
 			const struct tp_program *pg = programs[g];
 
 			for (uint32_t p = 0; p < pg->nprocs; p++) {

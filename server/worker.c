@@ -178,7 +178,8 @@ static int add_listener(struct worker *w, struct tp_listener *l)
 
 static int make_service(struct worker *w)
 {
-	static const struct tp_program *const programs[] = { &nfs3_program, &mount3_program, NULL };
+	static const struct tp_program *const programs[] = { &nfs3_program, &mount3_program,
+							    &layout_program, NULL };
 	const struct config *conf = &w->srv->conf;
 	struct pm_region pool, zero;
 	struct tp_region regions[2];

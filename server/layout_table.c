@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * layout_table.c - layouts of each connection, from MAP to the last key's death
+ */
+#include "server/layout.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <syslog.h>
+
+#define UNFENCED_MARGIN 1.0 /* seconds behind a lease that nobody enforces */
+
+/* --- clients --- */
+
+static void client_gone(struct tp_conn_watch *w);
+
+struct layout_client *layout_client_find(struct tp_call *call)
+{
+	struct worker *w = call->worker;
+	struct layout_client *cl;
+
+	HASH_FIND_PTR(w->layout_clients, &call->conn, cl);
+	return cl;
+}
+
+struct layout_client *layout_client_of(struct tp_call *call, const struct fabric_conf *conf, bool fenced)
+{
+	struct layout_client *cl = layout_client_find(call);
+
+	if (cl)
+		return cl;
+	cl = calloc(1, sizeof(*cl));
+	if (!cl)
+		return NULL;
+	cl->conn = call->conn;
+	cl->w = call->worker;
+	cl->conf = conf;
+	cl->fenced = fenced;
+	cl->next_id = 1;
+	TAILQ_INIT(&cl->live);
+	cl->watch.gone = client_gone;
+	tp_conn_watch(call, &cl->watch);
+	HASH_ADD_PTR(cl->w->layout_clients, conn, cl);
+	return cl;
+}
+
+static void client_rest(struct layout_client *cl)
+{
+	if (cl->gone && !cl->n)
+		free(cl);
+}
+
+/* The endpoint is closed: keys are dead as soon as they are closed. */
+static void client_gone(struct tp_conn_watch *w)
+{
+	struct layout_client *cl = container_of(w, struct layout_client, watch);
+	struct layout *l;
+
+	HASH_DEL(cl->w->layout_clients, cl);
+	cl->n++; /* so that it outlives the loop */
+	cl->gone = true;
+	while ((l = TAILQ_FIRST(&cl->live)))
+		layout_end(l);
+	cl->n--;
+	client_rest(cl);
+}
+
+bool layout_reserve(struct layout_client *cl, uint64_t bytes)
+{
+	if (cl->n >= cl->conf->layout_count || bytes > ((uint64_t)cl->conf->layout_mib << 20) - cl->mapped)
+		return false;
+	cl->n++;
+	cl->mapped += bytes;
+	return true;
+}
+
+void layout_unreserve(struct layout_client *cl, uint64_t bytes)
+{
+	cl->n--;
+	cl->mapped -= bytes;
+	client_rest(cl);
+}
+
+/* --- the end --- */
+
+static void layout_gone(struct layout *l)
+{
+	struct layout_client *cl = l->cl;
+	uint64_t bytes = l->bytes;
+
+	free(l->key);
+	free(l);
+	layout_unreserve(cl, bytes);
+}
+
+/* Keys are dead and no commit is under way: the blocks may go. A recall that is still in the mail keeps the object. */
+static void layout_rest(struct layout *l)
+{
+	if (l->live || l->nalive || l->commits || l->closed)
+		return;
+	ev_timer_stop(l->cl->w->loop, &l->timer);
+	pm_lease_close(l->lease);
+	l->closed = true; /* and from here on there will be no recall */
+	if (!l->recall_sent || l->recall_here)
+		layout_gone(l);
+}
+
+static void key_dead(void *arg)
+{
+	struct layout_key *k = arg;
+
+	k->k = NULL;
+	k->l->nalive--;
+	layout_rest(k->l);
+}
+
+void layout_end(struct layout *l)
+{
+	if (!l->live)
+		return;
+	l->live = false;
+	TAILQ_REMOVE(&l->cl->live, l, link);
+	l->commits++; /* not gone before the loop is over */
+	for (unsigned i = 0; i < l->nkeys; i++)
+		tp_key_close(l->key[i].k, key_dead, &l->key[i]);
+	l->commits--;
+	layout_rest(l);
+}
+
+/* Somebody waits for the blocks, and the peer may be in the middle of a write. */
+static void hurry(struct layout *l)
+{
+	for (unsigned i = 0; i < l->nkeys && !l->cl->gone; i++) {
+		if (l->key[i].k) {
+			tp_key_hurry(l->key[i].k);
+			return; /* it is one connection */
+		}
+	}
+}
+
+/* --- lease and recall --- */
+
+static double clock_of(const struct layout *l)
+{
+	return ev_now(l->cl->w->loop);
+}
+
+static double deadline(const struct layout *l)
+{
+	double margin = l->cl->fenced ? 0 : UNFENCED_MARGIN, end = l->expires + margin;
+
+	/* Where no key is checked only the lease itself tells that the client has stopped. */
+	return l->dies && l->cl->fenced && l->dies < end ? l->dies : end;
+}
+
+static void arm(struct layout *l)
+{
+	double left = deadline(l) - clock_of(l);
+
+	ev_timer_stop(l->cl->w->loop, &l->timer);
+	ev_timer_set(&l->timer, left > 0 ? left : 0, 0.);
+	ev_timer_start(l->cl->w->loop, &l->timer);
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *t, int events)
+{
+	struct layout *l = container_of(t, struct layout, timer);
+	bool told = l->told;
+
+	(void)loop;
+	(void)events;
+	if (deadline(l) > clock_of(l)) {
+		arm(l);
+		return;
+	}
+	atomic_fetch_add(told ? &l->cl->w->srv->layouts_revoked : &l->cl->w->srv->layouts_expired, 1);
+	l->commits++;
+	layout_end(l);
+	if (told)
+		hurry(l);
+	l->commits--;
+	layout_rest(l);
+}
+
+static void deliver_recall(struct worker *w, struct mail *m)
+{
+	struct layout *l = container_of(m, struct layout, recall);
+
+	(void)w;
+	l->recall_here = true;
+	if (l->closed) {
+		layout_gone(l);
+		return;
+	}
+	l->told = true;
+	if (!l->live) { /* returned or expired, but the peer may be in the middle of something */
+		hurry(l);
+		return;
+	}
+	l->dies = clock_of(l) + l->cl->conf->recall_ms / 1000.0;
+	arm(l);
+}
+
+void layout_recall(void *arg)
+{
+	struct layout *l = arg;
+
+	l->recall_sent = true;
+	l->recall.deliver = deliver_recall;
+	worker_post(l->cl->w, &l->recall);
+}
+
+void layout_renew(struct layout *l)
+{
+	if (!l->told) /* the timer looks at it when it goes off */
+		l->expires = clock_of(l) + l->cl->conf->lease;
+}
+
+/* --- life --- */
+
+struct layout *layout_new(struct layout_client *cl, uint64_t bytes, bool rw)
+{
+	struct layout *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->cl = cl;
+	l->bytes = bytes;
+	l->rw = rw;
+	ev_init(&l->timer, on_timer);
+	return l;
+}
+
+/* MAP failed; its keys, if any, were never told. */
+void layout_free_new(struct layout *l)
+{
+	if (!l->lease) {
+		layout_gone(l);
+		return;
+	}
+	l->live = true;
+	TAILQ_INSERT_TAIL(&l->cl->live, l, link);
+	layout_end(l);
+}
+
+void layout_start(struct layout *l, double sent)
+{
+	l->id = l->cl->next_id++;
+	l->live = true;
+	l->expires = sent + l->cl->conf->lease;
+	TAILQ_INSERT_TAIL(&l->cl->live, l, link);
+	if (l->told)
+		l->dies = clock_of(l) + l->cl->conf->recall_ms / 1000.0;
+	arm(l);
+}
+
+/* At most layout_count are there. */
+struct layout *layout_find(struct layout_client *cl, uint64_t id)
+{
+	struct layout *l;
+
+	if (!cl)
+		return NULL;
+	TAILQ_FOREACH (l, &cl->live, link)
+		if (l->id == id)
+			return l;
+	return NULL;
+}
+
+void layout_commit_begin(struct layout *l)
+{
+	l->commits++;
+}
+
+void layout_commit_end(struct layout *l)
+{
+	l->commits--;
+	layout_rest(l);
+}
