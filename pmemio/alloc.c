@@ -35,7 +35,8 @@ struct queue { /* ring */
 };
 struct pm_space_map {
 	uint64_t *bits;
-	size_t map_len;
+	uint64_t *proved; /* 1: a tree node that passed its check since it was given */
+	size_t map_len; /* of each of the two */
 	struct group *group;
 	uint64_t ngroups, start, end; /* blocks [start, end) are ours to give */
 	uint64_t free, reserve;
@@ -80,7 +81,7 @@ static void set_bits(uint64_t *bits, uint64_t from, uint64_t end, bool on)
 
 		if (on)
 			bits[from / 64] |= mask;
-		else
+		else if (bits[from / 64] & mask) /* pages never written cost nothing */
 			bits[from / 64] &= ~mask;
 		from += n;
 	}
@@ -97,6 +98,7 @@ static void take_run(struct pm_space_map *a, uint64_t start, uint64_t len)
 	uint64_t end = start + len;
 
 	set_bits(a->bits, start, end, true);
+	set_bits(a->proved, start, end, false);
 	a->free -= len;
 	while (start < end) {
 		uint64_t g = start / GROUP, stop = group_end(a, g) < end ? group_end(a, g) : end;
@@ -391,6 +393,16 @@ uint64_t blk_next_marked(struct pm_store *st, uint64_t start, uint64_t len)
 	return next_used(st->space, start, start + len);
 }
 
+bool blk_proved(struct pm_store *st, uint64_t blk)
+{
+	return st->space->proved[blk / 64] >> (blk % 64) & 1;
+}
+
+void blk_prove(struct pm_store *st, uint64_t blk)
+{
+	set_bits(st->space->proved, blk, blk + 1, true);
+}
+
 bool blk_marked(struct pm_store *st, uint64_t blk)
 {
 	const struct pm_space_map *a = st->space;
@@ -410,15 +422,16 @@ int alloc_open(struct pm_store *st)
 	a->ngroups = (blocks + GROUP - 1) / GROUP;
 	a->map_len = a->ngroups * (GROUP / 8);
 	a->group = calloc(a->ngroups, sizeof(*a->group));
-	a->bits =
-		mmap(NULL, a->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	a->bits = mmap(NULL, 2 * a->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+	               -1, 0);
 	if (a->bits == MAP_FAILED || !a->group) {
 		if (a->bits != MAP_FAILED)
-			munmap(a->bits, a->map_len);
+			munmap(a->bits, 2 * a->map_len);
 		free(a->group);
 		free(a);
 		return -ENOMEM;
 	}
+	a->proved = a->bits + a->map_len / sizeof(*a->bits);
 	set_bits(a->bits, 0, a->start, true);
 	set_bits(a->bits, blocks, a->ngroups * GROUP, true);
 	for (uint64_t g = 0; g < a->ngroups; g++) {
@@ -445,7 +458,7 @@ void alloc_close(struct pm_store *st)
 
 	if (!a)
 		return;
-	munmap(a->bits, a->map_len);
+	munmap(a->bits, 2 * a->map_len);
 	free(a->group);
 	free(a->data.at);
 	free(a->meta.at);

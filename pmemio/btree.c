@@ -15,8 +15,13 @@
  * except at the right edge of the tree, where keys that only grow leave full nodes behind. Nodes
  * under 40 % join a neighbour.
  *
- * A node from the view is verified, CRC and every offset, each time a call comes to it: code behind
+ * A node from the view is verified, CRC and every offset, when a call first comes to it, and again
+ * only when its block has been given to something else meanwhile or its page has failed: code behind
  * node_get() may trust what it reads. Shadows were verified before they were made.
+ *
+ * A descent is bound by memory that is not in the caches, so it asks for few lines and for those at
+ * once: the slots, then the entries around the place where the key would be if keys were spread
+ * evenly between what the parent says the node holds. Hashed names are.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -77,11 +82,46 @@ static unsigned used(const struct pm_bnode *n)
 	return CAPACITY - gap(n) - n->dead;
 }
 
-/* First slot whose key is >= @key. */
-static unsigned lower(const struct pm_bnode *n, uint64_t key)
-{
-	unsigned lo = 0, hi = n->count;
+#define AROUND 3u /* entries on either side of a guess; half of all guesses are nearer */
 
+/* What the node's parent says about its keys. */
+struct bounds {
+	uint64_t from, below;
+};
+
+static unsigned guess(const struct pm_bnode *n, uint64_t key, const struct bounds *b)
+{
+	unsigned i = 0, last = n->count - 1u;
+
+	if (key >= b->below)
+		i = last;
+	else if (key > b->from)
+		i = (unsigned)((unsigned __int128)(key - b->from) * n->count / (b->below - b->from));
+	for (unsigned k = i > AROUND ? i - AROUND : 0; k <= i + AROUND && k <= last; k++)
+		__builtin_prefetch(ent(n, k));
+	return i;
+}
+
+/* First slot whose key is >= @key: by steps that double, away from a guess. */
+static unsigned lower(const struct pm_bnode *n, uint64_t key, const struct bounds *b)
+{
+	unsigned at = guess(n, key, b), lo = 0, hi = n->count, step = 1;
+
+	if (ent(n, at)->key < key) {
+		lo = at + 1;
+		while (lo + step <= hi && ent(n, lo + step - 1)->key < key) {
+			lo += step;
+			step *= 2;
+		}
+		hi = lo + step <= hi ? lo + step - 1 : hi;
+	} else {
+		hi = at;
+		while (hi >= step && ent(n, hi - step)->key >= key) {
+			hi -= step;
+			step *= 2;
+		}
+		lo = hi >= step ? hi - step + 1 : 0;
+	}
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
@@ -93,14 +133,17 @@ static unsigned lower(const struct pm_bnode *n, uint64_t key)
 	return lo;
 }
 
-/* The slot to follow for @key: the last with a key <= @key, else the first. */
-static unsigned follow(const struct pm_bnode *n, uint64_t key)
+/* The slot to follow for @key: the last with a key <= @key, else the first. Narrows @b to its child. */
+static unsigned follow_down(const struct pm_bnode *n, uint64_t key, struct bounds *b)
 {
-	unsigned i = lower(n, key);
+	unsigned i = lower(n, key, b);
 
-	if (i < n->count && ent(n, i)->key == key)
-		return i;
-	return i ? i - 1 : 0;
+	if (i == n->count || ent(n, i)->key != key)
+		i -= i ? 1 : 0;
+	b->from = ent(n, i)->key;
+	if (i + 1u < n->count)
+		b->below = ent(n, i + 1)->key;
+	return i;
 }
 
 /* The caller has made sure of ent_size(len) + 2 bytes of gap. */
@@ -223,11 +266,32 @@ static int damaged(const struct tree *t, uint64_t blk, const char *what)
 	return -EIO;
 }
 
-/* A checksum reads the whole block: ask for all of it at once, not line by line. */
-static void fetch(const void *node)
+#define SLOT_LINES 256u /* bytes at the start of a node that hold its slots, as a rule */
+
+/* Ask for all of it at once, not line by line. */
+static void fetch(const void *node, unsigned len)
 {
-	for (unsigned at = 0; at < PM_BLOCK; at += 64)
+	for (unsigned at = 0; at < len; at += 64)
 		__builtin_prefetch((const uint8_t *)node + at);
+}
+
+/* A node as it lies in the view. A checksum reads the whole block. */
+static const char *view_fault(const struct tree *t, const struct pm_bnode *n, uint64_t blk, unsigned level)
+{
+	struct pm_store *st = t->st;
+	const char *what;
+
+	if (blk_proved(st, blk) && !faults_in(st, blk * PM_BLOCK, PM_BLOCK)) {
+		fetch(n, SLOT_LINES);
+		return n->owner != t->in->ino ? "belongs to another inode" :
+		       n->level != level      ? "at the wrong level" :
+		                                NULL;
+	}
+	fetch(n, PM_BLOCK);
+	what = bt_fault(n, t->in->ino, blk, level);
+	if (!what && !st->repair)
+		blk_prove(st, blk);
+	return what;
 }
 
 static int node_get(const struct tree *t, uint64_t blk, unsigned level, const struct pm_bnode **out)
@@ -241,8 +305,7 @@ static int node_get(const struct tree *t, uint64_t blk, unsigned level, const st
 	view = blk_ptr(t->st, blk);
 	n = t->tx ? tx_look(t->tx, view) : view;
 	if (n == view) {
-		fetch(n);
-		what = bt_fault(n, t->in->ino, blk, level);
+		what = view_fault(t, n, blk, level);
 		if (what)
 			return damaged(t, blk, what);
 	} else if (n->self != blk || n->level != level) {
@@ -295,6 +358,7 @@ static int descend(const struct tree *t, uint64_t key, struct path *p, const str
 {
 	const struct pm_inode *in = inode(t);
 	uint64_t blk = in->u.tree.root;
+	struct bounds b = { 0, UINT64_MAX };
 	int err;
 
 	if (empty(in))
@@ -309,10 +373,10 @@ static int descend(const struct tree *t, uint64_t key, struct path *p, const str
 			return err;
 		if (l == 0)
 			break;
-		p->slot[l] = follow(*leaf, key);
+		p->slot[l] = follow_down(*leaf, key, &b);
 		blk = child(*leaf, p->slot[l]);
 	}
-	p->slot[0] = lower(*leaf, key);
+	p->slot[0] = lower(*leaf, key, &b);
 	return 0;
 }
 

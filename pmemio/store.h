@@ -179,6 +179,9 @@ void tx_give(struct pm_tx *tx, uint64_t start, uint64_t len, bool meta);
 void blk_give_after(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len);
 void blk_mark(struct pm_store *st, uint64_t start, uint64_t len); /* recovery: in use */
 bool blk_marked(struct pm_store *st, uint64_t blk);
+/* btree.c: a node that was verified need not be again until its block is given to something else. Below super.blocks. */
+bool blk_proved(struct pm_store *st, uint64_t blk);
+void blk_prove(struct pm_store *st, uint64_t blk);
 
 /* --- inode.c -------------------------------------------------------------------------------------------------------- */
 

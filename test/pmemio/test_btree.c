@@ -159,6 +159,15 @@ static uint64_t free_blocks(struct shadow *s)
 	return sp.free_blocks;
 }
 
+static void reopen(struct shadow *s)
+{
+	uint64_t ino = s->in->ino;
+
+	pool_close(&s->pool);
+	pool_open(&s->pool, PM_CLWB);
+	s->in = ino_at(s->pool.st, ino);
+}
+
 static void finish(struct shadow *s)
 {
 	pool_close(&s->pool);
@@ -348,6 +357,7 @@ Test(btree, a_damaged_node_is_an_error_and_counted)
 
 	churn(s, 3000, KEYS, 90, 100);
 	cr_assert_eq(bt_seek(s->pool.st, NULL, s->in, key_of(2000), &c), 0);
+	reopen(s); /* nothing is proved yet */
 	((uint8_t *)blk_ptr(s->pool.st, c.leaf))[PM_BLOCK - 3] ^= 1;
 	cr_assert_eq(bt_seek(s->pool.st, NULL, s->in, key_of(2000), &c), -EIO);
 	pm_get_stats(s->pool.st, &stats);
@@ -355,4 +365,29 @@ Test(btree, a_damaged_node_is_an_error_and_counted)
 	((uint8_t *)blk_ptr(s->pool.st, c.leaf))[PM_BLOCK - 3] ^= 1;
 	cr_assert_eq(bt_seek(s->pool.st, NULL, s->in, key_of(2000), &c), 0);
 	finish(s);
+}
+
+/* Proved once, a block is believed only as long as it is the node that was proved. */
+Test(btree, a_block_given_to_something_else_must_prove_itself_again)
+{
+	struct shadow *s = start("bt12", PM_CLWB);
+	struct bt_cursor c;
+	struct blk_run run;
+	struct pm_tx *tx;
+
+	churn(s, 3000, KEYS, 90, 100);
+	cr_assert_eq(bt_seek(s->pool.st, NULL, s->in, key_of(2000), &c), 0);
+	cr_assert(blk_proved(s->pool.st, c.leaf));
+	tx = begin(s);
+	cr_assert_eq(bt_drop(s->pool.st, tx, s->in), 0);
+	cr_assert_eq(commit(s, tx), 0);
+	pthread_mutex_lock(&s->pool.st->lock);
+	journal_checkpoint(s->pool.st); /* lets go of blocks of metadata */
+	while (!blk_take(s->pool.st, 0, UINT32_MAX, 0, 0, &run)) /* all there is */
+		;
+	pthread_mutex_unlock(&s->pool.st->lock);
+	cr_assert(blk_marked(s->pool.st, c.leaf));
+	cr_assert(!blk_proved(s->pool.st, c.leaf));
+	pool_drop(&s->pool);
+	free(s);
 }
