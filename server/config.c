@@ -16,7 +16,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum value { V_TEXT, V_PATH, V_COUNT, V_SWITCH, V_AUTO_OFF, V_STABILITY, V_METHOD, V_PLACEMENT };
+enum value { V_TEXT, V_PATH, V_COUNT, V_SWITCH, V_AUTO_OFF, V_STABILITY, V_METHOD, V_LAYOUT_METHOD, V_DDIO, V_PLACEMENT };
 
 struct key {
 	const char *section, *name;
@@ -61,6 +61,8 @@ static const struct key keys[] = {
 	{ "fabric", "layout_recall", V_COUNT, F(recall_ms), 0, 60000 },
 	{ "fabric", "layout_count", V_COUNT, F(layout_count), 1, 65536 },
 	{ "fabric", "layout_mib", V_COUNT, F(layout_mib), 1, 1 << 20 },
+	{ "fabric", "persistence", V_LAYOUT_METHOD, F(method), 0, 0 },
+	{ "fabric", "ddio", V_DDIO, F(ddio), 0, 0 },
 };
 #undef C
 #undef F
@@ -82,19 +84,29 @@ static bool parse_switch(const char *v, bool *out)
 	return false;
 }
 
-static bool parse_method(const char *v, enum pm_method *out)
+/* Methods up to @last. */
+static bool parse_method(const char *v, enum pm_method last, enum pm_method *out)
 {
-	if (!strcmp(v, "auto")) {
-		*out = PM_AUTO;
+	int m = pm_method_parse(v);
+
+	if (m < 0 || m > (int)last)
+		return false;
+	*out = (enum pm_method)m;
+	return true;
+}
+
+static bool parse_ddio(const char *v, enum pm_ddio *out)
+{
+	bool on;
+
+	if (!strcmp(v, "unknown")) {
+		*out = PM_DDIO_UNKNOWN;
 		return true;
 	}
-	for (enum pm_method m = PM_FENCE; m <= PM_VOLATILE; m++) {
-		if (!strcmp(v, pm_method_name(m))) {
-			*out = m;
-			return true;
-		}
-	}
-	return false;
+	if (!parse_switch(v, &on))
+		return false;
+	*out = on ? PM_DDIO_ON : PM_DDIO_OFF;
+	return true;
 }
 
 static bool parse_placement(const char *v, enum tp_placement *out)
@@ -155,7 +167,12 @@ static const char *set_value(const struct key *k, void *at, const char *v, char 
 	case V_PLACEMENT:
 		return parse_placement(v, at) ? NULL : "auto, direct or staged";
 	case V_METHOD:
-		return parse_method(v, at) ? NULL : "auto, fence, clwb, msync or volatile";
+		return parse_method(v, PM_VOLATILE, at) ? NULL : "auto, fence, clwb, msync or volatile";
+	case V_LAYOUT_METHOD:
+		return parse_method(v, PM_READ_AFTER_WRITE, at) ? NULL :
+			"auto, commit-complete, read-after-write, or the pool's fence, clwb, msync, volatile";
+	case V_DDIO:
+		return parse_ddio(v, at) ? NULL : "on, off or unknown";
 	}
 	return "something else";
 }

@@ -313,9 +313,9 @@ static int open_pool(struct server *srv)
 	}
 	pm_get_info(srv->store, &srv->info);
 	memcpy(&srv->fsid, srv->info.uuid, sizeof(srv->fsid));
-	log_msg(LOG_INFO, "pool %s: %.1f GiB, persistence %s (%s), %s, opened in %.1f ms",
+	log_msg(LOG_INFO, "pool %s: %.1f GiB, persistence %s (%s; not promised: %s), %s, opened in %.1f ms",
 		srv->conf.pool, (double)srv->info.size / (1 << 30), pm_method_name(srv->info.method),
-		srv->info.reason,
+		srv->info.reason, srv->info.not_promised,
 		srv->info.was_clean ? "closed clean before" : "recovered", (double)srv->info.open_usec / 1e3);
 	return 0;
 }
@@ -390,6 +390,9 @@ static int serve(struct running *run, struct tp_error *why)
 
 	if (!err)
 		err = plan_fabrics(run, why);
+	if (err)
+		return err;
+	err = persist_fabrics(srv, why);
 	if (err)
 		return err;
 	err = start_workers(run, why);

@@ -6,6 +6,7 @@
  *   config.c      berth.conf (inih)                             exports.c    exports(5)
  *   server.c      pool, workers, listeners, signals, shutdown   worker.c     event loop thread, mailbox
  *   control.c     control socket: stat, ping                    stats.c      counters as JSON
+ *   persist.c     persistence of layouts, per fabric
  *   rpcb.c        registration with rpcbind                     fh.c         file handles
  *   mount3.c      MOUNT version 3                               access.c     who may do what
  *   nfs3.c        NFS version 3: dispatch, attributes           nfs3_io.c    READ, WRITE, COMMIT
@@ -68,6 +69,9 @@ struct fabric_conf {
 	bool layouts;
 	unsigned lease, recall_ms; /* of layouts: seconds; milliseconds */
 	unsigned layout_count, layout_mib; /* most of one connection */
+	enum pm_method method; /* layouts: what the administrator insists on */
+	enum pm_ddio ddio;
+	struct pm_verdict verdict; /* layouts: persist.c, before the workers start; PM_AUTO: none, the reason tells why */
 	STAILQ_ENTRY(fabric_conf) link;
 };
 struct config {
@@ -125,6 +129,14 @@ struct server {
 	_Atomic uint64_t drc_hits;        /* answers that had been given before */
 	_Atomic uint64_t drc_in_progress; /* of these: the first was not finished when the second came */
 };
+
+/* --- persist.c ------------------------------------------------------------------------------------------------------------- */
+
+/* Judge each fabric that hands out layouts: its provider is tried, with a self-test where it promises durable writes.
+ * -EPERM, -EINVAL: persistence = of a fabric cannot be had; @why has the cure. Fills fabric_conf.verdict. */
+int persist_fabrics(struct server *srv, struct tp_error *why);
+/* The verdict for layouts over the fabric of that name; NULL: no such fabric. Any thread. */
+const struct pm_verdict *persist_of_fabric(const struct server *srv, const char *name);
 
 /* --- fh.c --------------------------------------------------------------------------------------------------------------------- */
 

@@ -196,12 +196,35 @@ static json_t *pool(struct server *srv)
 	json_object_set_new(o, "boot", json_integer((json_int_t)in->boot));
 	json_object_set_new(o, "persistence", json_string(pm_method_name(in->method)));
 	json_object_set_new(o, "persistence_reason", json_string(in->reason));
+	json_object_set_new(o, "persistence_not_promised", json_string(in->not_promised));
+	json_object_set_new(o, "granularity", json_string(pm_gran_name(in->gran)));
 	json_object_set_new(o, "data_checksum", json_string(in->data_checksum ? "crc32c" : "none"));
 	json_object_set_new(o, "verify_reads",
 			    json_boolean(in->data_checksum && srv->conf.verify_reads));
 	json_object_set_new(o, "was_clean", json_boolean(in->was_clean));
 	json_object_set_new(o, "replayed", json_integer((json_int_t)in->replayed));
 	return o;
+}
+
+/* What makes durable what clients write by themselves. */
+static json_t *fabrics(const struct server *srv)
+{
+	const struct fabric_conf *f;
+	json_t *list = json_array();
+
+	STAILQ_FOREACH (f, &srv->conf.fabrics, link) {
+		bool none = f->verdict.method == PM_AUTO;
+		json_t *o = json_object();
+
+		json_object_set_new(o, "name", json_string(f->opts.name));
+		json_object_set_new(o, "provider", json_string(f->opts.provider));
+		json_object_set_new(o, "layout_persistence", none ? json_null() : json_string(pm_method_name(f->verdict.method)));
+		json_object_set_new(o, "layout_persistence_reason", json_string(f->verdict.reason));
+		json_object_set_new(o, "layout_persistence_not_promised",
+				    none ? json_null() : json_string(f->verdict.not_promised));
+		json_array_append_new(list, o);
+	}
+	return list;
 }
 
 static void add_listener(void *list, const char *what)
@@ -225,6 +248,7 @@ char *stats_json(struct stats_request *rq)
 	json_object_set_new(o, "workers", json_integer(srv->nworkers));
 	json_object_set_new(o, "pool", pool(srv));
 	json_object_set_new(o, "listeners", list);
+	json_object_set_new(o, "fabrics", fabrics(srv));
 	json_object_set_new(o, "counters", counters(rq));
 	json_object_set_new(o, "calls", calls(rq));
 	text = json_dumps(o, JSON_INDENT(1));

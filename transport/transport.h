@@ -221,6 +221,46 @@ struct tp_conn_watch {
 };
 void tp_conn_watch(struct tp_call *call, struct tp_conn_watch *w); /* the call is alive */
 
+/* --- what libfabric offers here (offer.c) --------------------------------------------------------------------------- */
+
+struct tp_offer { /* one entry of fi_getinfo */
+	char provider[64], fabric[64], domain[64], ep_type[32];
+	char address[64]; /* IP address, or empty */
+	bool rma, rma_pmem;
+};
+/* Every entry that @provider (NULL: any) offers without being asked for anything. May block for long: some providers
+ * search the system for their devices, and some print. */
+int tp_offers(const char *provider, void (*offer)(void *arg, const struct tp_offer *o), void *arg);
+/* The providers that this libfabric has, layered ones ("tcp;ofi_rxm") too. */
+int tp_provider_names(void (*name)(void *arg, const char *provider), void *arg);
+void tp_fabric_version(unsigned *major, unsigned *minor);
+
+enum tp_selftest { TP_TEST_NOT_RUN, TP_TEST_PASSED, TP_TEST_FAILED };
+struct tp_provider_facts { /* of a provider as a listener opens it */
+	char provider[64], fabric[64], domain[64], ep_type[16];
+	char mr_mode[128];    /* of what Berth can do, what the provider wants; empty: nothing */
+	char msg_order[256];
+	unsigned key_size;    /* bytes */
+	bool virt;            /* RMA addresses are virtual ones */
+	bool prov_key;        /* the provider chooses the keys */
+	bool registers;       /* memory of local transfers wants a registration */
+	bool send_after_write; /* a send is not seen before the writes ahead of it */
+	bool wait_fd;         /* false: polled */
+	bool fenced;          /* keys are looked at */
+	bool rma_pmem;        /* FI_RMA_PMEM */
+	bool verbs_like;      /* a card places writes, and a read behind them on the endpoint pushes them out */
+	size_t iov_limit, rma_iov_limit, max_msg_size, inject_size;
+	enum tp_selftest commit_test; /* of a write with FI_COMMIT_COMPLETE */
+	int commit_err;       /* why it failed: -ETIMEDOUT, -EBADMSG (completed before its bytes were there), ... */
+	bool memory_tried, staged; /* of the memory given: can it be registered? */
+	int memory_err;
+};
+/* Open what @opts names as a listener would, on a port of its own, and try it. @mem: also whether this memory can be
+ * registered, or NULL. @timeout_ms: bound of the self-test of FI_COMMIT_COMPLETE, made where FI_RMA_PMEM is claimed;
+ * 0: none. Blocks as long as that and opening take: not for an event loop. The caller's own endpoints are not needed. */
+int tp_provider_try(const struct tp_fabric_opts *opts, const struct tp_region *mem, unsigned timeout_ms,
+		    struct tp_provider_facts *out, struct tp_error *why);
+
 /* --- client over a fabric ---------------------------------------------------------------------------------------------------- *
  *
  * One connection, any number of requests within the credits granted; more are queued. All functions of a client

@@ -164,6 +164,22 @@ static void print_calls(json_t *calls)
 	}
 }
 
+static void print_fabrics(json_t *list)
+{
+	size_t i;
+	json_t *f;
+
+	json_array_foreach(list, i, f)
+	{
+		const char *m = json_string_value(json_object_get(f, "layout_persistence"));
+		const char *not = json_string_value(json_object_get(f, "layout_persistence_not_promised"));
+
+		printf("  layouts, fabric %-8s %s (%s)%s%s\n", json_string_value(json_object_get(f, "name")),
+		       m ? m : "none", json_string_value(json_object_get(f, "layout_persistence_reason")),
+		       not ? "; not promised: " : "", not ? not : "");
+	}
+}
+
 static void print_readably(json_t *o)
 {
 	json_t *l, *list = json_object_get(o, "listeners");
@@ -172,6 +188,7 @@ static void print_readably(json_t *o)
 	print_object("server", o);
 	json_array_foreach(list, i, l) printf("  %-24s %s\n", "listens on",
 	                                      json_string_value(l) ? json_string_value(l) : "?");
+	print_fabrics(json_object_get(o, "fabrics"));
 	print_object("pool", json_object_get(o, "pool"));
 	print_object("counters", json_object_get(o, "counters"));
 	print_calls(json_object_get(o, "calls"));

@@ -37,6 +37,7 @@ Test(config, every_key_arrives)
 			      "rpcbind = off\nstability = honor\n[exports]\nfile = /e\n"
 			      "[fabric one]\nprovider = tcp\nnode = 127.0.0.1\nservice = 1\nep_type = FI_EP_MSG\n"
 			      "domain = lo\nfabric = f\ncredits = 5\ninline_size = 2048\nread_depth = 4\nplacement = staged\non_demand_paging = on\nlayouts = on\n"
+			      "persistence = read-after-write\nddio = off\n"
 			      "[fabric two]\nprovider = shm\n"),
 		     0, "%s", why);
 	cr_assert_eq(config_finish(&c, why, sizeof(why)), 0, "%s", why);
@@ -62,6 +63,8 @@ Test(config, every_key_arrives)
 	cr_assert_str_eq(f->opts.fabric, "f");
 	cr_assert(f->opts.credits == 5 && f->opts.inline_size == 2048 && f->layouts);
 	cr_assert(f->opts.read_depth == 4 && f->opts.placement == TP_PLACE_STAGED && f->opts.odp);
+	cr_assert(f->method == PM_READ_AFTER_WRITE && f->ddio == PM_DDIO_OFF);
+	cr_assert(STAILQ_NEXT(f, link)->method == PM_AUTO && STAILQ_NEXT(f, link)->ddio == PM_DDIO_UNKNOWN);
 	cr_assert_str_eq(STAILQ_NEXT(f, link)->opts.name, "two");
 	config_free(&c);
 }
