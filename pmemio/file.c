@@ -213,11 +213,13 @@ static void drop_published(struct pm_store *st, struct file *f, const struct pub
 	f->nfresh = n;
 }
 
-static struct pm_tx *data_tx(struct pm_store *st)
+/* @p is published by one or more of these. */
+static struct pm_tx *data_tx(struct pm_store *st, const struct pub *p)
 {
 	struct pm_tx *tx = tx_begin(st);
 
-	tx_admitted(tx); /* map judged */
+	if (p->dirty_only) /* when they were accepted it was seen to that they may */
+		tx_admitted(tx);
 	if (st->media.method != PM_MSYNC)
 		tx_after_data(tx);
 	return tx;
@@ -239,11 +241,19 @@ static int part_of(struct file *f, unsigned i, uint64_t n)
 	return 0;
 }
 
-static int tx_end(struct pm_tx *tx, int err, pm_lsn *lsn)
+/* @charged blocks of the transaction are pending still, and about to be used. */
+static int data_end(struct pm_tx *tx, int err, struct file *f, uint64_t charged, pm_lsn *lsn)
 {
-	if (err)
+	if (err) {
 		tx_abort(tx);
-	return err ? err : tx_commit(tx, lsn);
+		return err;
+	}
+	quota_pend(f->quota[0], -charged);
+	quota_pend(f->quota[1], -charged);
+	err = tx_commit(tx, lsn);
+	quota_pend(f->quota[0], charged);
+	quota_pend(f->quota[1], charged);
+	return err;
 }
 
 static bool holds_end(const struct pm_inode *in, const struct pub *p)
@@ -263,7 +273,7 @@ static int publish_in_place(struct pm_tx **tx, const struct pm_inode *in, const 
 		err = tx_commit(*tx, lsn);
 		if (err)
 			return err;
-		*tx = data_tx(st);
+		*tx = data_tx(st, p);
 		err = sum_overwritten(*tx, in, &lblk, p->end);
 	}
 	if (err)
@@ -277,7 +287,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	struct pm_inode *sh;
 	struct pm_tx *tx;
 	unsigned puts = 0, i;
-	uint64_t last = 0, last_end = 0;
+	uint64_t last = 0, last_end = 0, charged = 0;
 	struct sum_old old = { .f = f };
 	uint64_t sums = 0, size = max64(in->size, p->size);
 	int err = fresh_reserve(f, 2);
@@ -286,7 +296,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 		return err;
 	fresh_split(f, p->lblk);
 	fresh_split(f, p->end);
-	tx = data_tx(st);
+	tx = data_tx(st, p);
 	err = publish_in_place(&tx, in, p, lsn);
 	if (err)
 		return err;
@@ -304,13 +314,14 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 			}
 			/* extents behind the end of file, until the last part moves it */
 			f->trimmed = false;
-			err = tx_end(tx, err, lsn);
+			err = data_end(tx, err, f, charged, lsn);
 			sum_published(st, &old, err, *lsn);
 			if (err)
 				return err;
 			drop_published(st, f, p, last);
 			i = fresh_at(f, x.lblk);
-			tx = data_tx(st);
+			tx = data_tx(st, p);
+			charged = 0;
 			puts = 0;
 			sums = 0;
 		}
@@ -329,6 +340,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 			sum_published(st, &old, err, 0);
 			return err;
 		}
+		charged += x.owned || x.cow ? 0 : x.len;
 		last = x.lblk;
 		last_end = x.lblk + x.len;
 		puts++;
@@ -340,7 +352,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	sh->mtime = p->mtime;
 	if (earlier(sh->ctime, p->ctime))
 		sh->ctime = p->ctime;
-	err = tx_end(tx, err, lsn);
+	err = data_end(tx, err, f, charged, lsn);
 	sum_published(st, &old, err, *lsn);
 	if (!err)
 		drop_published(st, f, p, UINT64_MAX);
@@ -580,6 +592,8 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_wait *w)
 	err = pin_prepare(p, in, prefix);
 	if (err)
 		return err;
+	if (p->unstable && !file_owe(p->f, in, p->off / PM_BLOCK, blk_up(p->end)))
+		p->unstable = false;
 	if (slow && (!p->unstable || !(st->super.state & PM_STATE_UNSTABLE)))
 		return commit_later(p, in, w);
 	if (!p->unstable && st->media.method != PM_VOLATILE) {

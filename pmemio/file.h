@@ -78,6 +78,7 @@ struct file {
 	unsigned refs; /* sync jobs under way */
 	struct quota *quota[2]; /* of its uid and gid */
 	uint64_t pending;       /* fresh blocks that they are charged for: those not owned */
+	uint64_t owed;          /* extent nodes that publishing what is DIRTY may need, if there is a limit */
 	/* unstable writes */
 	bool over;     /* the next four count */
 	uint64_t size; /* as clients see it */
@@ -152,6 +153,10 @@ uint64_t file_size(const struct file *f, const struct pm_inode *in);
 
 /* Do the owners' limits allow @n blocks more? */
 bool file_may_grow(const struct file *f, uint64_t n);
+/* What is DIRTY, and what is fresh in [lblk, end), will be published without being judged: may it? Then owe the
+ * nodes. */
+bool file_owe(struct file *f, const struct pm_inode *in, uint64_t lblk, uint64_t end);
+void file_unowe(struct file *f);
 /* Another owner has it. */
 void file_charge(struct file *f, struct quota *uid, struct quota *gid);
 /* @len blocks of an entry have come or (negative) gone. */

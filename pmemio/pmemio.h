@@ -490,8 +490,8 @@ void pm_copy_in(void *dst, const void *src, size_t len);
 
 /* Blocks and inodes that an owner uses: live inodes with that uid or gid, tree nodes included, exact at
  * every moment. Over a limit pm_create, pm_map_write, pm_allocate, pm_setattr (a new owner) and whatever
- * makes a directory grow return -EDQUOT and change nothing. Extent tree nodes of a write that was let in
- * count, but are not refused. Limits are kept in the pool. */
+ * makes a directory grow return -EDQUOT and change nothing. So does pm_commit of a stable write whose extents
+ * need a node more than is left; what pm_map_write let in as unstable is never refused. Limits are kept in the pool. */
 enum pm_quota_kind { PM_QUOTA_UID = 1, PM_QUOTA_GID = 2 };
 struct pm_quota {
 	uint32_t kind, id;

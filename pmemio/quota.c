@@ -13,8 +13,12 @@
  * Q1  Nothing that would raise usage and pending over a limit is let through: map for writing,
  *     allocate, create, chown, growth of a directory.
  *
- * Q2  What lowers usage, and what only publishes blocks that were let through, never fails. So the
- *     nodes of a file's extent tree count, but are not refused: the next write is.
+ *     A stable write is judged again by the transaction that publishes it, which knows how many nodes its
+ *     extents need: it may be refused for one of them.
+ *
+ * Q2  What lowers usage never fails, nor does the publishing of an unstable write: the most nodes that
+ *     it can need are owed from the moment it is accepted, and count against the limit. Where they
+ *     would not fit the write is made stable instead.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -31,6 +35,7 @@ struct quota {
 	struct quota *touched; /* by the transaction that commits; itself: the last one */
 	uint32_t kind, id;
 	uint64_t blocks, inodes, pending;
+	uint64_t owed; /* nodes that unstable writes may need */
 	uint64_t max_blocks, max_inodes; /* 0: no limit */
 	uint64_t slot;                   /* record in the quota file + 1; 0: has none */
 	int64_t more_blocks, more_inodes;
@@ -179,7 +184,7 @@ int quota_note(struct pm_store *st, const struct pm_inode *old, const struct pm_
 static bool over(const struct quota *q, int64_t blocks, int64_t inodes)
 {
 	return (blocks > 0 && q->max_blocks &&
-	        q->blocks + q->pending + (uint64_t)blocks > q->max_blocks) ||
+	        q->blocks + q->pending + q->owed + (uint64_t)blocks > q->max_blocks) ||
 	       (inodes > 0 && q->max_inodes && q->inodes + (uint64_t)inodes > q->max_inodes);
 }
 
@@ -217,6 +222,16 @@ bool quota_allows(const struct quota *q, uint64_t blocks)
 void quota_pend(struct quota *q, uint64_t blocks)
 {
 	q->pending += blocks;
+}
+
+bool quota_limits(const struct quota *q)
+{
+	return q->max_blocks;
+}
+
+void quota_owe(struct quota *q, uint64_t blocks)
+{
+	q->owed += blocks;
 }
 
 /* --- limits on the media --------------------------------------------------------------------- */

@@ -273,6 +273,8 @@ struct quota;
 struct quota *quota_of(struct pm_store *st, uint32_t kind, uint32_t id);
 bool quota_allows(const struct quota *q, uint64_t blocks);
 void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too */
+bool quota_limits(const struct quota *q);         /* is there a limit of blocks? */
+void quota_owe(struct quota *q, uint64_t blocks);  /* as quota_pend: extent nodes that may be needed */
 uint64_t quota_ino(const struct pm_store *st);     /* the quota file, which has no name; 0: none */
 /* Compare usage with what the inodes say. */
 int quota_audit(struct pm_store *st, void (*bad)(void *arg, const char *what), void *arg);

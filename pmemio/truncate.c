@@ -335,8 +335,8 @@ static int new_owner(struct pm_store *st, const struct file *f, const struct pm_
 	for (unsigned k = 0; k < 2; k++) {
 		if (!to[k])
 			return -ENOMEM;
-		if (to[k] != f->quota[k] && f->pending &&
-		    !quota_allows(to[k], in->blocks + f->pending))
+		if (to[k] != f->quota[k] && f->pending + f->owed &&
+		    !quota_allows(to[k], in->blocks + f->pending + f->owed))
 			return -EDQUOT;
 	}
 	return 0;

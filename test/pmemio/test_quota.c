@@ -252,6 +252,111 @@ Test(quota, what_frees_works_far_over_the_limit)
 	cr_assert_eq(usage(PM_QUOTA_UID, 1).inodes, 0);
 }
 
+/* --- nodes of extent trees -------------------------------------------------------------------- */
+
+static void within(uint32_t uid, uint64_t max)
+{
+	struct pm_quota q = usage(PM_QUOTA_UID, uid);
+
+	cr_assert_leq(q.blocks + q.pending, max, "%llu + %llu blocks", ULL(q.blocks),
+	              ULL(q.pending));
+}
+
+static uint64_t used_by(struct pm_id id)
+{
+	struct pm_attr a;
+
+	cr_assert_eq(pm_getattr(pool.st, id, &a), 0);
+	return a.used / PM_BLOCK;
+}
+
+/* Every limit in turn: the write that needs one block more than is left, be it for a node, is refused, leaves
+ * nothing, and goes in when there is one more. */
+Test(quota, nodes_of_extent_trees_are_refused_to_the_block)
+{
+	uint64_t max = 5, nodes = 0;
+	struct pm_attr before, after;
+	struct pm_id id;
+
+	cr_assert_eq(make(root, "a", PM_REG, 7, 8, &id), 0);
+	limit(PM_QUOTA_UID, 7, max, 0);
+	for (unsigned i = 0; i < 600;) {
+		uint64_t had = usage(PM_QUOTA_UID, 7).blocks;
+		int err;
+
+		cr_assert_eq(pm_getattr(pool.st, id, &before), 0);
+		err = put(id, 2 * i, 1, PM_FILE_SYNC);
+		within(7, max);
+		if (!err) {
+			cr_assert_eq(used_by(id), usage(PM_QUOTA_UID, 7).blocks);
+			nodes += used_by(id) - had - 1;
+			i++;
+			continue;
+		}
+		cr_assert_eq(err, -EDQUOT);
+		cr_assert(max - had < 4, "%llu blocks are left", ULL(max - had));
+		cr_assert_eq(pm_getattr(pool.st, id, &after), 0);
+		cr_assert_eq(before.size, after.size);
+		cr_assert_eq(before.used, after.used);
+		cr_assert_eq(before.mtime.tv_nsec, after.mtime.tv_nsec);
+		cr_assert_eq(before.ctime.tv_nsec, after.ctime.tv_nsec);
+		cr_assert_eq(usage(PM_QUOTA_UID, 7).pending, 0);
+		limit(PM_QUOTA_UID, 7, ++max, 0);
+	}
+	cr_assert_gt(nodes, 5);
+	cr_assert_eq(max, 600 + nodes, "no limit was higher than what was used");
+	cr_assert_eq(cut_to(id, 700 * PM_BLOCK + 1), 0);
+	within(7, max);
+	pool_close(&pool);
+	check(pool.path);
+	pool_open(&pool, PM_CLWB);
+	within(7, max);
+}
+
+/* What was accepted as unstable becomes durable, whatever it needs; and no limit is passed. */
+static void unstable_to_the_limit(enum pm_method method)
+{
+	unsigned n = 0, unstable = 0;
+	struct pm_change ch;
+	struct pm_id id;
+	int err;
+
+	pool_drop(&pool);
+	pool_new(&pool, "quota-unstable", 32 * MIB, method);
+	cr_assert_eq(make(root, "a", PM_REG, 7, 8, &id), 0);
+	limit(PM_QUOTA_GID, 8, 400, 0);
+	while (!(err = put(id, 2 * n, 1, PM_UNSTABLE))) {
+		n++;
+		unstable += usage(PM_QUOTA_GID, 8).pending > 0;
+		within(7, 400);
+		if (n % 30 == 0)
+			sync_file(id);
+		within(7, 400);
+	}
+	cr_assert_eq(err, -EDQUOT);
+	cr_assert_gt(unstable, 100);
+	sync_file(id);
+	within(7, 400);
+	while (!put(id, 2 * n, 1, PM_FILE_SYNC))
+		n++;
+	cr_assert_geq(usage(PM_QUOTA_GID, 8).blocks, 398, "the end of it is for stable writes");
+	within(7, 400);
+	cr_assert_eq(put(id, 0, 1, PM_UNSTABLE), 0, "there already");
+	cr_assert_eq(pm_remove(pool.st, root, "a", 1, &ch), 0);
+	cr_assert_eq(usage(PM_QUOTA_GID, 8).blocks, 0);
+	cr_assert_eq(make(root, "b", PM_REG, 7, 8, &id), 0);
+	cr_assert_eq(put(id, 0, 400, PM_FILE_SYNC), 0, "nothing is owed any more");
+}
+
+Test(quota, unstable_writes_pass_no_limit_with_clwb)
+{
+	unstable_to_the_limit(PM_CLWB);
+}
+Test(quota, unstable_writes_pass_no_limit_with_msync)
+{
+	unstable_to_the_limit(PM_MSYNC);
+}
+
 Test(quota, many_limits_survive_closing_and_killing)
 {
 	struct test_pool copy;
@@ -333,6 +438,7 @@ static void compare(struct pm_store *st, const struct pm_id *id, const char *whe
 			             ULL(t[k][o].blocks));
 			cr_assert_eq(q.inodes, t[k][o].inodes, "%s", when);
 			cr_assert(!q.max_inodes || q.inodes <= q.max_inodes);
+			cr_assert(!q.max_blocks || q.blocks + q.pending <= q.max_blocks);
 		}
 	}
 }
