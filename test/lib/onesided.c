@@ -241,6 +241,33 @@ int os_return(struct os *o, uint64_t id, layoutstat *out)
 	return call(o, LAYOUTPROC_RETURN, (xdrproc_t)xdr_LAYOUTRETURNargs, &args, get_return, out);
 }
 
+static void forget(struct tp_req *req, int err)
+{
+	(void)err;
+	free(req);
+}
+
+void os_return_begin(struct os *o, uint64_t id)
+{
+	struct tp_req *req = calloc(1, sizeof(*req));
+	LAYOUTRETURNargs args = { .id = id };
+	XDR *x;
+
+	if (!req)
+		die("RETURN", "memory");
+	req->done = forget;
+	req->max_results = 64;
+	x = tp_req_begin(o->c, req, LAYOUT_PROGRAM, LAYOUT_VERSION, LAYOUTPROC_RETURN, &o->cred, 64);
+	if (!x || !xdr_LAYOUTRETURNargs(x, &args) || tp_req_send(o->c, req))
+		free(req);
+}
+
+void os_ignore(struct tp_rma *op, int err)
+{
+	(void)op;
+	(void)err;
+}
+
 static bool_t get_renew(XDR *x, void *out)
 {
 	LAYOUTRENEWres res = { 0 };

@@ -51,6 +51,9 @@ struct os_asked *os_map_begin(struct os *o, const struct berth_fh *fh, uint64_t 
 bool os_asked_over(struct os *o, struct os_asked *a); /* after some progress */
 int os_map_end(struct os *o, struct os_asked *a, struct os_map *out);
 
+void os_ignore(struct tp_rma *op, int err); /* tp_rma.done */
+void os_return_begin(struct os *o, uint64_t id); /* sent, whatever the answer: once per client */
+
 int os_rma(struct os *o, enum tp_rma_how how, void *buf, size_t len, uint64_t addr, uint64_t key);
 /* Bytes of the file through the extents of @m; a hole, or no extent there, is -ENXIO. */
 int os_put(struct os *o, const struct os_map *m, uint64_t off, const void *buf, size_t len);
