@@ -55,6 +55,7 @@ extern "C" {
 struct berth;      /* a session: one export of one server */
 struct berth_file; /* an open file */
 struct berth_mr;   /* memory registered by the caller */
+struct berth_map;  /* a range of a file made ready for one-sided access */
 
 struct berth_error {
 	char text[512]; /* names the thing and the cure */
@@ -134,6 +135,11 @@ BERTH_API void berth_set_cred(struct berth *b, uint32_t uid, uint32_t gid, unsig
                               const uint32_t *gids);
 struct berth_counters {
 	uint64_t calls, resent, reconnects, read_bytes, written_bytes, resent_unstable_bytes;
+	uint64_t rma_writes, rma_reads;         /* one-sided operations */
+	uint64_t rma_write_bytes, rma_read_bytes;
+	uint64_t layout_maps, layout_commits;   /* MAP and COMMIT calls answered */
+	uint64_t layouts_lost;                  /* recalled, expired, or gone with a connection */
+	uint64_t puts_fallen_back;              /* begun one-sided, ended by WRITE */
 };
 BERTH_API void berth_get_counters(const struct berth *b, struct berth_counters *out);
 
@@ -229,6 +235,7 @@ struct berth_reply { /* what the procedure has of it is set; lives until the cal
 	bool eof;                 /* READ, READDIR */
 	enum berth_stable stable; /* WRITE: reached */
 	uint8_t verf[8]; /* WRITE, COMMIT: the server's instance; READDIR: cookie verifier */
+	struct berth_map *map; /* berth_file_start_map() */
 	uint32_t access;
 	const struct berth_dirent *entry;
 	unsigned nentries;
@@ -367,7 +374,7 @@ BERTH_API int berth_open(struct berth *b, const struct berth_fh *at, const char 
                          uint32_t mode, struct berth_file **out);
 /* The same for a handle in hand; nothing is asked of the server. */
 BERTH_API int berth_open_fh(struct berth *b, const struct berth_fh *fh, struct berth_file **out);
-/* Commits, then frees in any case. No operation of the file may be in flight. */
+/* Commits, then frees in any case. No operation of the file may be in flight. -EBUSY: nothing is done, it is mapped. */
 BERTH_API int berth_close(struct berth_file *f);
 BERTH_API void berth_file_fh(const struct berth_file *f, struct berth_fh *out);
 
@@ -390,6 +397,119 @@ BERTH_API int berth_file_start_write(struct berth_file *f, uint64_t off, const v
                                      size_t len, enum berth_stable stable, berth_done *done,
                                      void *arg);
 BERTH_API int berth_file_start_commit(struct berth_file *f, berth_done *done, void *arg);
+
+/* --- one-sided: map, put, commit
+ * ------------------------------------------------------------------------------------------ *
+ *
+ *     berth_map(f, 0, 64 << 20, BERTH_MAP_WRITE, &m);
+ *     berth_put(m, buf, len, off, BERTH_DURABLE);
+ *     berth_unmap(m);
+ *
+ * A mapping lets the client place bytes into the blocks of a file, and fetch them, by its own RMA: the
+ * server's processor has no part in that. What the server is told is a COMMIT, and that only where it is
+ * needed. Where the server, the fabric or the export offers no layouts (doc/layout.md), where one is taken
+ * back or lost, and where READ and WRITE are quicker, the same calls work by READ and WRITE; all that the
+ * caller may notice is a delay. Offsets are those of the file, in bytes, and lie inside the mapping.
+ *
+ * Durable. Three degrees:
+ *   put has completed              The bytes are on their way or there. A berth_get() of this mapping has
+ *                                  them; berth_pread() and other clients may see them or not.
+ *   BERTH_DURABLE put completed,   They survive power failure, as far as the server's persistence method
+ *   or berth_persist()             promises ("berth probe"); size and times are right. All readers see them.
+ *   berth_commit(), berth_unmap()  The same for everything put and written to the file; and the time of
+ *                                  the last change is right also where no COMMIT was needed before.
+ *
+ * Whose buffer. The buffer of a put is the library's, and must not change, until its bytes are durable: for
+ * a BERTH_DURABLE put until it completes; for another one until a berth_persist() that covers it,
+ * berth_commit() or berth_unmap() has succeeded, or berth_unmap() has failed. From there the bytes are sent
+ * again when the server restarts or the layout is lost, so nothing acknowledged as durable is missing and
+ * nothing is copied. With BERTH_COPY the library keeps a copy instead (of at most 32 MiB per file, beyond
+ * that the put is made durable), and the buffer is yours when the put completes.
+ *
+ * Order. Operations in flight together complete in any order; those that overlap leave either's bytes, or
+ * parts of both. One begun after the completion of another prevails over it. There is no rollback: an
+ * overwrite that fails may have changed some of its bytes.
+ *
+ * Others' writes. Bytes that existed when the range was mapped are read where they are. What others write
+ * into holes is seen within the time the server gives for recalls (1 to 2 s); truncating, removing, or
+ * another client's mapping of the same blocks takes the layout away, which costs the time to notice.
+ * The mapping needs berth_progress() (or any call) more often than that to notice without losing the
+ * connection. Leases are renewed by it too; one that ran out is asked for again by the next operation.
+ *
+ * Cost. Where the provider writes durably (tcp with a pool of byte or cache line granularity), a durable
+ * put over bytes that exist is one RMA write, and no call. Else, on providers that keep a call behind the
+ * writes before it (FI_ORDER_SAW: tcp, verbs), the COMMIT goes out right behind the data: one round trip.
+ * Durable puts in flight together share a COMMIT. A get of holes asks nobody.
+ *
+ * Memory is registered as for READ and WRITE: use berth_register().
+ */
+enum {
+	BERTH_MAP_READ = 1,      /* for berth_get() */
+	BERTH_MAP_WRITE = 2,     /* for both; blocks are allocated now, so a put cannot fail with -ENOSPC
+	                            while the layout lasts */
+	BERTH_MAP_ONE_SIDED = 4, /* fail where only READ and WRITE would be possible */
+};
+enum {
+	BERTH_DURABLE = 1,   /* complete when durable */
+	BERTH_COPY = 2,      /* keep a copy: the buffer is the caller's at completion */
+	BERTH_BY_RMA = 4,    /* one-sided if the range is mapped, whatever its size */
+	BERTH_BY_SERVER = 8, /* READ and WRITE */
+};
+
+/**
+ * berth_map - make bytes [@off, @off + @len) of @f ready
+ * @len:   at least 1; the file may be shorter
+ * @flags: BERTH_MAP_*
+ * @out:   the mapping; berth_unmap() it before berth_close()
+ *
+ * Return: 0, also if all will go by READ and WRITE (berth_map_get_info() tells). -EINVAL @len 0, end
+ * beyond 2^63 - 1, no or unknown flags. -EOPNOTSUPP with BERTH_MAP_ONE_SIDED: no layout; the info of a
+ * mapping without that flag says why. -EACCES, -EROFS, -EFBIG, -ENOSPC, -EDQUOT, -ESTALE as WRITE.
+ */
+BERTH_API int berth_map(struct berth_file *f, uint64_t off, uint64_t len, int flags,
+                        struct berth_map **out);
+/* Commits, gives the layout back, frees @m in any case (but -EBUSY: puts or gets in flight; -EDEADLK in
+ * a callback). An error means that something put is not durable: as berth_commit(). */
+BERTH_API int berth_unmap(struct berth_map *m);
+
+/**
+ * berth_put - place @len bytes at @off of the file
+ * @flags: BERTH_DURABLE, BERTH_COPY, and one of BERTH_BY_* to overrule the choice that the library makes
+ *         by size and durability (doc/libberth.3)
+ *
+ * Return: 0; -EINVAL outside of the mapping, @len 0, unknown or contradicting flags; -EBADF not mapped for
+ * writing; -ENOSPC, -EDQUOT, -EIO, ... of WRITE, if it came to that; -ENOMEM: nothing was put.
+ */
+BERTH_API int berth_put(struct berth_map *m, const void *buf, size_t len, uint64_t off, int flags);
+/* Fetch @len bytes; what lies in holes or behind the end of the file reads as zeros. @flags: one of
+ * BERTH_BY_* or 0. 0, or as berth_put() and berth_pread(). */
+BERTH_API int berth_get(struct berth_map *m, void *buf, size_t len, uint64_t off, int flags);
+/* What was put into [@off, @off + @len) (@len 0: to the end of the mapping) by completed puts is durable,
+ * or the error; then it is kept for the next try. */
+BERTH_API int berth_persist(struct berth_map *m, uint64_t off, uint64_t len);
+/* berth_commit(f), above, is for all mappings of the file as well as for what was written. */
+
+/* Asynchronous. Return values and callbacks as of berth_start_*(); @r->map of a map, nothing else is set.
+ * Errors as above; of wrong arguments at once. @buf as above. berth_map_start_unmap(): @m is gone in the
+ * callback. berth_map_start_persist() is about puts that completed before it was called. */
+BERTH_API int berth_file_start_map(struct berth_file *f, uint64_t off, uint64_t len, int flags,
+                                   berth_done *done, void *arg);
+BERTH_API int berth_map_start_put(struct berth_map *m, uint64_t off, const void *buf, size_t len,
+                                  int flags, berth_done *done, void *arg);
+BERTH_API int berth_map_start_get(struct berth_map *m, uint64_t off, void *buf, size_t len, int flags,
+                                  berth_done *done, void *arg);
+BERTH_API int berth_map_start_persist(struct berth_map *m, uint64_t off, uint64_t len,
+                                      berth_done *done, void *arg);
+BERTH_API int berth_map_start_unmap(struct berth_map *m, berth_done *done, void *arg);
+
+struct berth_map_info {
+	uint64_t mapped_bytes;  /* of the mapping, one-sided just now */
+	unsigned layouts;
+	bool needs_commit;      /* the server makes puts durable, at COMMIT; else the RMA write itself does */
+	const char *method;     /* "clwb", "commit-complete", ... doc/layout.md; "" without a layout */
+	char why[256];          /* there is no layout because; "" */
+};
+BERTH_API void berth_map_get_info(const struct berth_map *m, struct berth_map_info *out);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,8 @@
  *   url.c      URLs                                session.c  connection, reconnect, event loop
  *   nfs.c      encoding and decoding of calls      mount.c    finding and mounting the export
  *   file.c     open files, unstable data           path.c     names, synchronously
+ *   map.c      mappings: layouts held and lost     put.c      one-sided transfers and their way out
+ *   layout.c   calls of the LAYOUT program         extent.c   what a layout says of a range
  *
  * An operation (struct op) is in exactly one list of its session:
  *
@@ -29,6 +31,7 @@ struct op {
 	struct berth *b;
 	TAILQ_ENTRY(op) link;
 	uint32_t prog, proc;
+	bool once; /* means something on this connection only: fails with it (-ECONNRESET) */
 	uint8_t *args; /* encoded once, sent as often as needed */
 	size_t args_len;
 	struct iovec out, in; /* payload; iov_base NULL: none */
@@ -71,6 +74,14 @@ struct berth {
 	struct op_list pending, sent, finished;
 	unsigned nops;
 	LIST_HEAD(, berth_mr) regs;
+	uint64_t epoch; /* number of the connection; moves when one ends */
+	LIST_HEAD(, berth_map) maps;
+	uint64_t next_renew; /* ms; 0: no layout is held */
+	bool renewing;
+	bool know_layouts; /* of this epoch: the next two are set */
+	bool no_layouts;
+	unsigned renew_ms;
+	char no_layouts_why[256];
 	struct berth_fh root;
 	char *export_path, *path;
 	uint32_t rtmax, wtmax, dtpref;
@@ -86,6 +97,10 @@ uint64_t now_ms(void);
 /* Take @op (filled from prog to arg) into the session; never fails. */
 void op_start(struct op *op);
 void op_free(struct op *op);
+/* An operation that is not a call: counted like one, ended by op_finish() from anywhere, @done called as any (S3). */
+struct op *op_hold(struct berth *b, berth_done *done, void *arg);
+void op_finish(struct op *op, int err);
+void op_drop(struct op *op); /* held, and nothing came of it */
 
 struct waiting { /* a synchronous call's stay */
 	bool answered;

@@ -1,70 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * file.c - open files: any length cut into pieces, and unstable data kept until it is durable
+ * file.c - open files: any length cut into pieces, and data that is not durable kept until it is
  *
- *   F1  Data that the server answered less than FILE_SYNC to is in f->kept, with the verifier of
- * that answer, or in the list of the commit under way, until a COMMIT answers the same verifier. F2
- * Ranges in these lists do not overlap and hold the newest acknowledged data: a write that is
+ *   F1  Data that the server answered less than FILE_SYNC to is in f->kept, with the verifier of that answer, or in the
+ *       list of the commit under way, until a COMMIT answers the same verifier. So is what was put one-sided,
+ *       with the layout that it went through, until a COMMIT (LAYOUT) of that layout is answered.
+ *   F2  Ranges in these lists do not overlap and hold the newest acknowledged data: a write that is
  *       acknowledged cuts its range out of them.
  *   F3  While kept data is written again, no other write of the file is out: new ones wait in
- * f->held, and the resend waits for those already out. So an old copy never overwrites newer data.
- *   F4  At most KEEP_MAX bytes are kept. Half of it starts a COMMIT; beyond it writes are sent
- * FILE_SYNC.
+ *       f->held, and the resend waits for those already out. So an old copy never overwrites newer data.
+ *   F4  At most KEEP_MAX bytes are copied. Half of it starts a COMMIT; beyond it writes are sent
+ *       FILE_SYNC.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/client.h"
+#include "client/map.h"
 
 #define KEEP_MAX   (32u << 20)
 #define ROUNDS_MAX 10 /* servers lost during one commit */
 #define WINDOW     16 /* pieces of one synchronous call in flight */
-
-struct kept {
-	TAILQ_ENTRY(kept) link;
-	uint64_t off;
-	size_t len;
-	uint8_t *data; /* inside mem */
-	uint8_t verf[8];
-	uint8_t *mem;
-	struct commit *job; /* while being written again */
-};
-TAILQ_HEAD(kept_list, kept);
-
-struct write_op { /* one berth_file_start_write() */
-	TAILQ_ENTRY(write_op) link;
-	struct berth_file *f;
-	uint64_t off;
-	const uint8_t *buf;
-	size_t len;
-	enum berth_stable stable;
-	berth_done *done;
-	void *arg;
-};
-
-struct commit {
-	struct berth_file *f;
-	TAILQ_ENTRY(commit) link;
-	struct kept_list list; /* what this COMMIT is about */
-	unsigned rounds, resending;
-	bool started, quiet_wanted;
-	int err;
-	struct berth_reply last;
-	berth_done *done;
-	void *arg;
-};
-
-struct berth_file {
-	struct berth *b;
-	struct berth_fh fh;
-	struct kept_list kept;
-	size_t kept_bytes; /* in kept and in the running commit */
-	unsigned writes_out;
-	TAILQ_HEAD(, write_op) held;
-	TAILQ_HEAD(, commit) commits; /* the first one runs */
-	int background_err;           /* of a commit that nobody asked for: the next one tells */
-};
 
 static void run_commit(struct commit *c);
 static int send_write(struct write_op *w);
@@ -72,67 +28,98 @@ static int send_write(struct write_op *w);
 /* --- what is kept
  * -------------------------------------------------------------------------------------- */
 
+static size_t copied_bytes(const struct berth_file *f)
+{
+	return f->kept_bytes - f->borrowed_bytes;
+}
+
+/* Of @k only @len bytes from @front on remain. */
+static void kept_trim(struct berth_file *f, struct kept *k, size_t front, size_t len)
+{
+	f->kept_bytes -= k->len - len;
+	if (!k->mem)
+		f->borrowed_bytes -= k->len - len;
+	k->data += front;
+	k->off += front;
+	k->len = len;
+}
+
 static void kept_drop(struct berth_file *f, struct kept_list *list, struct kept *k)
 {
+	kept_trim(f, k, 0, 0);
 	TAILQ_REMOVE(list, k, link);
-	f->kept_bytes -= k->len;
 	free(k->mem);
 	free(k);
 }
 
-static struct kept *kept_new(uint64_t off, const uint8_t *data, size_t len, const uint8_t verf[8])
+static struct kept *kept_new(struct berth_file *f, uint64_t off, const uint8_t *data, size_t len, bool copy)
 {
 	struct kept *k = calloc(1, sizeof(*k));
 
 	if (!k)
 		return NULL;
-	k->mem = k->data = malloc(len);
-	if (!k->mem) {
-		free(k);
-		return NULL;
+	k->data = data;
+	if (copy) {
+		k->mem = malloc(len);
+		if (!k->mem) {
+			free(k);
+			return NULL;
+		}
+		memcpy(k->mem, data, len);
+		k->data = k->mem;
 	}
-	memcpy(k->data, data, len);
 	k->off = off;
 	k->len = len;
-	memcpy(k->verf, verf, sizeof(k->verf));
+	f->kept_bytes += len;
+	if (!copy)
+		f->borrowed_bytes += len;
 	return k;
+}
+
+/* @k loses its middle: what is behind @end becomes an entry of its own. */
+static int kept_split(struct berth_file *f, struct kept_list *list, struct kept *k, uint64_t off, uint64_t end)
+{
+	struct kept *tail = kept_new(f, end, k->data + (end - k->off), (size_t)(k->off + k->len - end), k->mem);
+
+	if (!tail)
+		return -ENOMEM;
+	tail->epoch = k->epoch;
+	tail->layout = k->layout;
+	tail->map = k->map;
+	tail->call = k->call;
+	memcpy(tail->verf, k->verf, sizeof(k->verf));
+	TAILQ_INSERT_AFTER(list, k, tail, link);
+	kept_trim(f, k, 0, (size_t)(off - k->off));
+	return 0;
 }
 
 /* F2: bytes from @off to @end are newer than what @list holds. */
 static int cut_out(struct berth_file *f, struct kept_list *list, uint64_t off, uint64_t end)
 {
-	struct kept *k, *next, *tail;
+	struct kept *k, *next;
 
 	for (k = TAILQ_FIRST(list); k; k = next) {
 		uint64_t k_end = k->off + k->len;
+		int err = 0;
 
 		next = TAILQ_NEXT(k, link);
 		if (k_end <= off || k->off >= end)
 			continue;
-		if (k->off < off && k_end > end) { /* a hole in the middle */
-			tail = kept_new(end, k->data + (end - k->off), (size_t)(k_end - end),
-			                k->verf);
-			if (!tail)
-				return -ENOMEM;
-			TAILQ_INSERT_AFTER(list, k, tail, link);
-			f->kept_bytes -= (size_t)(end - off);
-			k->len = (size_t)(off - k->off);
-		} else if (k->off < off) {
-			f->kept_bytes -= (size_t)(k_end - off);
-			k->len = (size_t)(off - k->off);
-		} else if (k_end > end) {
-			f->kept_bytes -= (size_t)(end - k->off);
-			k->data += end - k->off;
-			k->len = (size_t)(k_end - end);
-			k->off = end;
-		} else {
+		if (k->off < off && k_end > end)
+			err = kept_split(f, list, k, off, end);
+		else if (k->off < off)
+			kept_trim(f, k, 0, (size_t)(off - k->off));
+		else if (k_end > end)
+			kept_trim(f, k, (size_t)(end - k->off), (size_t)(k_end - end));
+		else
 			kept_drop(f, list, k);
-		}
+		if (err)
+			return err;
 	}
 	return 0;
 }
 
-static int newer(struct berth_file *f, uint64_t off, size_t len)
+int file_newer(struct berth_file *f, uint64_t off, size_t len)
 {
 	struct commit *c;
 	int err = cut_out(f, &f->kept, off, off + len);
@@ -141,6 +128,30 @@ static int newer(struct berth_file *f, uint64_t off, size_t len)
 		if (!err)
 			err = cut_out(f, &c->list, off, off + len);
 	return err;
+}
+
+static void overlay(const struct kept_list *list, uint64_t off, uint8_t *buf, size_t len)
+{
+	const struct kept *k;
+
+	TAILQ_FOREACH (k, list, link) {
+		uint64_t from = k->off > off ? k->off : off;
+		uint64_t to = k->off + k->len < off + len ? k->off + k->len : off + len;
+
+		if (from < to)
+			memcpy(buf + (from - off), k->data + (from - k->off), (size_t)(to - from));
+	}
+}
+
+void file_overlay(const struct berth_file *f, uint64_t off, uint8_t *buf, size_t len)
+{
+	const struct commit *c;
+
+	if (!f->kept_bytes)
+		return;
+	overlay(&f->kept, off, buf, len);
+	TAILQ_FOREACH (c, &f->commits, link)
+		overlay(&c->list, off, buf, len);
 }
 
 /* --- commit
@@ -158,7 +169,9 @@ static void background_done(void *arg, int err, const struct berth_reply *r)
 
 static void release_held(struct berth_file *f)
 {
+	struct put_list puts = TAILQ_HEAD_INITIALIZER(puts);
 	struct write_op *w;
+	struct put *p;
 	int err;
 
 	while ((w = TAILQ_FIRST(&f->held))) {
@@ -170,6 +183,11 @@ static void release_held(struct berth_file *f)
 			w->done(w->arg, err, &none);
 			free(w);
 		}
+	}
+	TAILQ_CONCAT(&puts, &f->held_puts, link);
+	while ((p = TAILQ_FIRST(&puts))) {
+		TAILQ_REMOVE(&puts, p, link);
+		put_go(p);
 	}
 }
 
@@ -215,20 +233,33 @@ static void resent(void *arg, int err, const struct berth_reply *r)
 		c->err = err;
 	} else {
 		c->f->b->count.resent_unstable_bytes += r->count;
+		maps_written(c->f, k->off, r->count);
 		memcpy(k->verf, r->verf, sizeof(k->verf));
+		k->layout = 0;
 		if (r->count < k->len) { /* the rest once more, in the next round */
 			memset(k->verf, 0, sizeof(k->verf));
-			if (r->stable == BERTH_FILE_SYNC) {
-				k->data += r->count;
-				k->off += r->count;
-				k->len -= r->count;
-				c->f->kept_bytes -= r->count;
-			}
+			if (r->stable == BERTH_FILE_SYNC)
+				kept_trim(c->f, k, r->count, k->len - r->count);
 		} else if (r->stable == BERTH_FILE_SYNC) {
 			kept_drop(c->f, &c->list, k);
 		}
 	}
 	resend_over(c);
+}
+
+/* What a put placed may be longer than a WRITE: cut it. */
+static int cut_to_size(struct commit *c)
+{
+	size_t max = c->f->b->wtmax;
+	struct kept *k;
+
+	TAILQ_FOREACH (k, &c->list, link) {
+		int err = k->len > max ? kept_split(c->f, &c->list, k, k->off + max, k->off + max) : 0;
+
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
 /* F3 holds here: nothing else of the file is out. */
@@ -239,7 +270,8 @@ static void resend(struct commit *c)
 
 	c->quiet_wanted = false;
 	c->resending = 1; /* ours, so that the end is not reached in the loop */
-	for (k = TAILQ_FIRST(&c->list); k; k = next) {
+	c->err = cut_to_size(c);
+	for (k = TAILQ_FIRST(&c->list); k && !c->err; k = next) {
 		next = TAILQ_NEXT(k, link);
 		k->job = c;
 		err = berth_start_write(c->f->b, &c->f->fh, k->off, k->data, k->len,
@@ -252,29 +284,111 @@ static void resend(struct commit *c)
 	resend_over(c);
 }
 
+/* Every part is answered: what is still in the list was lost. */
+static void answered_all(struct commit *c)
+{
+	if (c->err) {
+		commit_over(c, c->err);
+	} else if (TAILQ_EMPTY(&c->list)) {
+		commit_over(c, 0);
+	} else {
+		c->quiet_wanted = true;
+		if (!c->f->writes_out)
+			resend(c);
+	}
+}
+
 static void committed(void *arg, int err, const struct berth_reply *r)
 {
 	struct commit *c = arg;
-	struct berth_file *f = c->f;
 	struct kept *k, *next;
 
 	c->last = *r;
-	if (err) {
-		commit_over(c, err);
-		return;
-	}
-	for (k = TAILQ_FIRST(&c->list); k; k = next) {
+	if (err)
+		c->err = err;
+	for (k = TAILQ_FIRST(&c->list); k && !err; k = next) {
 		next = TAILQ_NEXT(k, link);
-		if (!memcmp(k->verf, r->verf, sizeof(k->verf)))
-			kept_drop(f, &c->list, k);
+		if (!k->layout && !memcmp(k->verf, r->verf, sizeof(k->verf)))
+			kept_drop(c->f, &c->list, k);
 	}
-	if (TAILQ_EMPTY(&c->list)) {
-		commit_over(c, 0);
-		return;
+	if (!--c->waiting)
+		answered_all(c);
+}
+
+void file_commit_answer(struct commit *c, unsigned call, bool durable)
+{
+	struct kept *k, *next;
+
+	for (k = TAILQ_FIRST(&c->list); k && durable; k = next) {
+		next = TAILQ_NEXT(k, link);
+		if (k->layout && k->call == call)
+			kept_drop(c->f, &c->list, k);
 	}
-	c->quiet_wanted = true; /* the server lost it */
-	if (!f->writes_out)
-		resend(c);
+	if (!--c->waiting)
+		answered_all(c);
+}
+
+/* There was nothing to ask. */
+static void nothing_to_wait_for(void *arg, int err, const struct berth_reply *r)
+{
+	struct commit *c = arg;
+
+	(void)r;
+	if (err)
+		c->err = err;
+	if (!--c->waiting)
+		answered_all(c);
+}
+
+static bool wants_nfs_commit(const struct commit *c)
+{
+	const struct kept *k;
+
+	if (TAILQ_EMPTY(&c->list))
+		return c->end == UINT64_MAX && LIST_EMPTY(&c->f->maps);
+	TAILQ_FOREACH (k, &c->list, link)
+		if (!k->layout)
+			return true;
+	return false;
+}
+
+static void take(struct commit *c)
+{
+	struct kept *k, *next;
+
+	for (k = TAILQ_FIRST(&c->f->kept); k; k = next) {
+		next = TAILQ_NEXT(k, link);
+		if (k->off >= c->end || k->off + k->len <= c->off)
+			continue;
+		TAILQ_REMOVE(&c->f->kept, k, link);
+		TAILQ_INSERT_TAIL(&c->list, k, link);
+	}
+	c->started = true;
+}
+
+/* Send what the list needs; a callback will follow, or the error. */
+static int ask(struct commit *c)
+{
+	struct op *op;
+	int err = 0;
+
+	c->waiting = 0;
+	if (wants_nfs_commit(c)) {
+		err = berth_start_commit(c->f->b, &c->f->fh, committed, c);
+		c->waiting += !err;
+	}
+	if (!err)
+		c->waiting += maps_commit(c->f, c);
+	if (c->waiting) {
+		c->err = err;
+		return 0;
+	}
+	op = err ? NULL : op_hold(c->f->b, nothing_to_wait_for, c);
+	if (!op)
+		return err ? err : -ENOMEM;
+	c->waiting = 1;
+	op_finish(op, 0);
+	return 0;
 }
 
 static void run_commit(struct commit *c)
@@ -282,73 +396,132 @@ static void run_commit(struct commit *c)
 	int err;
 
 	if (!c->started)
-		TAILQ_CONCAT(&c->list, &c->f->kept, link);
-	c->started = true;
-	err = berth_start_commit(c->f->b, &c->f->fh, committed, c);
+		take(c);
+	err = ask(c);
 	if (err) {
 		memset(&c->last, 0, sizeof(c->last));
 		commit_over(c, err);
 	}
 }
 
-int berth_file_start_commit(struct berth_file *f, berth_done *done, void *arg)
+int file_start_commit(struct berth_file *f, uint64_t off, uint64_t end, berth_done *done, void *arg)
 {
 	struct commit *c = calloc(1, sizeof(*c));
 	bool idle = TAILQ_EMPTY(&f->commits);
+	int err;
 
 	if (!c)
 		return -ENOMEM;
 	c->f = f;
+	c->off = off;
+	c->end = end;
 	c->done = done;
 	c->arg = arg;
 	TAILQ_INIT(&c->list);
 	TAILQ_INSERT_TAIL(&f->commits, c, link);
-	if (idle) {
-		c->started = true;
-		TAILQ_CONCAT(&c->list, &f->kept, link);
-		int err = berth_start_commit(f->b, &f->fh, committed, c);
-
-		if (err) {
-			TAILQ_CONCAT(&f->kept, &c->list, link);
-			TAILQ_REMOVE(&f->commits, c, link);
-			free(c);
-			return err;
-		}
+	if (!idle)
+		return 0;
+	take(c);
+	err = ask(c);
+	if (err) {
+		TAILQ_CONCAT(&f->kept, &c->list, link);
+		TAILQ_REMOVE(&f->commits, c, link);
+		free(c);
 	}
-	return 0;
+	return err;
+}
+
+int berth_file_start_commit(struct berth_file *f, berth_done *done, void *arg)
+{
+	return file_start_commit(f, 0, UINT64_MAX, done, arg);
 }
 
 /* --- write
  * ----------------------------------------------------------------------------------------------------
  */
 
+static void start_half_way(struct berth_file *f)
+{
+	if (copied_bytes(f) >= KEEP_MAX / 2 && TAILQ_EMPTY(&f->commits))
+		berth_file_start_commit(f, background_done, f);
+}
+
 static int keep(struct berth_file *f, const struct write_op *w, const struct berth_reply *r)
 {
-	struct kept *k = kept_new(w->off, w->buf, r->count, r->verf);
+	struct kept *k = kept_new(f, w->off, w->buf, r->count, true);
 
 	if (!k)
 		return -ENOMEM;
+	memcpy(k->verf, r->verf, sizeof(k->verf));
 	TAILQ_INSERT_TAIL(&f->kept, k, link);
-	f->kept_bytes += k->len;
-	if (f->kept_bytes >= KEEP_MAX / 2 && TAILQ_EMPTY(&f->commits))
-		berth_file_start_commit(f, background_done, f);
+	start_half_way(f);
 	return 0;
+}
+
+int file_keep_put(struct berth_file *f, struct berth_map *m, uint64_t epoch, uint64_t layout, uint64_t off,
+                  const void *buf, size_t len, bool copy)
+{
+	struct kept *k = kept_new(f, off, buf, len, copy);
+
+	if (!k)
+		return -ENOMEM;
+	k->map = m;
+	k->epoch = epoch;
+	k->layout = layout;
+	TAILQ_INSERT_TAIL(&f->kept, k, link);
+	start_half_way(f);
+	return 0;
+}
+
+bool file_may_copy(const struct berth_file *f, size_t len)
+{
+	return copied_bytes(f) + len <= KEEP_MAX;
+}
+
+void file_forget_map(struct berth_file *f, struct berth_map *m)
+{
+	struct kept *k, *next;
+
+	for (k = TAILQ_FIRST(&f->kept); k; k = next) {
+		next = TAILQ_NEXT(k, link);
+		if (k->map == m)
+			kept_drop(f, &f->kept, k);
+	}
+}
+
+bool file_holds(const struct berth_file *f)
+{
+	const struct commit *c = TAILQ_FIRST(&f->commits);
+
+	return c && (c->quiet_wanted || c->resending);
+}
+
+void file_put_begin(struct berth_file *f)
+{
+	f->writes_out++;
+}
+
+void file_put_end(struct berth_file *f)
+{
+	struct commit *c = TAILQ_FIRST(&f->commits);
+
+	f->writes_out--;
+	if (c && c->quiet_wanted && !f->writes_out)
+		resend(c);
 }
 
 static void written(void *arg, int err, const struct berth_reply *r)
 {
 	struct write_op *w = arg;
 	struct berth_file *f = w->f;
-	struct commit *c;
 
-	f->writes_out--;
-	if (!err)
-		err = newer(f, w->off, r->count);
+	if (!err) {
+		maps_written(f, w->off, r->count);
+		err = file_newer(f, w->off, r->count);
+	}
 	if (!err && r->stable < BERTH_FILE_SYNC)
 		err = keep(f, w, r);
-	c = TAILQ_FIRST(&f->commits);
-	if (c && c->quiet_wanted && !f->writes_out)
-		resend(c);
+	file_put_end(f);
 	w->done(w->arg, err, r);
 	free(w);
 }
@@ -359,7 +532,7 @@ static int send_write(struct write_op *w)
 	enum berth_stable stable = w->stable;
 	int err;
 
-	if (f->kept_bytes + (size_t)f->writes_out * f->b->wtmax >= KEEP_MAX) /* F4 */
+	if (copied_bytes(f) + (size_t)f->writes_out * f->b->wtmax >= KEEP_MAX) /* F4 */
 		stable = BERTH_FILE_SYNC;
 	err = berth_start_write(f->b, &f->fh, w->off, w->buf, w->len, stable, written, w);
 	if (!err)
@@ -367,10 +540,9 @@ static int send_write(struct write_op *w)
 	return err;
 }
 
-int berth_file_start_write(struct berth_file *f, uint64_t off, const void *buf, size_t len,
-                           enum berth_stable stable, berth_done *done, void *arg)
+static int start_write(struct berth_file *f, uint64_t off, const void *buf, size_t len,
+                       enum berth_stable stable, berth_done *done, void *arg, bool hold)
 {
-	struct commit *c = TAILQ_FIRST(&f->commits);
 	struct write_op *w;
 	int err = 0;
 
@@ -386,13 +558,25 @@ int berth_file_start_write(struct berth_file *f, uint64_t off, const void *buf, 
 		                .stable = stable,
 		                .done = done,
 		                .arg = arg };
-	if (c && (c->quiet_wanted || c->resending))
+	if (hold)
 		TAILQ_INSERT_TAIL(&f->held, w, link); /* F3 */
 	else
 		err = send_write(w);
 	if (err)
 		free(w);
 	return err;
+}
+
+int berth_file_start_write(struct berth_file *f, uint64_t off, const void *buf, size_t len,
+                           enum berth_stable stable, berth_done *done, void *arg)
+{
+	return start_write(f, off, buf, len, stable, done, arg, file_holds(f));
+}
+
+int file_put_write(struct berth_file *f, uint64_t off, const void *buf, size_t len, enum berth_stable stable,
+                   berth_done *done, void *arg)
+{
+	return start_write(f, off, buf, len, stable, done, arg, false);
 }
 
 int berth_file_start_read(struct berth_file *f, uint64_t off, void *buf, size_t len,
@@ -515,7 +699,7 @@ ssize_t berth_pwrite(struct berth_file *f, const void *buf, size_t len, uint64_t
 	ssize_t n = transfer(&t);
 	int err;
 
-	if (n < 0 || stable == BERTH_UNSTABLE || (!f->kept_bytes && TAILQ_EMPTY(&f->commits)))
+	if (n < 0 || stable == BERTH_UNSTABLE || (!copied_bytes(f) && TAILQ_EMPTY(&f->commits)))
 		return n;
 	err = berth_commit(f); /* a server that promises less than it is asked for */
 	return err ? err : n;
@@ -532,7 +716,7 @@ int berth_commit(struct berth_file *f)
 
 	if (f->b->in_progress)
 		return -EDEADLK;
-	if (!f->kept_bytes && TAILQ_EMPTY(&f->commits)) { /* all was answered FILE_SYNC */
+	if (!f->kept_bytes && TAILQ_EMPTY(&f->commits) && !maps_touched(f)) { /* all was answered FILE_SYNC */
 		err = f->background_err;
 		f->background_err = 0;
 		return err;
@@ -575,6 +759,8 @@ int berth_open_fh(struct berth *b, const struct berth_fh *fh, struct berth_file 
 	f->fh = *fh;
 	TAILQ_INIT(&f->kept);
 	TAILQ_INIT(&f->held);
+	TAILQ_INIT(&f->held_puts);
+	LIST_INIT(&f->maps);
 	TAILQ_INIT(&f->commits);
 	*out = f;
 	return 0;
@@ -587,6 +773,8 @@ int berth_close(struct berth_file *f)
 
 	if (!f)
 		return 0;
+	if (!LIST_EMPTY(&f->maps))
+		return -EBUSY;
 	err = berth_commit(f);
 	if (err == -EDEADLK)
 		return err;

@@ -22,6 +22,8 @@
 #include <unistd.h>
 
 #include "client/client.h"
+#include "client/map.h"
+#include "proto/layout.h"
 #include "proto/mount3.h"
 #include "proto/nfs3.h"
 
@@ -77,6 +79,8 @@ static void again(struct op *op)
 
 	if (b->closing)
 		finish(op, -ECANCELED);
+	else if (op->once)
+		finish(op, -ECONNRESET);
 	else if (op->tries >= TRIES_MAX)
 		finish(op, -ETIMEDOUT);
 	else
@@ -143,6 +147,18 @@ static void answered(struct tp_req *req, int err)
 		finish(op, err);
 }
 
+static uint32_t version_of(uint32_t prog)
+{
+	switch (prog) {
+	case NFS3_PROGRAM:
+		return NFS3_VERSION;
+	case LAYOUT_PROGRAM:
+		return LAYOUT_VERSION;
+	default:
+		return MOUNT3_VERSION;
+	}
+}
+
 static int send_one(struct berth *b, struct op *op, uint64_t now)
 {
 	struct tp_req *req = &op->req;
@@ -162,9 +178,8 @@ static int send_one(struct berth *b, struct op *op, uint64_t now)
 	req->nin = op->in.iov_base ? 1 : 0;
 	req->max_results = op->max_results;
 	req->done = answered;
-	x = tp_req_begin(b->c, req, op->prog,
-	                 op->prog == NFS3_PROGRAM ? NFS3_VERSION : MOUNT3_VERSION, op->proc,
-	                 &b->cred, op->args_len);
+	x = tp_req_begin(b->c, req, op->prog, version_of(op->prog), op->proc, &b->cred,
+	                 op->args_len);
 	if (!x)
 		return -ENOMEM;
 	if (op->args_len && !XDR_PUTBYTES(x, (char *)op->args, (u_int)op->args_len)) {
@@ -221,6 +236,28 @@ void op_start(struct op *op)
 		flush(b);
 }
 
+struct op *op_hold(struct berth *b, berth_done *done, void *arg)
+{
+	struct op *op = calloc(1, sizeof(*op));
+
+	if (!op)
+		return NULL;
+	*op = (struct op){ .b = b, .done = done, .arg = arg };
+	b->nops++;
+	return op;
+}
+
+void op_finish(struct op *op, int err)
+{
+	finish(op, err);
+}
+
+void op_drop(struct op *op)
+{
+	op->b->nops--;
+	op_free(op);
+}
+
 /* --- connection
  * -------------------------------------------------------------------------------------- */
 
@@ -242,6 +279,20 @@ static void fail_waiting(struct berth *b, int err)
 	while ((op = TAILQ_FIRST(&b->pending))) {
 		TAILQ_REMOVE(&b->pending, op, link);
 		finish(op, err);
+	}
+}
+
+/* What was meant for the connection that ended, and not even sent. */
+static void fail_once(struct berth *b)
+{
+	struct op *op, *next;
+
+	for (op = TAILQ_FIRST(&b->pending); op; op = next) {
+		next = TAILQ_NEXT(op, link);
+		if (!op->once)
+			continue;
+		TAILQ_REMOVE(&b->pending, op, link);
+		finish(op, -ECONNRESET);
 	}
 }
 
@@ -278,9 +329,12 @@ static void close_connection(struct berth *b)
 	b->up = false;
 	LIST_FOREACH (mr, &b->regs, link)
 		mr->mr = NULL; /* they go with the connection */
+	b->epoch++;
+	b->know_layouts = false;
 	tp_client_close(c);
 	b->c = NULL;
 	b->tearing = false;
+	fail_once(b);
 }
 
 /* The connection is dead: every operation goes back to pending; when to try again. */
@@ -333,6 +387,8 @@ static void look_at_clock(struct berth *b)
 
 	if (b->first)
 		return;
+	if (b->up && b->next_renew && now >= b->next_renew)
+		maps_renew(b, now);
 	if (b->c && !b->up && now >= b->connect_by) {
 		snprintf(b->why.text, sizeof(b->why.text), "no answer to the connection request");
 		lost(b, now);
@@ -407,6 +463,7 @@ int berth_progress(struct berth *b)
 	b->in_progress = true;
 	advance(b);
 	n = call_back(b);
+	maps_flush(b);
 	flush(b); /* what callbacks started */
 	b->in_progress = false;
 	return n;
@@ -435,6 +492,8 @@ int berth_before_poll(struct berth *b, int *timeout_ms)
 	}
 	if (b->c && !b->up)
 		sooner(&timeout, b->connect_by, now);
+	if (b->up && b->next_renew)
+		sooner(&timeout, b->next_renew, now);
 	if (!TAILQ_EMPTY(&b->sent))
 		sooner(&timeout, TAILQ_FIRST(&b->sent)->sent_at + b->timeout_ms, now);
 	if (!TAILQ_EMPTY(&b->pending) && !b->up) {
@@ -645,6 +704,7 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 	TAILQ_INIT(&b->sent);
 	TAILQ_INIT(&b->finished);
 	LIST_INIT(&b->regs);
+	LIST_INIT(&b->maps);
 	if (getrandom(&b->next_xid, sizeof(b->next_xid), 0) != sizeof(b->next_xid))
 		b->next_xid = (uint32_t)now_ms();
 	set_up(b, opts);

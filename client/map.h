@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * map.h - mappings of files, as map.c (layouts held and lost) and put.c (transfers) share them; private to libberth
+ */
+#ifndef CLIENT_MAP_H
+#define CLIENT_MAP_H
+
+#include "client/file.h"
+#include "client/layout.h"
+
+/*
+ * A layout, as the server answered one MAP. Found by (epoch, id), never kept by pointer over a callback.
+ *
+ *   LIVE --recalled, doubtful--> ENDING --no RMA out--> RETURN sent, freed
+ *   LIVE --lease over, connection over--> freed when looked at
+ */
+struct layout {
+	LIST_ENTRY(layout) link;
+	uint64_t id, epoch, generation;
+	uint64_t expires; /* ms: no RMA is begun from then on */
+	layoutmethod method;
+	struct extents x;
+	uint64_t size; /* the file is at least so long, as far as this layout knows */
+	unsigned out;  /* RMA posted */
+	bool rw, ending;
+};
+
+struct put { /* or a get: one transfer of the application's */
+	TAILQ_ENTRY(put) link; /* held by the file, or waiting for a COMMIT */
+	struct berth_map *m;
+	bool get;
+	uint64_t off;
+	uint8_t *buf;
+	size_t len;
+	int flags;
+	berth_done *done;
+	void *arg;
+	unsigned out;      /* pieces on their way, 1 for whoever hands them out */
+	int err;
+	bool by_server;    /* whole: the last resort, or chosen */
+	bool by_rma;       /* whole; layout, epoch: through which */
+	uint64_t epoch, layout;
+	bool wants_commit, queued, answered; /* COMMIT (LAYOUT): needed; asked; how */
+	bool unstable;     /* a WRITE was answered less than FILE_SYNC */
+};
+
+struct berth_map {
+	LIST_ENTRY(berth_map) link, in_file;
+	struct berth_file *f;
+	uint64_t off, end;
+	int flags;
+	LIST_HEAD(, layout) layouts;
+	unsigned busy;        /* puts and gets */
+	unsigned calls;       /* of ours, about which somebody will be told */
+	bool mapping;         /* a MAP is out */
+	uint64_t no_map_before; /* ms */
+	bool touched;         /* bytes were changed and no call has told the server of the time */
+	struct put_list waiting; /* for a COMMIT */
+	unsigned commits_out;
+	char why[256];
+	berth_done *unmapped; /* set: on the way out */
+	void *unmap_arg;
+	int unmap_err;
+};
+
+/* --- map.c --- */
+void maps_renew(struct berth *b, uint64_t now);
+/* Puts that wait for a COMMIT get it. Called where no more of them are to be expected just now. */
+void maps_flush(struct berth *b);
+/* A WRITE of ours has changed these bytes. */
+void maps_written(struct berth_file *f, uint64_t off, size_t len);
+bool maps_touched(const struct berth_file *f);
+/* Send a COMMIT for each layout that entries of @c->list went through; returns how many answers will come to
+ * file_commit_answer(). */
+unsigned maps_commit(struct berth_file *f, struct commit *c);
+/* The layout that may be used for @off; NULL: none, and one may have been asked for. */
+struct layout *map_layout_at(struct berth_map *m, uint64_t off);
+struct layout *map_layout(struct berth_map *m, uint64_t epoch, uint64_t id);
+void layout_rma_begun(struct layout *l);
+void layout_rma_over(struct berth_map *m, uint64_t epoch, uint64_t id);
+void map_idle(struct berth_map *m); /* busy or calls went down */
+void map_queue_commit(struct put *p);
+
+/* --- put.c --- */
+void put_committed(struct put *p, bool durable);
+
+#endif
