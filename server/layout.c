@@ -82,6 +82,7 @@ struct offer {
 	layoutwhy why, why_rw;
 	const char *text;
 	layoutmethod method;
+	const char *reason;
 	layoutgranularity gran;
 };
 
@@ -95,22 +96,21 @@ static const struct fabric_conf *conf_of(const struct server *srv, const char *n
 	return NULL;
 }
 
+_Static_assert((int)LAYOUT_FENCE == PM_FENCE && (int)LAYOUT_CLWB == PM_CLWB && (int)LAYOUT_MSYNC == PM_MSYNC &&
+		       (int)LAYOUT_VOLATILE == PM_VOLATILE && (int)LAYOUT_COMMIT_COMPLETE == PM_COMMIT_COMPLETE &&
+		       (int)LAYOUT_READ_AFTER_WRITE == PM_READ_AFTER_WRITE && (int)LAYOUT_GRAN_PAGE == PM_GRAN_PAGE &&
+		       (int)LAYOUT_GRAN_CACHE_LINE == PM_GRAN_CACHE_LINE,
+	       "the wire has the numbers of pmemio/persist.h");
+
+/* As judged when the server started; where there are no layouts, what the server does itself. */
 static void choose_method(const struct server *srv, struct offer *o)
 {
-	static const struct {
-		layoutmethod method;
-		layoutgranularity gran;
-	} of[] = {
-		[PM_FENCE] = { LAYOUT_FENCE, LAYOUT_GRAN_BYTE },
-		[PM_CLWB] = { LAYOUT_CLWB, LAYOUT_GRAN_CACHE_LINE },
-		[PM_MSYNC] = { LAYOUT_MSYNC, LAYOUT_GRAN_PAGE },
-		[PM_VOLATILE] = { LAYOUT_VOLATILE, LAYOUT_GRAN_PAGE },
-	};
+	const struct pm_verdict *v = o->conf ? &o->conf->verdict : NULL;
+	bool judged = v && v->method != PM_AUTO;
 
-	o->method = of[srv->info.method].method;
-	o->gran = of[srv->info.method].gran;
-	if (o->facts.commit_complete && o->gran != LAYOUT_GRAN_PAGE)
-		o->method = LAYOUT_COMMIT_COMPLETE;
+	o->gran = (layoutgranularity)srv->info.gran;
+	o->method = (layoutmethod)(judged ? v->method : srv->info.method);
+	o->reason = judged ? v->reason : srv->info.reason;
 }
 
 static void refuse(struct offer *o, layoutwhy why, const char *text)
@@ -159,13 +159,6 @@ static void layout_null(struct tp_call *call)
 		tp_reply_end(call);
 }
 
-static const char *method_reason(const struct server *srv, const struct offer *o)
-{
-	if (o->method == LAYOUT_COMMIT_COMPLETE)
-		return "the provider writes cache lines back and says when (FI_RMA_PMEM)";
-	return srv->info.reason;
-}
-
 static void fill_device(const struct server *srv, const struct offer *o, layoutdevice *d)
 {
 	memcpy(d->uuid, srv->info.uuid, sizeof(d->uuid));
@@ -173,7 +166,7 @@ static void fill_device(const struct server *srv, const struct offer *o, layoutd
 	pm_write_verf(srv->store, (uint8_t *)d->verf);
 	d->granularity = o->gran;
 	d->method = o->method;
-	d->reason = (char *)(uintptr_t)method_reason(srv, o);
+	d->reason = (char *)(uintptr_t)o->reason;
 	d->why = o->why;
 	d->why_rw = o->why_rw;
 	d->why_text = (char *)(uintptr_t)o->text;
@@ -499,6 +492,12 @@ static void commit_done(struct nfs3_ctx *cx, int err)
 		REPLY(cx->call, LAYOUTCOMMITres, &res, NFS3_SMALL_REPLY + 64);
 }
 
+/* A client that says "durable already" is believed where it had a way to make it so. */
+static bool client_persists(const struct fabric_conf *f)
+{
+	return f->verdict.method == PM_COMMIT_COMPLETE || f->verdict.method == PM_READ_AFTER_WRITE;
+}
+
 static void commit_start(struct layout_ctx *lx, const LAYOUTCOMMITargs *args)
 {
 	struct pm_range r[LAYOUT_MAX_RANGES];
@@ -519,8 +518,8 @@ static void commit_start(struct layout_ctx *lx, const LAYOUTCOMMITargs *args)
 		return;
 	}
 	layout_commit_begin(lx->l);
-	err = pm_lease_commit(lx->l->lease, r, n, args->durable, size, mtime, &lx->done,
-	                      nfs3_wait(&lx->cx, commit_done));
+	err = pm_lease_commit(lx->l->lease, r, n, args->durable && client_persists(lx->l->cl->conf), size,
+	                      mtime, &lx->done, nfs3_wait(&lx->cx, commit_done));
 	if (err != -EINPROGRESS)
 		commit_done(&lx->cx, err);
 }

@@ -325,6 +325,33 @@ Test(layout, ordinary_files_are_synced_at_commit, .fini = finish)
 	os_close(&o);
 }
 
+/* "Durable already" counts only from clients that have a way to make it so. */
+Test(layout, the_server_flushes_what_its_client_cannot, .init = start, .fini = finish)
+{
+	static uint8_t data[300000];
+	LAYOUTCOMMITargs args = { .durable = TRUE };
+	layoutrange r = { 0, sizeof(data) };
+	struct berth_fh fh = make("f");
+	struct os_commit c;
+	struct os_map m;
+	uint64_t before;
+	struct os o;
+
+	os_open(&o, &d, "shm");
+	m = mapped(&o, &fh, 0, MIB, LAYOUT_RW);
+	cr_assert_eq(m.method, LAYOUT_CLWB);
+	fill(data, sizeof(data), 9);
+	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
+	before = daemon_counter(&d, "flushed_bytes");
+	args.id = m.id;
+	args.ranges.ranges_len = 1;
+	args.ranges.ranges_val = &r;
+	cr_assert_eq(os_commit_args(&o, &args, &c), 0);
+	cr_assert(c.status == LAYOUT_OK && c.committed == FILE_SYNC);
+	cr_assert_geq(daemon_counter(&d, "flushed_bytes") - before, sizeof(data));
+	os_close(&o);
+}
+
 /* --- what is not given --- */
 
 static layoutwhy refused(struct os *o, const struct berth_fh *fh, layoutiomode mode)
