@@ -51,6 +51,7 @@ struct set { /* one size */
 	uint8_t *moved;
 	struct pm_id file; /* EXTENTS */
 	uint64_t size;     /* of it */
+	unsigned zero;     /* always: makes one read wait for the other */
 	uint64_t used;     /* blocks, by files without data or by extents as metadata */
 };
 
@@ -145,6 +146,16 @@ static struct call call_for(struct set *s, unsigned who)
 	c.to_len = file_name(s, who, c.to);
 	s->moved[who] ^= 1;
 	return c;
+}
+
+/* The floor of whatever goes to a file at random: one cache line of its inode, and the next one's place is known only
+ * when that has come. */
+static int op_line(struct set *s, struct call *c)
+{
+	const volatile struct pm_inode *in = ino_at(s->st, s->id[c->who ^ s->zero].ino);
+
+	s->zero = in->rdev_major; /* 0, in a file */
+	return 0;
 }
 
 static int op_lookup(struct set *s, struct call *c)
@@ -274,6 +285,7 @@ static int op_append(struct set *s, struct call *c)
 }
 
 static const struct op op_table[] = {
+	{ "floor: one line", false, pick_any, op_line, NULL },
 	{ "lookup", false, pick_any, op_lookup, NULL },
 	{ "remove", false, pick_change, op_remove, NULL },
 	{ "map", false, pick_data, op_map, NULL },

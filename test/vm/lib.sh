@@ -51,7 +51,7 @@ pool() {
 	"$B/berth" mkfs -f ${size:+-s $size} "$POOL" > /dev/null
 }
 
-# berthd [OPTION...]: start it on $POOL, and wait until it serves.
+# berthd [OPTION...]: start it on $POOL, and wait until it serves. FABRIC=none: sockets only.
 berthd() {
 	cat > /run/berth.conf <<-E
 	[server]
@@ -59,10 +59,8 @@ berthd() {
 	control = /run/berth.sock
 	[exports]
 	file = /run/exports
-	[fabric rdma]
-	provider = verbs
-	service = 20049
 	E
+	[ "${FABRIC:-}" = none ] || printf '[fabric rdma]\nprovider = verbs\nservice = 20049\n' >> /run/berth.conf
 	[ -s /run/exports ] || echo "/ *(rw,no_root_squash,insecure)" > /run/exports
 	: >> /run/berthd.log
 	local before
@@ -108,4 +106,28 @@ no_copies() {
 stop_berthd() { # clean
 	kill -TERM $BERTHD
 	wait $BERTHD || fail "berthd ended with status $?"
+}
+
+# peer COMMAND...: a shell command on the second machine; its output and its status. It waits for the machine to be there.
+peer() {
+	local c=$OUT/peer/$TEST.$((RANDOM * 32768 + RANDOM))
+	peer_up
+	echo "$*" > $c.tmp
+	mv $c.tmp $c.do
+	until [ -e $c.done ]; do sleep 0.2; done
+	cat $c.out
+	return "$(cat $c.done)"
+}
+
+peer_up() {
+	until [ -e $OUT/peer/up ]; do sleep 0.2; done
+}
+
+# The second machine is destroyed where it stands: no goodbye. Another takes its place.
+peer_destroy() {
+	peer_up
+	rm $OUT/peer/up
+	echo 'echo b > /proc/sysrq-trigger' > $OUT/peer/destroy.do
+	until [ -e $OUT/peer/destroy.doing ]; do sleep 0.1; done
+	rm -f $OUT/peer/destroy.doing
 }
