@@ -273,7 +273,8 @@ void file_release(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t p
 		give(st, pblk, len, lsn);
 		return;
 	}
-	lease_recall(st, f, lblk, lblk + len);
+	if (lsn) /* others have no lease on what never was on media */
+		lease_recall(st, f, lblk, lblk + len);
 	l = malloc(sizeof(*l));
 	if (!l) { /* in use until the next open finds them free */
 		store_log(st, LOG_ERR,

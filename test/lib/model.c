@@ -579,6 +579,12 @@ static void model_sync(struct world *w, struct state *s, int obj)
 	w->nsoft = n;
 }
 
+/* Does an OP_LCOMMIT mean this one? */
+static bool leased(const struct op *op, unsigned i, const struct wpin *p)
+{
+	return p->used && p->leased && (op->len || i == op->pin);
+}
+
 static int model_files(struct world *w, struct state *s, const struct op *op)
 {
 	int obj = op->a ? object_at(s, op->a) : -1;
@@ -610,6 +616,22 @@ static int model_files(struct world *w, struct state *s, const struct op *op)
 		return 0;
 	case OP_SYNC:
 		model_sync(w, s, obj);
+		return 0;
+	case OP_LCOMMIT:
+		for (unsigned i = 0; i < W_PINS; i++) {
+			p = &w->pin[i];
+			if (!leased(op, i, p))
+				continue;
+			if (p->cut < p->off + p->len)
+				return -ECANCELED;
+			commit_bytes(w, &s->obj[p->obj], p);
+			p->placed = p->used = false;
+		}
+		return 0;
+	case OP_LDONE:
+		for (unsigned i = 0; i < W_PINS; i++)
+			if (w->pin[i].leased)
+				w->pin[i].placed = w->pin[i].used = false;
 		return 0;
 	default:
 		return 0;
@@ -717,6 +739,61 @@ static int commit_step(struct wpin *p, enum pm_stable how)
 	return err;
 }
 
+static int lease_step(struct world *w, struct pm_id id, int obj, const struct op *op)
+{
+	struct pm_lease_opts o = { .owner = w, .write = true, .max_extents = 64 };
+	struct test_waiter tw = { .sync = NULL };
+	int err = pm_lease_open(w->st, id, op->off, op->len, op->len, &o, &w->lease, &tw.w);
+
+	while (!err && (err = pm_lease_zero(w->lease, 2)) == -EAGAIN)
+		err = 0;
+	w->lease_obj = obj;
+	return err;
+}
+
+/* RMA: bytes go to the places that the lease told when it was opened. */
+static int put_step(struct world *w, const struct op *op, struct wpin *p)
+{
+	const struct pm_extent *e;
+	struct pm_region pool, zero;
+	uint64_t end = op->off + op->len;
+	unsigned n;
+
+	*p = (struct wpin){ .used = true, .write = true, .placed = true, .leased = true,
+		            .obj = w->lease_obj, .step = w->salt + w->n, .off = op->off,
+		            .len = op->len, .cut = UINT64_MAX };
+	pm_get_regions(w->st, &pool, &zero);
+	e = pm_lease_extents(w->lease, &n);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t a = e[i].off > op->off ? e[i].off : op->off;
+		uint64_t b = e[i].off + e[i].len < end ? e[i].off + e[i].len : end;
+
+		for (uint8_t buf[PM_BLOCK]; a < b;) {
+			size_t part = b - a < sizeof(buf) ? (size_t)(b - a) : sizeof(buf);
+
+			for (size_t k = 0; k < part; k++)
+				buf[k] = pattern(p->step, a + k);
+			medium_place(w->d, (uint8_t *)pool.base + e[i].at + (a - e[i].off), buf, part);
+			a += part;
+		}
+	}
+	return 0;
+}
+
+static int lcommit_step(struct world *w, const struct op *op)
+{
+	struct pm_range r[W_PINS];
+	struct pm_committed out;
+	struct test_waiter tw;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < W_PINS; i++)
+		if (leased(op, i, &w->pin[i]))
+			r[n++] = (struct pm_range){ w->pin[i].off, w->pin[i].len };
+	waiter_init(&tw);
+	return waiter_result(&tw, pm_lease_commit(w->lease, r, n, false, 0, NULL, &out, &tw.w));
+}
+
 static int on_file(struct world *w, const struct state *s, const struct op *op,
                    const struct pm_once *o, struct pm_change *ch)
 {
@@ -749,6 +826,16 @@ static int on_file(struct world *w, const struct state *s, const struct op *op,
 		return pm_map_read(w->st, id, op->off, (uint32_t)op->len, &p->m);
 	case OP_READOFF:
 		pm_unpin(&p->m);
+		return 0;
+	case OP_LEASE:
+		return lease_step(w, id, obj, op);
+	case OP_LPUT:
+		return put_step(w, op, p);
+	case OP_LCOMMIT:
+		return lcommit_step(w, op);
+	case OP_LDONE:
+		pm_lease_close(w->lease);
+		w->lease = NULL;
 		return 0;
 	case OP_SYNC:
 		waiter_init(&tw);

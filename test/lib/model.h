@@ -42,6 +42,10 @@ enum op_kind {
 	OP_GIVEUP,
 	OP_READPIN,
 	OP_READOFF,
+	OP_LEASE,   /* the one lease of the world, on a range of a */
+	OP_LPUT,    /* pin: bytes placed through it */
+	OP_LCOMMIT, /* what was put as pin; len: everything put so far, in one call */
+	OP_LDONE,   /* close it; what was not committed is lost or in doubt */
 	OP_CHECKPOINT,
 	OP_REOPEN,
 };
@@ -80,7 +84,7 @@ struct state {
 };
 struct wpin {
 	struct pm_map m;
-	bool used, write, placed, unstable;
+	bool used, write, placed, unstable, leased;
 	int obj;
 	unsigned step;
 	uint64_t off, len, cut;
@@ -94,6 +98,8 @@ struct world {
 	unsigned salt; /* of payload */
 	pm_lsn last;
 	struct wpin pin[W_PINS];
+	struct pm_lease *lease;
+	int lease_obj;
 	struct wpin soft[8]; /* unstable writes that no sync has followed */
 	unsigned nsoft;
 	bool failed;      /* of the step */

@@ -31,6 +31,26 @@
 	{                                                                                          \
 		.kind = OP_GIVEUP, .pin = k                                                        \
 	}
+#define LEASE(file, at, n)                                                                         \
+	{                                                                                          \
+		.kind = OP_LEASE, .a = file, .off = at, .len = n                                   \
+	}
+#define PUT(k, at, n)                                                                              \
+	{                                                                                          \
+		.kind = OP_LPUT, .pin = k, .off = at, .len = n                                     \
+	}
+#define LCOMMIT(k)                                                                                 \
+	{                                                                                          \
+		.kind = OP_LCOMMIT, .pin = k                                                       \
+	}
+#define LCOMMIT_ALL                                                                                \
+	{                                                                                          \
+		.kind = OP_LCOMMIT, .len = 1                                                       \
+	}
+#define LDONE                                                                                      \
+	{                                                                                          \
+		.kind = OP_LDONE                                                                   \
+	}
 #define RM(file)                                                                                   \
 	{                                                                                          \
 		.kind = OP_REMOVE, .a = file                                                       \

@@ -324,6 +324,56 @@ Test(crash, bytes_with_msync)
 	run(&c, byte_plans, NBYTES);
 }
 
+/* --- leases: bytes placed by others, committed in parts ---------------------------------------- */
+
+/* Pin 0 is that of W. */
+static const struct plan lease_plans[] = {
+	{ "lease, commit", file, OPS(LEASE("y", 0, 3 * B), PUT(1, 0, 2 * B + 100), LCOMMIT(1), LDONE) },
+	{ "lease, never committed", file,
+	  OPS(LEASE("y", 0, 3 * B), PUT(1, 0, 2 * B), LDONE, W("x", 6000, 5 * B)) },
+	{ "lease, append", file, OPS(LEASE("x", 6000, 9000), PUT(1, 6000, 3000), LCOMMIT(1), PUT(1, 9000, 5000), LCOMMIT(1)) },
+	{ "lease, in place", file, OPS(LEASE("x", 0, 6000), PUT(1, 50, 5000), LCOMMIT(1)) },
+	{ "lease, ranges in one", holes,
+	  OPS(LEASE("x", 0, 12 * B), PUT(1, B, 100), PUT(2, 3 * B, B), PUT(3, 10 * B - 20, 40), LCOMMIT_ALL) },
+	{ "lease, parts of a block", file,
+	  OPS(LEASE("y", 0, B), PUT(1, 0, 300), PUT(2, 2000, 300), LCOMMIT(2), LCOMMIT(1), LDONE) },
+	{ "lease, a write beside it", file,
+	  OPS(LEASE("y", 0, 2 * B), PUT(1, 0, 300), W("y", 1000, 100), W("y", B, B), LCOMMIT(1), LDONE) },
+	{ "lease, a write given up beside it", file,
+	  OPS(LEASE("y", 0, 2 * B), PUT(1, 0, 300), MAP(0, "y", B, B), LCOMMIT(1), GIVEUP(0), LDONE, W("x", 0, B)) },
+	{ "lease, reserved blocks", reserved,
+	  OPS(LEASE("x", 0, 6 * B), PUT(1, B, 2 * B), LCOMMIT(1), LDONE, W("x", 4 * B, 10)) },
+	{ "lease, cut", file,
+	  OPS(LEASE("x", 0, 5 * B), PUT(1, 6000, 2 * B), LCOMMIT(1), SIZE("x", B + 10), W("y", 0, 4 * B), LDONE,
+	      SIZE("x", 3 * B), W("y", 4 * B, 3 * B)) },
+	{ "lease, removed", file,
+	  OPS(LEASE("x", 0, 5 * B), PUT(1, 0, 3 * B), RM("x"), W("y", 0, 4 * B), LDONE, W("y", 4 * B, 5 * B)) },
+	{ "lease, scattered", scattered,
+	  OPS(LEASE("x", 0, 17 * B), PUT(1, B, B), PUT(2, 5 * B, B), PUT(3, 16 * B, B), LCOMMIT_ALL, LDONE) },
+};
+#define NLEASES (sizeof(lease_plans) / sizeof(lease_plans[0]))
+
+Test(crash, leases)
+{
+	struct campaign c = { "leases, clwb", &small, PM_CLWB, RULES_ADR, .share = .06 };
+
+	run(&c, lease_plans, NLEASES);
+}
+
+Test(crash, leases_with_caches_in_the_domain)
+{
+	struct campaign c = { "leases, fence", &small, PM_FENCE, RULES_EADR, .share = .02 };
+
+	run(&c, lease_plans, NLEASES);
+}
+
+Test(crash, leases_with_msync)
+{
+	struct campaign c = { "leases, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .04 };
+
+	run(&c, lease_plans, NLEASES);
+}
+
 /* --- bytes with checksums -------------------------------------------------------------------- */
 
 static const struct geometry small_sums = {
