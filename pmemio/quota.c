@@ -251,6 +251,11 @@ static int slots_for(struct pm_quotas *qs, uint64_t n)
 	return 0;
 }
 
+static bool block_ok(const struct pm_quota_block *b, uint64_t lblk)
+{
+	return b->crc == pm_crc(b, PM_BLOCK, 0) && b->magic == PM_QUOTA_MAGIC && b->lblk == lblk;
+}
+
 /* The quota file's block @lblk; NULL: not there or damaged. */
 static const struct pm_quota_block *block_at(struct pm_store *st, uint64_t lblk, uint64_t *blk)
 {
@@ -262,9 +267,7 @@ static const struct pm_quota_block *block_at(struct pm_store *st, uint64_t lblk,
 		return NULL;
 	*blk = e.pblk + (lblk - e.lblk);
 	b = blk_ptr(st, *blk);
-	if (b->crc != pm_crc(b, PM_BLOCK, 0) || b->magic != PM_QUOTA_MAGIC || b->lblk != lblk)
-		return NULL;
-	return b;
+	return block_ok(b, lblk) ? b : NULL;
 }
 
 static int read_block(struct pm_store *st, const struct pm_quota_block *b)
@@ -587,6 +590,155 @@ int quota_load(struct pm_store *st, const uint8_t *buf, size_t len)
 		q->inodes = s.inodes;
 	}
 	return 0;
+}
+
+/* --- for repair.c ---------------------------------------------------------------------------- */
+
+bool quota_is_file(struct pm_store *st, const struct pm_inode *in)
+{
+	struct ext e;
+
+	return in->type == PM_REG && !ext_find(st, NULL, in, 0, &e) &&
+	       block_ok(blk_ptr(st, e.pblk), 0);
+}
+
+/* One bit of the block is wrong, and it may be in any of them: whoever set the limits has to say. */
+static void name_lost(const struct pm_quota_block *b, void (*say)(void *arg, const char *what),
+                      void *arg)
+{
+	char what[200];
+
+	for (unsigned i = 0; i < PER_BLOCK; i++) {
+		const struct pm_quota_rec *r = &b->rec[i];
+
+		if (r->kind != PM_QUOTA_UID && r->kind != PM_QUOTA_GID)
+			continue;
+		snprintf(what, sizeof(what),
+		         "limits of %s %u dropped (%llu blocks, %llu inodes, not certain): set "
+		         "them again",
+		         r->kind == PM_QUOTA_UID ? "uid" : "gid", r->id, ULL(r->max_blocks),
+		         ULL(r->max_inodes));
+		say(arg, what);
+	}
+}
+
+static int mend_block(struct pm_store *st, const struct pm_inode *in, uint64_t lblk,
+                      void (*say)(void *arg, const char *what), void *arg)
+{
+	const struct pm_quota_block *old;
+	struct pm_quota_block *b;
+	struct pm_tx *tx;
+	struct ext e;
+	int err = ext_find(st, NULL, in, lblk, &e);
+
+	if (err)
+		return err;
+	old = blk_ptr(st, e.pblk + (lblk - e.lblk));
+	if (block_ok(old, lblk))
+		return 0;
+	say(arg, "a block of it is damaged: made anew, empty");
+	name_lost(old, say, arg);
+	tx = tx_begin(st);
+	b = tx_edit(tx, old, PM_BLOCK, TX_NODE);
+	memset(b, 0, PM_BLOCK);
+	b->magic = PM_QUOTA_MAGIC;
+	b->lblk = lblk;
+	return tx_commit(tx, NULL);
+}
+
+struct places { /* pool blocks of the file, in the order of its extents */
+	uint64_t *blk;
+	size_t n, cap;
+	bool dense; /* they are file blocks 0, 1, ... */
+};
+
+static int add_places(void *arg, const struct ext *e)
+{
+	struct places *p = arg;
+	uint64_t *more;
+
+	p->dense &= e->lblk == p->n && !e->unwritten;
+	if (p->n + e->len > p->cap) {
+		p->cap = 2 * (p->n + e->len);
+		more = realloc(p->blk, p->cap * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		p->blk = more;
+	}
+	for (uint64_t i = 0; i < e->len; i++)
+		p->blk[p->n++] = e->pblk + i;
+	return 0;
+}
+
+/* Each good block says where it belongs; the others take what places are left. */
+static void put_in_order(struct pm_store *st, struct places *p, uint64_t *blk)
+{
+	size_t hole = 0;
+
+	for (size_t i = 0; i < p->n; i++) {
+		const struct pm_quota_block *b = blk_ptr(st, p->blk[i]);
+
+		if (b->lblk >= p->n || blk[b->lblk] || !block_ok(b, b->lblk))
+			continue;
+		blk[b->lblk] = p->blk[i];
+		p->blk[i] = 0;
+	}
+	for (size_t i = 0; i < p->n; i++) {
+		while (hole < p->n && blk[hole])
+			hole++;
+		if (p->blk[i])
+			blk[hole] = p->blk[i];
+	}
+}
+
+/* Extents with gaps, which this file never had. */
+static int close_gaps(struct pm_store *st, const struct pm_inode *in, struct places *p)
+{
+	uint64_t *blk = calloc(p->n + 1, sizeof(*blk));
+	struct pm_tx *tx;
+	int err;
+
+	if (!blk)
+		return -ENOMEM;
+	put_in_order(st, p, blk);
+	tx = tx_begin(st);
+	err = ext_cut(st, tx, in, 0, UINT64_MAX, NULL, NULL);
+	for (size_t i = 0; i < p->n && !err; i++)
+		err = ext_put(st, tx, in, &(struct ext){ .lblk = i, .pblk = blk[i], .len = 1 });
+	free(blk);
+	if (err) {
+		tx_abort(tx);
+		return err;
+	}
+	return tx_commit(tx, NULL);
+}
+
+int quota_mend(struct pm_store *st, uint64_t ino, void (*say)(void *arg, const char *what), void *arg)
+{
+	const struct pm_inode *in = ino_at(st, ino);
+	struct places p = { .dense = true };
+	struct pm_inode *sh;
+	struct pm_tx *tx;
+	uint64_t n;
+	int err = ext_each(st, NULL, in, add_places, &p);
+
+	if (!err && !p.dense) {
+		say(arg, "its blocks put in order");
+		err = close_gaps(st, in, &p);
+	}
+	n = p.n;
+	free(p.blk);
+	if (!err && (in->size != n * PM_BLOCK || in->nlink != 1)) {
+		say(arg, "its size and link count set as its blocks have it");
+		tx = tx_begin(st);
+		sh = ino_edit(tx, in);
+		sh->size = n * PM_BLOCK;
+		sh->nlink = 1;
+		err = tx_commit(tx, NULL);
+	}
+	for (uint64_t lblk = 0; lblk < n && !err; lblk++)
+		err = mend_block(st, in, lblk, say, arg);
+	return err;
 }
 
 /* --- for check.c ----------------------------------------------------------------------------- */

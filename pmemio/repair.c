@@ -10,6 +10,7 @@
  *   own         every block in use marked, so that nothing new lands on it
  *   rebuild     trees and extent lists with unreadable or impossible parts, from what is readable
  *   count       link counts, parents, sizes of directories, blocks
+ *   limits      the quota file
  *   adopt       inodes without a name go to lost+found
  *
  * Every change is a transaction after which the pool is no more damaged than before, so a repair
@@ -50,6 +51,7 @@ struct repair {
 	void (*fixed)(void *arg, const char *where, const char *what);
 	void *arg;
 	uint64_t nino, nblk, n; /* n: repairs made */
+	uint64_t quota;         /* the file of limits; 0: none */
 	struct object *obj;
 	uint64_t *meta, *data; /* bitmaps of blocks: inode chunks and proved nodes; extents */
 	struct leaf *leaf;
@@ -421,6 +423,8 @@ static unsigned kind_of(const struct repair *r, uint64_t ino)
 
 	if (ino == PM_ROOT_INO)
 		return PM_DIR;
+	if (ino == quota_ino(r->st) && !o->claims)
+		return PM_REG;
 	if (o->claims)
 		return o->claim_type;
 	if (in->ino == ino && in->type >= PM_REG && in->type <= PM_FIFO && in->nlink &&
@@ -1026,6 +1030,56 @@ static int replies(struct repair *r)
 	return err;
 }
 
+/* --- limits ---------------------------------------------------------------------------------- */
+
+static void say_quota(void *arg, const char *what)
+{
+	say(arg, "quota file", "%s", what);
+}
+
+static bool may_be_quota(const struct repair *r, uint64_t ino)
+{
+	return ino > PM_ROOT_INO && ino < r->nino && r->obj[ino].state == LIVE &&
+	       !r->obj[ino].claims && ino_at(r->st, ino)->type == PM_REG;
+}
+
+/* The file of limits has no name; inode 0 leads to it, and if that is wrong its first block shows it. */
+static uint64_t find_quota(const struct repair *r)
+{
+	uint64_t ino = ino_at(r->st, 0)->parent;
+
+	if (may_be_quota(r, ino) && quota_is_file(r->st, ino_at(r->st, ino)))
+		return ino;
+	for (uint64_t i = PM_ROOT_INO + 1; i < r->nino; i++)
+		if (may_be_quota(r, i) && quota_is_file(r->st, ino_at(r->st, i)))
+			return i;
+	return may_be_quota(r, ino) ? ino : 0;
+}
+
+static int limits(struct repair *r)
+{
+	const struct pm_inode *table = ino_at(r->st, 0);
+	uint64_t ino = r->obj[0].state == LIVE ? find_quota(r) : 0;
+	struct pm_tx *tx;
+	int err = 0;
+
+	if (r->obj[0].state != LIVE)
+		return 0;
+	if (table->parent != ino) {
+		say(r, "quota file", ino ? "found again" : "lost: no limits are in force, set them again");
+		tx = begin(r);
+		ino_edit(tx, table)->parent = ino;
+		err = commit(r, tx);
+	}
+	r->quota = ino;
+	if (!err && ino) {
+		pthread_mutex_lock(&r->st->lock);
+		err = quota_mend(r->st, ino, say_quota, r);
+		pthread_mutex_unlock(&r->st->lock);
+	}
+	return err;
+}
+
 /* --- links
  * ---------------------------------------------------------------------------------------------- */
 
@@ -1145,7 +1199,7 @@ static int adopt(struct repair *r)
 		char name[32];
 
 		if (r->obj[ino].state != LIVE || r->obj[ino].names || ino == dir ||
-		    ino == quota_ino(r->st))
+		    ino == r->quota)
 			continue;
 		if (in->type != PM_DIR && !in->nlink) {
 			err = free_orphan(r, ino); /* as every open does */
@@ -1190,6 +1244,8 @@ static int repair_store(struct repair *r)
 		err = replies(r);
 	if (!err)
 		err = contents(r);
+	if (!err)
+		err = limits(r);
 	if (!err)
 		err = links(r);
 	if (!err)

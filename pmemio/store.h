@@ -276,6 +276,10 @@ void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too 
 bool quota_limits(const struct quota *q);         /* is there a limit of blocks? */
 void quota_owe(struct quota *q, uint64_t blocks);  /* as quota_pend: extent nodes that may be needed */
 uint64_t quota_ino(const struct pm_store *st);     /* the quota file, which has no name; 0: none */
+/* repair.c: is this inode's first block one of a quota file? */
+bool quota_is_file(struct pm_store *st, const struct pm_inode *in);
+/* repair.c: make the quota file @ino whole: what cannot be read becomes empty, and @say names it. Lock held. */
+int quota_mend(struct pm_store *st, uint64_t ino, void (*say)(void *arg, const char *what), void *arg);
 /* Compare usage with what the inodes say. */
 int quota_audit(struct pm_store *st, void (*bad)(void *arg, const char *what), void *arg);
 

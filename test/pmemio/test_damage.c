@@ -23,6 +23,7 @@
 
 #define SIZE  (16u << 20)
 #define CROWD 300u
+#define LIMITS 150u /* two blocks of the quota file */
 
 static const struct pm_id ROOT = { PM_ROOT_INO, 1 };
 
@@ -35,7 +36,7 @@ struct thing { /* one object of the pool and what it holds */
 
 static struct test_pool pool;
 static uint8_t *map, *pristine;
-static struct thing thing[CROWD + 32];
+static struct thing thing[3000];
 static unsigned nthings;
 static struct pm_id dir, sub, crowd, plain, sparse, lnk, longlink, fifo, chr;
 static char said[1 << 20];
@@ -87,12 +88,24 @@ static void fill(struct pm_id id, unsigned blocks, unsigned step)
 	}
 }
 
+static void set_limits(void)
+{
+	pm_lsn lsn;
+
+	for (uint32_t i = 0; i < LIMITS; i++) {
+		struct pm_quota q = { .kind = PM_QUOTA_UID, .id = 1000 + i, .max_blocks = 10 + i };
+
+		cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), 0);
+	}
+}
+
+static void finish(void);
+
 static void setup(void)
 {
-	int fd;
-
 	nthings = 0;
 	pool_new(&pool, "damage", SIZE, PM_CLWB);
+	set_limits();
 	dir = add(ROOT, "dir", PM_DIR, 0);
 	sub = add(dir, "sub", PM_DIR, 0);
 	crowd = add(ROOT, "crowd", PM_DIR, 0);
@@ -112,6 +125,13 @@ static void setup(void)
 		if (i >= CROWD - 3 || i % 16 == 0)
 			fill(thing[nthings - 1].id, 1, 1);
 	}
+	finish();
+}
+
+static void finish(void)
+{
+	int fd;
+
 	pool_close(&pool);
 	fd = open(pool.path, O_RDWR);
 	map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -271,6 +291,7 @@ struct damage {
 	uint64_t victim; /* the only inode that may suffer; 0: none */
 	bool spare;      /* a second copy, or nothing that counts: may go unnamed */
 	bool left;       /* has no one right answer: repair may leave it */
+	bool limits;     /* some limits may be lost, if they are named */
 };
 
 static void note(void *arg, const char *where, const char *what)
@@ -343,6 +364,25 @@ static void is_served(const struct damage *d)
 	pool_kill(&pool); /* as it is: no reason to trust a clean close of this */
 }
 
+static void limits_are_there(const struct damage *d, bool whole)
+{
+	char text[64];
+
+	for (uint32_t i = 0; i < LIMITS; i++) {
+		struct pm_quota q;
+
+		pm_quota_get(pool.st, PM_QUOTA_UID, 1000 + i, &q);
+		if (q.max_blocks == 10 + i)
+			continue;
+		snprintf(text, sizeof(text), "limits of uid %u dropped", 1000 + i);
+		cr_assert_eq(q.max_blocks, 0, "%s: limit of %u is %llu", d->what, 1000 + i,
+		             (unsigned long long)q.max_blocks);
+		cr_assert(!whole && (strstr(said, text) || strstr(said, "quota file") ||
+		                     strstr(said, "inode table")),
+		          "%s: limit of %u is lost:\n%s", d->what, 1000 + i, said);
+	}
+}
+
 static void is_repaired(const struct damage *d)
 {
 	const struct pm_repair_calls calls = { .fixed = note, .left = note };
@@ -374,6 +414,7 @@ static void is_repaired(const struct damage *d)
 		          "%s: after repair %s (%llu) is nowhere:\n%s", d->what, t->name,
 		          (unsigned long long)t->id.ino, said);
 	}
+	limits_are_there(d, !d->limits && !d->left);
 	pool_close(&pool);
 	cr_assert_eq(pm_check(pool.path, NULL, NULL, NULL, &again, &why), 0);
 	cr_assert_eq(again.problems, rep.left, "%s: after use", d->what);
@@ -530,6 +571,25 @@ Test(damage, of_the_inode_table)
 	     (struct damage){ .left = true });
 }
 
+/* Nothing but limits may suffer. */
+Test(damage, of_the_quota_file)
+{
+	static const struct field f[] = { F(pm_quota_block, crc),       F(pm_quota_block, magic),
+		                          F(pm_quota_block, lblk),      F(pm_quota_block, reserved1),
+		                          F(pm_quota_block, rec[0]),    F(pm_quota_block, rec[20].id),
+		                          F(pm_quota_block, rec[126]) };
+	uint64_t ino = inode(0)->parent;
+	const struct pm_ext *x = inode(ino)->u.ext;
+	struct damage d = { .limits = true };
+
+	cr_assert_eq(inode(ino)->size, 2 * PM_BLOCK);
+	hurt((uint8_t *)inode(ino), PM_INODE_SIZE, inode_fields, N(inode_fields),
+	     "inode of the quota file", d);
+	hurt(map + x[0].pblk * PM_BLOCK, PM_BLOCK, f, N(f), "block 0 of the quota file", d);
+	hurt(map + (x[0].len_lo > 1 ? x[0].pblk + 1 : x[1].pblk) * PM_BLOCK, PM_BLOCK, f, N(f),
+	     "block 1 of the quota file", d);
+}
+
 Test(damage, of_nodes)
 {
 	hurt((uint8_t *)root_of(dir), PM_BLOCK, node_fields, N(node_fields),
@@ -544,6 +604,32 @@ Test(damage, of_nodes)
 	     (struct damage){ .victim = sparse.ino });
 	hurt((uint8_t *)root_of(ROOT), PM_BLOCK, node_fields, N(node_fields), "leaf of the root",
 	     (struct damage){ .victim = 1 });
+}
+
+/* So many inodes, with data in between, that their table has a tree. */
+static void setup_many(void)
+{
+	nthings = 0;
+	pool_new(&pool, "damage", SIZE, PM_CLWB);
+	set_limits();
+	for (unsigned i = 0; i < 2400; i++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "one-of-many-%04u", i);
+		add(ROOT, name, PM_REG, 0);
+		fill(thing[nthings - 1].id, 1, 1);
+	}
+	finish();
+}
+
+Test(damage, of_nodes_of_the_inode_table)
+{
+	struct pm_id table = { 0, 1 };
+
+	teardown();
+	setup_many();
+	hurt((uint8_t *)root_of(table), PM_BLOCK, node_fields, N(node_fields),
+	     "root of the inode table", (struct damage){ .left = true });
 }
 
 Test(damage, of_reply_records)
