@@ -6,6 +6,7 @@
  *   pool.c    mkfs, check                    control.c   stat of a running server
  *   quota.c   quota
  *   scrub.c   scrub, of a server or a pool
+ *   probe.c   probe: providers, placement, persistence
  *   look.c    stat, cat, df, ping, readlink  ls.c        ls
  *   change.c  rm, mv, mkdir, rmdir, ln ...   cp.c        copying trees
  *   transfer.c  one file's bytes, many pieces in flight    progress.c  the bar
@@ -129,6 +130,7 @@ int transfer_file(struct engine *e, const struct end *src, const struct end *dst
  * -------------------------------------------------------------------------------------------- */
 int cmd_mkfs(struct cmd *c, int argc, char **argv);
 int cmd_check(struct cmd *c, int argc, char **argv);
+int cmd_probe(struct cmd *c, int argc, char **argv);
 int cmd_scrub(struct cmd *c, int argc, char **argv);
 int cmd_ls(struct cmd *c, int argc, char **argv);
 int cmd_stat(struct cmd *c, int argc, char **argv);

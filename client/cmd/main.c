@@ -16,6 +16,9 @@ static const struct cmd commands[] = {
 	  "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL },
 	{ "check", "PATH [--repair] [--json]", "verify every invariant of a pool that is not in use",
 	  cmd_check, NULL },
+	{ "probe", "[--pool PATH] [--provider NAME] [--ddio on|off|unknown] [--timeout SECONDS]\n"
+	  "                         [--json | --markdown]",
+	  "what libfabric offers here, and how durable a pool is over it", cmd_probe, NULL },
 	{ "quota", "[-u UID | -g GID] [--blocks N] [--inodes N] [--pool PATH] [--json]",
 	  "who uses how much, and may; of the server here or of a pool not in use", cmd_quota, NULL },
 	{ "scrub",
