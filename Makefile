@@ -7,7 +7,7 @@
 #   make check-crash the power fails at every point of many runs, for SECONDS=n
 #   make check-vm    the Linux kernel's NFS client over TCP and Soft-RoCE, in a virtual machine; make deps-vm first
 #   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
-#   make bench       figures beside their floor
+#   make bench       figures beside their floor; bench-peers: beside NFS-Ganesha
 #   make install     PREFIX=/usr/local DESTDIR=
 
 B       ?= build
@@ -142,7 +142,7 @@ $(B)/berthd-record: $(call obj,test/vm/record/record.c) $(call obj,$(call src,se
 	$(Q)$(CC) $(LDFLAGS) $(recorded:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
 
 tests: $(test_bin)
-.PHONY: all tests deps deps-vm serve check check-run check-crash check-vm check-asan check-tsan bench bench-drc bench-sum install clean
+.PHONY: all tests deps deps-vm deps-peers serve check check-run check-crash check-vm check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -152,7 +152,7 @@ clean:
 # As root or through sudo; otherwise say what somebody who may should type.
 deps: want := $(DEPS) $(DEPS_TEST)
 deps-vm: want := $(DEPS_VM)
-deps deps-vm:
+deps deps-vm deps-peers:
 	@missing=""; for p in $(want); do \
 		dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] && exit 0; \
@@ -170,7 +170,7 @@ serve: deps
 
 check: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run
-check-run: all tests
+check-run: all tests $(B)/berth-bench
 	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
 SECONDS ?= 600
 check-crash: deps
@@ -188,9 +188,10 @@ check-tsan: deps
 	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
 		test/run $(if $(T),-k $(T)) ./$(B)/test/integration/test_workers
 
-install: all
+install: all $(B)/berth-bench
 	install -D -m755 $(B)/berthd $(DESTDIR)$(PREFIX)/bin/berthd
 	install -D -m755 $(B)/berth $(DESTDIR)$(PREFIX)/bin/berth
+	install -D -m755 $(B)/berth-bench $(DESTDIR)$(PREFIX)/bin/berth-bench
 	install -D -m755 $(B)/libberth.so $(DESTDIR)$(PREFIX)/lib/libberth.so.0
 	ln -sf libberth.so.0 $(DESTDIR)$(PREFIX)/lib/libberth.so
 	install -D -m644 $(B)/libberth.a $(DESTDIR)$(PREFIX)/lib/libberth.a
@@ -220,6 +221,12 @@ $(B)/bench-sum: $(call obj,$(call src,bench/sum)) $(lib_pmemio)
 bench-sum: deps
 	$(Q)$(MAKE) --no-print-directory $(B)/bench-sum
 	@$(B)/bench-sum /dev/shm
+# The same load over TCP on berthd, NFS-Ganesha and a bare echo, in turns.
+deps-peers: want := nfs-ganesha nfs-ganesha-vfs rpcbind
+bench-peers: deps deps-peers
+	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
+	@mkdir -p $(B)/bench
+	@unshare -n -m sh -c 'ip link set lo up; mount -t tmpfs tmpfs /run; PEER=ganesha bench/peers/run $(B) --depths 16 --json $(B)/bench/peers.json'
 bench: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@bench/run $(B) $(ROUNDS)

@@ -17,6 +17,7 @@ uint64_t bench_now(void); /* nanoseconds */
 double bench_median(double *v, unsigned n); /* sorts @v */
 int bench_floor(int argc, char **argv);
 int bench_pool(int argc, char **argv);
+int bench_load(int argc, char **argv);
 
 /* --- floor ------------------------------------------------------------------------------------- */
 

@@ -35,7 +35,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} part[] = { { "floor", bench_floor }, { "pool", bench_pool } };
+	} part[] = { { "floor", bench_floor }, { "pool", bench_pool },
+		   { "load", bench_load } };
 
 	for (size_t i = 0; i < sizeof(sigs) / sizeof(*sigs); i++) /* libfabric may have its own */
 		signal(sigs[i], SIG_DFL);
@@ -45,6 +46,7 @@ int main(int argc, char **argv)
 	fprintf(stderr,
 	        "usage: berth-bench floor ...   Berth beside bare exchanges; bench/run sets up "
 	        "everything\n"
+	        "       berth-bench load ...    many calls in flight over TCP, beside a bare echo and another server\n"
 	        "       berth-bench pool ...    the pool at many sizes, without a network\n");
 	return 2;
 }
