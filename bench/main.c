@@ -36,7 +36,7 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} part[] = { { "floor", bench_floor }, { "pool", bench_pool },
-		   { "load", bench_load } };
+		   { "load", bench_load }, { "onesided", bench_onesided } };
 
 	for (size_t i = 0; i < sizeof(sigs) / sizeof(*sigs); i++) /* libfabric may have its own */
 		signal(sigs[i], SIG_DFL);
@@ -47,6 +47,7 @@ int main(int argc, char **argv)
 	        "usage: berth-bench floor ...   Berth beside bare exchanges; bench/run sets up "
 	        "everything\n"
 	        "       berth-bench load ...    many calls in flight over TCP, beside a bare echo and another server\n"
-	        "       berth-bench pool ...    the pool at many sizes, without a network\n");
+	        "       berth-bench pool ...    the pool at many sizes, without a network\n"
+	        "       berth-bench onesided ...  puts through layouts beside WRITE and bare RMA\n");
 	return 2;
 }

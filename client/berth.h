@@ -475,7 +475,7 @@ BERTH_API int berth_unmap(struct berth_map *m);
 /**
  * berth_put - place @len bytes at @off of the file
  * @flags: BERTH_DURABLE, BERTH_COPY, and one of BERTH_BY_* to overrule the choice that the library makes
- *         by size and durability (doc/libberth.3)
+ *         by size and durability (berth_map(3))
  *
  * Return: 0; -EINVAL outside of the mapping, @len 0, unknown or contradicting flags; -EBADF not mapped for
  * writing; -ENOSPC, -EDQUOT, -EIO, ... of WRITE, if it came to that; -ENOMEM: nothing was put.

@@ -19,9 +19,9 @@
 
 #include "client/map.h"
 
-/* From which size on the way by RMA is the quicker one; doc/libberth.3 and providers.md tell how it was measured. */
+/* From which size on the way by RMA is the quicker one; providers.md tells how it was measured. */
 #define RMA_DURABLE   1u /* the write itself is durable: one message, one acknowledgement, no call */
-#define RMA_COMMIT    8192u /* write and COMMIT against one WRITE with its data */
+#define RMA_COMMIT    4096u /* write and COMMIT against one WRITE with its data */
 #define RMA_GET       1u
 
 #define BY (BERTH_BY_RMA | BERTH_BY_SERVER)
