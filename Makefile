@@ -8,6 +8,7 @@
 #   make check-vm    the Linux kernel's NFS client over TCP and Soft-RoCE, in a virtual machine; make deps-vm first
 #   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
 #   make bench       figures beside their floor; bench-peers: beside NFS-Ganesha
+#   make bench-knfsd the Linux kernel's client against knfsd and against berthd, counted in a virtual machine
 #   make install     PREFIX=/usr/local DESTDIR=
 
 B       ?= build
@@ -23,7 +24,7 @@ DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang l
              procps iproute2 python3
 # What the virtual machine of check-vm is made of, and what runs in it.
 DEPS_VM   := qemu-system-x86 linux-image-amd64 busybox-static cpio kmod rdma-core ibverbs-providers rdmacm-utils \
-             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev
+             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev nfs-kernel-server linux-perf
 
 # For the builds inside tasks, unless the caller said how many.
 jobs = $(if $(filter -j% --jobs%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -142,7 +143,7 @@ $(B)/berthd-record: $(call obj,test/vm/record/record.c) $(call obj,$(call src,se
 	$(Q)$(CC) $(LDFLAGS) $(recorded:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
 
 tests: $(test_bin)
-.PHONY: all tests deps deps-vm deps-peers serve check check-run check-crash check-vm check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
+.PHONY: all tests deps deps-vm deps-peers serve check check-run check-crash check-vm bench-knfsd check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -179,6 +180,8 @@ check-crash: deps
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
 check-vm: all $(B)/berthd-record
 	@test/vm/run $(if $(T),-k '$(T)') $(B)
+bench-knfsd: all
+	@test/vm/run -f bench/peers/vm/list -k 'knfsd$$' $(B) && bench/peers/vm/report $(B)/vm/count/out/figures
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
