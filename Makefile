@@ -5,7 +5,7 @@
 #   make serve       packages, build, a pool if there is none, a server on loopback
 #   make check       all tests that this machine can run   (T=pattern: only matching ones)
 #   make check-crash the power fails at every point of many runs, for SECONDS=n
-#   make check-vm    the Linux kernel's NFS client over TCP and Soft-RoCE, in a virtual machine; make deps-vm first
+#   make check-vm    the Linux kernel's NFS client over TCP and Soft-RoCE, in a virtual machine: all of test/vm/list
 #   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
 #   make bench       figures beside their floor; bench-peers: beside NFS-Ganesha
 #   make bench-knfsd the Linux kernel's client against knfsd and against berthd, counted in a virtual machine
@@ -24,7 +24,8 @@ DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang l
              procps iproute2 python3
 # What the virtual machine of check-vm is made of, and what runs in it.
 DEPS_VM   := qemu-system-x86 linux-image-amd64 busybox-static cpio kmod rdma-core ibverbs-providers rdmacm-utils \
-             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev nfs-kernel-server linux-perf
+             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev \
+             linux-headers-amd64 nfs-kernel-server linux-perf
 
 # For the builds inside tasks, unless the caller said how many.
 jobs = $(if $(filter -j% --jobs%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -169,16 +170,20 @@ serve: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all
 	@exec etc/serve $(B)
 
+# Where the packages of the virtual machine cannot be had, its tests are named as not run.
 check: deps
-	$(Q)$(MAKE) --no-print-directory $(jobs) check-run
+	@$(MAKE) --no-print-directory deps-vm || echo "without them the tests in a virtual machine do not run"
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-run VM=test/vm/quick.sh@1500
 check-run: all tests $(B)/berth-bench
-	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh))
+	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh)) $(VM)
 SECONDS ?= 600
 check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
 	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
-check-vm: all $(B)/berthd-record
+check-vm: deps deps-vm
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-vm-run
+check-vm-run: all $(B)/berthd-record
 	@test/vm/run $(if $(T),-k '$(T)') $(B)
 bench-knfsd: all
 	@test/vm/run -f bench/peers/vm/list -k 'knfsd$$' $(B) && bench/peers/vm/report $(B)/vm/count/out/figures
@@ -205,7 +210,7 @@ install: all $(B)/berth-bench
 	[ -e $(DESTDIR)/etc/berth/berth.conf ] || install -D -m644 etc/berth.conf $(DESTDIR)/etc/berth/berth.conf
 	[ -e $(DESTDIR)/etc/berth/exports ] || install -D -m644 etc/exports $(DESTDIR)/etc/berth/exports
 	sed 's|/usr/local|$(PREFIX)|' etc/berthd.service | install -D -m644 /dev/stdin $(DESTDIR)/usr/lib/systemd/system/berthd.service
-.PHONY: check-run
+.PHONY: check-run check-vm-run
 
 # Berth beside bare libfabric and bare sockets; ROUNDS=n for more rounds, PIN=0 for one processor.
 $(B)/berth-bench: $(call obj,$(call src,bench)) $(lib_client) $(lib_pmemio)
