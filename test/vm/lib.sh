@@ -125,9 +125,10 @@ peer_up() {
 
 # The second machine is destroyed where it stands: no goodbye. Another takes its place.
 peer_destroy() {
+	local c=$OUT/peer/$TEST.$((RANDOM * 32768 + RANDOM))
 	peer_up
 	rm $OUT/peer/up
-	echo 'echo b > /proc/sysrq-trigger' > $OUT/peer/destroy.do
-	until [ -e $OUT/peer/destroy.doing ]; do sleep 0.1; done
-	rm -f $OUT/peer/destroy.doing
+	echo 'echo b > /proc/sysrq-trigger' > $c.tmp
+	mv $c.tmp $c.do
+	until [ -e $c.doing ]; do sleep 0.1; done
 }
