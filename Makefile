@@ -173,7 +173,7 @@ serve: deps
 # Where the packages of the virtual machine cannot be had, its tests are named as not run.
 check: deps
 	@$(MAKE) --no-print-directory deps-vm || echo "without them the tests in a virtual machine do not run"
-	$(Q)$(MAKE) --no-print-directory $(jobs) check-run VM=test/vm/quick.sh@2400
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-run VM=test/vm/quick.sh@1200
 check-run: all tests $(B)/berth-bench
 	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh)) $(VM)
 SECONDS ?= 600

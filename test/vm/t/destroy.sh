@@ -7,6 +7,7 @@ for state in busy idle; do
 	peer "$on_peer attach $1 /mnt/a"
 	if [ $state = busy ]; then
 		peer "dd if=/dev/zero of=/mnt/a/f bs=1M oflag=direct" > /dev/null &
+		writer=$!
 		n=$(counter transactions)
 		until [ "$(counter transactions)" -gt $((n + 20)) ]; do sleep 0.1; done
 	else
@@ -22,7 +23,7 @@ for state in busy idle; do
 	[ "$(counter connections)" = 0 ] || fail "$state: connections: $(counter connections)"
 	[ "$(counter pins)" = 0 ] || fail "$state: pins: $(counter pins)"
 	[ "$(counter calls_now)" = 0 ] || fail "$state: calls: $(counter calls_now)"
-	kill %% 2>/dev/null || true
+	[ $state = idle ] || kill $writer 2>/dev/null || true
 done
 peer "$on_peer attach $1 /mnt/a; [ \"\$(cat /mnt/a/g)\" = text ]; umount /mnt/a" || fail "the server does not serve"
 stop_berthd
