@@ -207,6 +207,7 @@ install: all $(B)/berth-bench
 	install -D -m644 transport/clnt_fabric.h $(DESTDIR)$(PREFIX)/include/clnt_fabric.h
 	for s in 1 3 5 8; do for m in doc/*.$$s; do [ -e $$m ] && \
 		install -D -m644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m#doc/}; done; done; true
+	install -D -m644 doc/example-log.c $(DESTDIR)$(PREFIX)/share/doc/berth/examples/example-log.c
 	[ -e $(DESTDIR)/etc/berth/berth.conf ] || install -D -m644 etc/berth.conf $(DESTDIR)/etc/berth/berth.conf
 	[ -e $(DESTDIR)/etc/berth/exports ] || install -D -m644 etc/exports $(DESTDIR)/etc/berth/exports
 	sed 's|/usr/local|$(PREFIX)|' etc/berthd.service | install -D -m644 /dev/stdin $(DESTDIR)/usr/lib/systemd/system/berthd.service
