@@ -150,7 +150,7 @@ static double deadline(const struct layout *l)
 	double margin = l->cl->fenced ? 0 : UNFENCED_MARGIN, end = l->expires + margin;
 
 	/* Where no key is checked only the lease itself tells that the client has stopped. */
-	return l->dies && l->cl->fenced && l->dies < end ? l->dies : end;
+	return l->dies > 0 && l->cl->fenced && l->dies < end ? l->dies : end;
 }
 
 static void arm(struct layout *l)
