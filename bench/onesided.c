@@ -42,8 +42,7 @@ static const size_t sizes[NSIZES] = { 64, 512, 4096, 65536, 1 << 20 };
 static const unsigned depths[NDEPTHS] = { 1, DEPTH_MAX };
 static const unsigned ops_of[NSIZES] = { 2000, 2000, 1000, 300, 48 };
 
-/* --- bare libfabric
- * ------------------------------------------------------------------------------------ */
+/* --- bare libfabric --- */
 
 struct raw {
 	struct fi_info *info;
@@ -214,8 +213,7 @@ static int raw_run(struct raw *r, size_t len, unsigned depth, unsigned ops)
 	return 0;
 }
 
-/* --- Berth
- * -------------------------------------------------------------------------------------------- */
+/* --- Berth --- */
 
 struct run {
 	struct berth *b;
@@ -302,8 +300,7 @@ static int prepare(struct berth *b, const char *buf)
 	return err;
 }
 
-/* --- the table
- * ------------------------------------------------------------------------------------ */
+/* --- the table --- */
 
 struct table {
 	double us[WAYS][NDEPTHS][NSIZES][ROUNDS_MAX];

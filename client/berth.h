@@ -61,12 +61,10 @@ struct berth_error {
 	char text[512]; /* names the thing and the cure */
 };
 
-/* --- URLs
- * ----------------------------------------------------------------------------------------- *
+/* --- URLs --- *
  *
  *   berth+PROVIDER://HOST[:PORT]/EXPORT[/PATH][?OPTION=VALUE[&...]]     tcp, verbs, ...; port 20049
- *   berth+shm://[NAME]/EXPORT[/PATH][?...]                              NAME of the endpoint:
- * "berth"
+ *   berth+shm://[NAME]/EXPORT[/PATH][?...]                              NAME of the endpoint: "berth"
  *
  * HOST may be [an IPv6 address]. %XX stands for a byte; a '%', '?' or '#' of a name must be written
  * so. Options: uid, gid (numbers); domain, fabric (as fi_info prints them); credits (calls in
@@ -89,8 +87,7 @@ BERTH_API void berth_url_free(struct berth_url *u);
 /* @path with %XX where a URL needs it. malloc'ed; NULL: no memory. */
 BERTH_API char *berth_url_escape(const char *path, size_t len);
 
-/* --- sessions
- * --------------------------------------------------------------------------------------- */
+/* --- sessions --- */
 
 struct berth_opts {    /* NULL or zeroed: the defaults. What the URL says goes before. */
 	bool set_cred; /* use the next four, not the process's effective ids and groups */
@@ -143,8 +140,7 @@ struct berth_counters {
 };
 BERTH_API void berth_get_counters(const struct berth *b, struct berth_counters *out);
 
-/* --- event loop
- * --------------------------------------------------------------------------------------- */
+/* --- event loop --- */
 
 BERTH_API int berth_fd(const struct berth *b); /* readable: call berth_progress(). The same for the
                                                   session's life */
@@ -159,8 +155,7 @@ BERTH_API int berth_wait_any(struct berth *const *b, unsigned n, int timeout_ms)
 BERTH_API unsigned
 berth_in_flight(const struct berth *b); /* operations started, callback not yet made */
 
-/* --- memory
- * -------------------------------------------------------------------------------------------- */
+/* --- memory --- */
 
 /* Memory of READ and WRITE is registered with the NIC when first used and remembered (64 ranges,
  * the least recently used leaves first). Register it here to pay that once; it stays registered
@@ -169,8 +164,7 @@ berth_in_flight(const struct berth *b); /* operations started, callback not yet 
 BERTH_API int berth_register(struct berth *b, void *base, size_t len, struct berth_mr **out);
 BERTH_API void berth_unregister(struct berth *b, struct berth_mr *mr);
 
-/* --- objects
- * ------------------------------------------------------------------------------------------- */
+/* --- objects --- */
 
 struct berth_fh { /* names an object for ever; a value to copy and compare up to len */
 	uint32_t len;
@@ -224,8 +218,7 @@ struct berth_dirent {
 	struct berth_fh fh;
 };
 
-/* --- asynchronous: one NFS procedure each
- * ----------------------------------------------------------------- */
+/* --- asynchronous: one NFS procedure each --- */
 
 struct berth_reply { /* what the procedure has of it is set; lives until the callback returns */
 	bool has_attr, has_fh;
@@ -303,8 +296,7 @@ BERTH_API int berth_start_fsinfo(struct berth *b, const struct berth_fh *fh, ber
 BERTH_API int berth_start_pathconf(struct berth *b, const struct berth_fh *fh, berth_done *done,
                                    void *arg);
 
-/* --- synchronous: names
- * -------------------------------------------------------------------------------------- *
+/* --- synchronous: names --- *
  *
  * @at: directory that @path starts from, NULL: the export's root. Slashes in front change nothing;
  * ".." stops at the start. Symbolic links on the way are followed, at most 40; an absolute target
@@ -354,9 +346,7 @@ BERTH_API int berth_statfs(struct berth *b, const struct berth_fh *at, const cha
 BERTH_API int berth_readdir(struct berth *b, const struct berth_fh *dir, bool plus,
                             int (*fn)(void *arg, const struct berth_dirent *e), void *arg);
 
-/* --- files
- * ------------------------------------------------------------------------------------------------------
- * *
+/* --- files --- *
  *
  * Unstable data. What a server answered less than FILE_SYNC to is kept (a copy) until a COMMIT
  * confirms the same server instance; if the server restarted in between, it is written again. At
@@ -398,8 +388,7 @@ BERTH_API int berth_file_start_write(struct berth_file *f, uint64_t off, const v
                                      void *arg);
 BERTH_API int berth_file_start_commit(struct berth_file *f, berth_done *done, void *arg);
 
-/* --- one-sided: map, put, commit
- * ------------------------------------------------------------------------------------------ *
+/* --- one-sided: map, put, commit --- *
  *
  *     berth_map(f, 0, 64 << 20, BERTH_MAP_WRITE, &m);
  *     berth_put(m, buf, len, off, BERTH_DURABLE);

@@ -25,8 +25,7 @@
 static void run_commit(struct commit *c);
 static int send_write(struct write_op *w);
 
-/* --- what is kept
- * -------------------------------------------------------------------------------------- */
+/* --- what is kept --- */
 
 static size_t copied_bytes(const struct berth_file *f)
 {
@@ -154,9 +153,7 @@ void file_overlay(const struct berth_file *f, uint64_t off, uint8_t *buf, size_t
 		overlay(&c->list, off, buf, len);
 }
 
-/* --- commit
- * ------------------------------------------------------------------------------------------------
- */
+/* --- commit --- */
 
 static void background_done(void *arg, int err, const struct berth_reply *r)
 {
@@ -436,9 +433,7 @@ int berth_file_start_commit(struct berth_file *f, berth_done *done, void *arg)
 	return file_start_commit(f, 0, UINT64_MAX, done, arg);
 }
 
-/* --- write
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- write --- */
 
 static void start_half_way(struct berth_file *f)
 {
@@ -585,8 +580,7 @@ int berth_file_start_read(struct berth_file *f, uint64_t off, void *buf, size_t 
 	return berth_start_read(f->b, &f->fh, off, buf, len, done, arg);
 }
 
-/* --- any length, synchronously
- * ---------------------------------------------------------------------------------- */
+/* --- any length, synchronously --- */
 
 struct transfer;
 struct piece {
@@ -705,9 +699,7 @@ ssize_t berth_pwrite(struct berth_file *f, const void *buf, size_t len, uint64_t
 	return err ? err : n;
 }
 
-/* --- open files
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- open files --- */
 
 int berth_commit(struct berth_file *f)
 {

@@ -24,8 +24,7 @@
 #define AGAIN_MS    1000 /* after a MAP that failed */
 #define RENEW_MIN   50   /* ms */
 
-/* --- layouts
- * ----------------------------------------------------------------------------------------- */
+/* --- layouts --- */
 
 static void layout_free(struct layout *l)
 {
@@ -112,8 +111,7 @@ static uint64_t lease_end(uint64_t sent, unsigned lease_ms)
 	return sent + lease_ms - lease_ms / 10;
 }
 
-/* --- MAP
- * --------------------------------------------------------------------------------------------- */
+/* --- MAP --- */
 
 struct map_call {
 	struct berth_map *m;
@@ -334,8 +332,7 @@ struct layout *map_layout_at(struct berth_map *m, uint64_t off)
 	return NULL;
 }
 
-/* --- leases and news
- * --------------------------------------------------------------------------------- */
+/* --- leases and news --- */
 
 struct renewal {
 	struct berth *b;
@@ -432,8 +429,7 @@ void maps_written(struct berth_file *f, uint64_t off, size_t len)
 		}
 }
 
-/* --- COMMIT
- * ------------------------------------------------------------------------------------------ */
+/* --- COMMIT --- */
 
 struct commit_call {
 	struct berth_map *m;
@@ -650,8 +646,7 @@ bool maps_touched(const struct berth_file *f)
 	return false;
 }
 
-/* --- the caller's side
- * ------------------------------------------------------------------------------- */
+/* --- the caller's side --- */
 
 int berth_file_start_map(struct berth_file *f, uint64_t off, uint64_t len, int flags, berth_done *done, void *arg)
 {

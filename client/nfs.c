@@ -83,8 +83,7 @@ int nfs_errno(unsigned status)
 	}
 }
 
-/* --- between our structures and the wire's
- * ----------------------------------------------------------- */
+/* --- between our structures and the wire's --- */
 
 static struct nfs_fh3 to_fh(const struct berth_fh *fh)
 {
@@ -173,8 +172,7 @@ static bool from_fh(const struct nfs_fh3 *fh, struct berth_fh *out)
 	return true;
 }
 
-/* --- making operations
- * ------------------------------------------------------------------------------- */
+/* --- making operations --- */
 
 struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, void *args,
                   int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg)
@@ -425,8 +423,7 @@ static int decode_pathconf(struct op *op, XDR *x)
 	});
 }
 
-/* --- directories: a list of unknown length, kept as an array until the callback is over
- * --------------- */
+/* --- directories: a list of unknown length, kept as an array until the callback is over --- */
 
 struct listing {
 	struct berth_dirent *e;
@@ -561,8 +558,7 @@ static int decode_readdir(struct op *op, XDR *x)
 	});
 }
 
-/* --- the calls
- * ------------------------------------------------------------------------------------------ */
+/* --- the calls --- */
 
 int berth_start_null(struct berth *b, berth_done *done, void *arg)
 {

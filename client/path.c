@@ -199,8 +199,7 @@ static int walk_parent(struct berth *b, const struct berth_fh *at, const char *p
 	return err;
 }
 
-/* --- looking
- * ------------------------------------------------------------------------------------------ */
+/* --- looking --- */
 
 void berth_root(const struct berth *b, struct berth_fh *out)
 {
@@ -351,8 +350,7 @@ int berth_readdir(struct berth *b, const struct berth_fh *dir, bool plus,
 	return v.stop;
 }
 
-/* --- changing
- * --------------------------------------------------------------------------------------------- */
+/* --- changing --- */
 
 int berth_setattr(struct berth *b, const struct berth_fh *at, const char *path, int flags,
                   const struct berth_set *set)
@@ -482,9 +480,7 @@ int berth_rename(struct berth *b, const struct berth_fh *at, const char *path,
 	                                          sync_done, &w));
 }
 
-/* --- open
- * --------------------------------------------------------------------------------------------------
- */
+/* --- open --- */
 
 /* O_EXCL: a verifier of ours makes the create safe to repeat; attributes follow in a second call,
  * because the server keeps the verifier in their place (RFC 1813, 3.3.8). */

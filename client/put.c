@@ -40,8 +40,7 @@ static void settle(struct put *p);
 static void by_server(struct put *p);
 static void get_go(struct put *p);
 
-/* --- endings
- * ----------------------------------------------------------------------------------------- */
+/* --- endings --- */
 
 static void tell(void *arg, int err, const struct berth_reply *r)
 {
@@ -181,8 +180,7 @@ static struct piece *piece_new(struct put *p, uint64_t off, size_t len)
 	return pc;
 }
 
-/* --- by RMA
- * ------------------------------------------------------------------------------------------ */
+/* --- by RMA --- */
 
 static void rma_over(void *arg, int err, const struct berth_reply *r)
 {
@@ -285,8 +283,7 @@ static bool by_rma(struct put *p)
 	return true;
 }
 
-/* --- by the server
- * ------------------------------------------------------------------------------------ */
+/* --- by the server --- */
 
 static void write_over(void *arg, int err, const struct berth_reply *r);
 static void read_over(void *arg, int err, const struct berth_reply *r);
@@ -369,8 +366,7 @@ static void by_server(struct put *p)
 	settle(p);
 }
 
-/* --- both
- * --------------------------------------------------------------------------------------------- */
+/* --- both --- */
 
 void put_go(struct put *p)
 {

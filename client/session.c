@@ -8,7 +8,7 @@
  *   S3  Callbacks run with the session in order: never out of the transport's own callbacks, where
  *       answers are only decoded and the operation moved to the finished list.
  *   S4  The clock of an outage starts when the connection is found dead and stops at the first
- * answer, not at the first connection: a server that dies of a request is not tried for ever.
+ *       answer, not at the first connection: a server that dies of a request is not tried for ever.
  */
 #include <errno.h>
 #include <poll.h>
@@ -55,8 +55,7 @@ static void say(struct berth *b, int priority, const char *fmt, ...)
 	b->log(b->log_arg, priority, text);
 }
 
-/* --- operations
- * ----------------------------------------------------------------------------------- */
+/* --- operations --- */
 
 void op_free(struct op *op)
 {
@@ -258,8 +257,7 @@ void op_drop(struct op *op)
 	op_free(op);
 }
 
-/* --- connection
- * -------------------------------------------------------------------------------------- */
+/* --- connection --- */
 
 static void watch(struct berth *b, int fd)
 {
@@ -446,8 +444,7 @@ static int call_back(struct berth *b)
 	return n;
 }
 
-/* --- event loop
- * --------------------------------------------------------------------------------------- */
+/* --- event loop --- */
 
 int berth_fd(const struct berth *b)
 {
@@ -594,8 +591,7 @@ int sync_wait(struct berth *b, struct waiting *w, int started)
 	return w->err;
 }
 
-/* --- sessions
- * ---------------------------------------------------------------------------------------------- */
+/* --- sessions --- */
 
 int berth_register(struct berth *b, void *base, size_t len, struct berth_mr **out)
 {

@@ -8,7 +8,7 @@
  *   T2  No node is empty. A tree without entries has no node, and its inode no PM_IF_TREE.
  *   T3  All leaves are at level 0, the root at level height - 1.
  *   T4  low - end of slots is the free gap; every byte between low and the end of the block belongs
- * to an entry, or is counted in dead.
+ *       to an entry, or is counted in dead.
  *
  * Removal leaves dead bytes behind and moves nothing, so that the journal sees few words; a node is
  * packed when an insertion needs what is dead. A node that is full splits in the middle by bytes,
@@ -51,8 +51,7 @@ struct tree {
 	const struct pm_inode *in;
 };
 
-/* --- one node
- * ------------------------------------------------------------------------------------------ */
+/* --- one node --- */
 
 static const struct pm_bent *ent(const struct pm_bnode *n, unsigned i)
 {
@@ -243,8 +242,7 @@ const char *bt_fault(const struct pm_bnode *n, uint64_t ino, uint64_t blk, unsig
 	return slots_fault(n);
 }
 
-/* --- nodes of a tree
- * ----------------------------------------------------------------------------------- */
+/* --- nodes of a tree --- */
 
 static const struct pm_inode *inode(const struct tree *t)
 {
@@ -409,8 +407,7 @@ static int step(const struct tree *t, struct path *p, bool forward, const struct
 	return 0;
 }
 
-/* --- reading
- * ---------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static void cursor(const struct path *p, const struct pm_bnode *leaf, unsigned slot,
                    struct bt_cursor *c)
@@ -472,8 +469,7 @@ int bt_next(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, st
 	return c->key == NO_KEY ? -ENOENT : bt_seek(st, tx, in, c->key + 1, c);
 }
 
-/* --- insertion
- * -------------------------------------------------------------------------------------------- */
+/* --- insertion --- */
 
 static int new_root(const struct tree *t, unsigned level, uint64_t left)
 {
@@ -657,8 +653,7 @@ int bt_replace(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
 	return 0;
 }
 
-/* --- removal
- * ---------------------------------------------------------------------------------------------- */
+/* --- removal --- */
 
 static void no_root(const struct tree *t)
 {
@@ -775,8 +770,7 @@ int bt_delete(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, 
 	return cut_at(&t, &p, 0);
 }
 
-/* --- whole trees
- * ------------------------------------------------------------------------------------------ */
+/* --- whole trees --- */
 
 struct walk {
 	struct tree t;
@@ -835,8 +829,7 @@ int bt_drop(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in)
 	return err;
 }
 
-/* --- building anew
- * ------------------------------------------------------------------------------------------ */
+/* --- building anew --- */
 
 #define BUILD_TX 8u /* nodes in one transaction: with PM_MSYNC they travel in its record */
 

@@ -55,8 +55,7 @@ struct subject {
 	bool any, broken;
 };
 
-/* --- findings
- * ------------------------------------------------------------------------------------------- */
+/* --- findings --- */
 
 static void finding(struct check *c, const char *where, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -103,9 +102,7 @@ static struct where where_node(const struct subject *s, uint64_t blk, unsigned l
 	return w;
 }
 
-/* --- blocks
- * -----------------------------------------------------------------------------------------------
- */
+/* --- blocks --- */
 
 static bool owned(const struct check *c, uint64_t blk)
 {
@@ -135,9 +132,7 @@ static bool own(struct subject *s, const char *where, uint64_t start, uint64_t l
 	return twice == 0;
 }
 
-/* --- trees
- * --------------------------------------------------------------------------------------------------
- */
+/* --- trees --- */
 
 typedef void entry_fn(struct subject *s, const char *where, const struct pm_bent *e);
 
@@ -198,9 +193,7 @@ static void tree(struct subject *s, entry_fn *fn)
 		        ULL(in->u.tree.count), ULL(s->entries));
 }
 
-/* --- files
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- files --- */
 
 static void extent(struct subject *s, const char *where, const struct pm_ext *x)
 {
@@ -269,9 +262,7 @@ static void symlink_target(struct subject *s)
 		finding(s->c, w.text, "symbolic link without its block");
 }
 
-/* --- directories
- * ------------------------------------------------------------------------------------------------
- */
+/* --- directories --- */
 
 static bool name_ok(const char *n, size_t len)
 {
@@ -339,9 +330,7 @@ static void directory(struct subject *s)
 		        ULL(s->entries));
 }
 
-/* --- inodes
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- inodes --- */
 
 static void contents(struct check *c, const struct pm_inode *in)
 {
@@ -412,8 +401,7 @@ static void walk_inodes(struct check *c)
 	}
 }
 
-/* --- names against inodes
- * --------------------------------------------------------------------------------------------- */
+/* --- names against inodes --- */
 
 static void dir_links(struct check *c, const struct pm_inode *in, const struct object *o,
                       const char *where)
@@ -489,9 +477,7 @@ static void names(struct check *c)
 	}
 }
 
-/* --- free space
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- free space --- */
 
 static void free_space(struct check *c)
 {
@@ -538,9 +524,7 @@ static void saved_run(struct check *c)
 	}
 }
 
-/* --- superblocks, journal
- * -----------------------------------------------------------------------------------------------
- */
+/* --- superblocks, journal --- */
 
 /* Open chose a good copy. The other may be half written by a crash: then all that never changes is
  * as in the good one, and the next open writes it anew. */
@@ -586,9 +570,7 @@ static void lanes(struct check *c)
 	}
 }
 
-/* --- reply records
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- reply records --- */
 
 /* Before any inode, so that whoever shares its blocks is named. */
 static void replies(struct check *c)
@@ -619,9 +601,7 @@ static void replies(struct check *c)
 	}
 }
 
-/* --- entry
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* --- entry --- */
 
 static void bad_quota(void *arg, const char *what)
 {

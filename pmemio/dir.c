@@ -36,8 +36,7 @@ struct place {
 	enum pm_type type;
 };
 
-/* --- helpers
- * -------------------------------------------------------------------------------------------- */
+/* --- helpers --- */
 
 static int name_check(struct name n)
 {
@@ -232,8 +231,7 @@ static int lock_for_change(struct pm_store *st, const struct pm_once *once)
 	return err;
 }
 
-/* --- lookup
- * --------------------------------------------------------------------------------------------- */
+/* --- lookup --- */
 
 static const struct pm_inode *parent_of(struct pm_store *st, const struct pm_inode *dir, int *err)
 {
@@ -277,9 +275,7 @@ int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 	return in ? 0 : err;
 }
 
-/* --- create
- * -----------------------------------------------------------------------------------------------
- */
+/* --- create --- */
 
 static int new_check(const struct pm_new *nw)
 {
@@ -418,9 +414,7 @@ int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 	return pm_create_once(st, dir, name, len, nw, NULL, ch);
 }
 
-/* --- remove
- * -------------------------------------------------------------------------------------------------
- */
+/* --- remove --- */
 
 static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool want_dir,
                      const struct pm_once *once, struct pm_change *ch)
@@ -498,9 +492,7 @@ int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len
 	return pm_rmdir_once(st, dir, name, len, NULL, ch);
 }
 
-/* --- link
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- link --- */
 
 static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struct name n,
                    const struct pm_once *once, struct pm_change *ch)
@@ -626,9 +618,7 @@ int dir_disown(struct pm_store *st, uint64_t dir, uint64_t ino)
 	return err;
 }
 
-/* --- rename
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- rename --- */
 
 struct move {
 	const struct pm_inode *from, *to; /* directories */
@@ -780,8 +770,7 @@ int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t 
 	return pm_rename_once(st, from, fname, flen, to, tname, tlen, NULL, ch);
 }
 
-/* --- readlink, readdir
- * --------------------------------------------------------------------------------------- */
+/* --- readlink, readdir --- */
 
 static int link_read(struct pm_store *st, struct pm_id id, char *buf, size_t size, size_t *len)
 {

@@ -9,10 +9,11 @@
  * from being taken for data:
  *
  *   metadata   ones pass no checksum: the object answers -EIO
- *   data       a map for reading or writing touches one byte of each page: always if there
- *              are few, else once the pool has shrunk
- * or an error was seen, and a commit asks again: -EIO if a page in the range is bad journal    a
- * store to a bad page is seen before the transaction counts as durable: no more are accepted
+ *   data       a map for reading or writing touches one byte of each page, always if there are few,
+ *              else once the pool has shrunk or an error was seen; a commit asks again. -EIO if a
+ *              page in the range is bad
+ *   journal    a store to a bad page is seen before the transaction counts as durable: no more are
+ *              accepted
  *
  * The kernel's own copies (readv, writev) fail with EFAULT instead; whoever gets that asks
  * pm_map_probe().

@@ -195,8 +195,7 @@ int file_tail_block(struct pm_store *st, const struct pm_inode *in, uint64_t *bl
 int runs_reserve(struct runs *r, unsigned n); /* room for n more; -ENOMEM */
 void runs_add(struct runs *r, uint64_t start, uint64_t len);
 
-/* --- file.c
- * ------------------------------------------------------------------------------------------ */
+/* --- file.c --- */
 
 struct pub {                /* what to publish */
 	uint64_t lblk, end; /* fresh blocks in here: */
@@ -217,8 +216,7 @@ void job_end(struct pm_store *st); /* likewise: one of pm_files.jobs is over */
 void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
                 void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg);
 
-/* --- lease.c: lock held, but for map.c's part
- * -------------------------------------------------------------------------------- */
+/* --- lease.c: lock held, but for map.c's part --- */
 
 struct lease_want {
 	uint64_t off, end; /* bytes, whole blocks */
@@ -233,8 +231,7 @@ void lease_recall(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t e
 /* What leases say of blocks [lblk, end) is no longer so, but for the lease of @but. */
 void lease_changed(struct file *f, const struct pm_pin *but, uint64_t lblk, uint64_t end);
 
-/* --- dirty.c: lock held
- * -------------------------------------------------------------------------------- */
+/* --- dirty.c: lock held --- */
 
 /* An unstable write of bytes up to @end has been accepted. */
 void dirty_note(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t end,
@@ -247,8 +244,7 @@ void dirty_drop(struct pm_store *st,
 /* Settle files while the store holds more unstable data than it should. No lock held. */
 void dirty_bound(struct pm_store *st);
 
-/* --- sum.c: lock held, sum_on()
- * -------------------------------------------------------------------------------- */
+/* --- sum.c: lock held, sum_on() --- */
 
 #define SUM_BLOCKS 1024u /* entries set in one transaction, about */
 
@@ -292,8 +288,7 @@ void sum_seal(struct pm_store *st, const struct file *f, const struct pm_inode *
 int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, uint64_t size);
 void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len);
 
-/* --- truncate.c: lock held
- * -------------------------------------------------------------------------------- */
+/* --- truncate.c: lock held --- */
 
 /* Cut extents that an interrupted truncate left behind the end of file. */
 int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in);

@@ -394,8 +394,7 @@ static void claims(struct repair *r)
 			claims_of(r, ino);
 }
 
-/* --- damaged inodes
- * ------------------------------------------------------------------------------- */
+/* --- damaged inodes --- */
 
 /* How long the target of a symbolic link is, by its bytes: it has no NUL, and zeros follow it. 0:
  * it is lost. */
@@ -553,8 +552,7 @@ static int bad_inodes(struct repair *r)
 	return err;
 }
 
-/* --- who owns what
- * --------------------------------------------------------------------------------- */
+/* --- who owns what --- */
 
 static void own_extent(struct repair *r, uint64_t ino, const struct pm_ext *x)
 {
@@ -601,8 +599,7 @@ static int own(struct repair *r)
 	return lost ? scan_leaves(r) : 0;
 }
 
-/* --- files
- * ------------------------------------------------------------------------------------------ */
+/* --- files --- */
 
 static int put_inline(struct repair *r, const struct pm_inode *in, const struct pm_ext *x, size_t n,
                       uint64_t blocks)
@@ -787,8 +784,7 @@ static int file(struct repair *r, uint64_t ino)
 	return err;
 }
 
-/* --- directories
- * ------------------------------------------------------------------------------------- */
+/* --- directories --- */
 
 struct entries { /* what a directory shall have */
 	struct bt_entry *e;
@@ -987,8 +983,7 @@ static int contents(struct repair *r)
 	return err;
 }
 
-/* --- reply records
- * ---------------------------------------------------------------------------------------- */
+/* --- reply records --- */
 
 /* A record that cannot be read is forgotten; an empty one takes its place in the order of the ring.
  */
@@ -1080,8 +1075,7 @@ static int limits(struct repair *r)
 	return err;
 }
 
-/* --- links
- * ---------------------------------------------------------------------------------------------- */
+/* --- links --- */
 
 static int fix_links(struct repair *r, uint64_t ino)
 {
@@ -1147,8 +1141,7 @@ static int links(struct repair *r)
 	return err;
 }
 
-/* --- lost+found
- * ------------------------------------------------------------------------------------------- */
+/* --- lost+found --- */
 
 static int free_orphan(struct repair *r, uint64_t ino)
 {
@@ -1218,9 +1211,7 @@ static int adopt(struct repair *r)
 	return err;
 }
 
-/* --- entry
- * -------------------------------------------------------------------------------------------------
- */
+/* --- entry --- */
 
 static int repair_store(struct repair *r)
 {

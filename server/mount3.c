@@ -113,9 +113,7 @@ static void peer_name(const struct sockaddr_storage *ss, char out[INET6_ADDRSTRL
 		inet_ntop(AF_INET6, &v6->sin6_addr, out, INET6_ADDRSTRLEN);
 }
 
-/* --- paths
- * -------------------------------------------------------------------------------------------------
- */
+/* --- paths --- */
 
 int mount3_walk(struct pm_store *st, const char *path, size_t len, struct pm_attr *out)
 {
@@ -203,9 +201,7 @@ static mountstat3 mount_stat(int err)
 	}
 }
 
-/* --- procedures
- * -----------------------------------------------------------------------------------------------
- */
+/* --- procedures --- */
 
 static void reply_void(struct tp_call *call)
 {

@@ -11,8 +11,7 @@
 
 #include "server/nfs3.h"
 
-/* --- context
- * ------------------------------------------------------------------------------------------ */
+/* --- context --- */
 
 struct nfs3_ctx *nfs3_begin(struct tp_call *call)
 {
@@ -75,8 +74,7 @@ void nfs3_reply_end(struct tp_call *call, bool encoded)
 		tp_reply_error(call, SYSTEM_ERR); /* the client offered no place for so much */
 }
 
-/* --- status
- * -------------------------------------------------------------------------------------------- */
+/* --- status --- */
 
 nfsstat3 nfs3_errstat(int err)
 {
@@ -120,8 +118,7 @@ nfsstat3 nfs3_errstat(int err)
 	return NFS3ERR_SERVERFAULT;
 }
 
-/* --- handles
- * -------------------------------------------------------------------------------------------- */
+/* --- handles --- */
 
 nfsstat3 nfs3_may_use(struct nfs3_ctx *cx, const nfs_fh3 *wire)
 {
@@ -162,8 +159,7 @@ nfsstat3 nfs3_handle2(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *
 	return nfs3_errstat(pm_getattr(cx->srv->store, fh.id, attr));
 }
 
-/* --- attributes
- * ------------------------------------------------------------------------------------------- */
+/* --- attributes --- */
 
 /* 32 bits of seconds, unsigned, are all there is on the wire. */
 static nfstime3 wire_time(struct timespec t)
@@ -293,8 +289,7 @@ nfsstat3 nfs3_sattr(const sattr3 *in, struct pm_setattr *out)
 	return NFS3_OK;
 }
 
-/* --- NULL, GETATTR, SETATTR
- * --------------------------------------------------------------------------------- */
+/* --- NULL, GETATTR, SETATTR --- */
 
 static void null(struct tp_call *call)
 {
@@ -380,8 +375,7 @@ static void setattr(struct tp_call *call)
 	NFS3_REPLY(cx, SETATTR3res, &res);
 }
 
-/* --- ACCESS, FSSTAT, FSINFO, PATHCONF
- * -------------------------------------------------------------------------- */
+/* --- ACCESS, FSSTAT, FSINFO, PATHCONF --- */
 
 static void access3(struct tp_call *call)
 {
@@ -492,9 +486,7 @@ static void pathconf3(struct tp_call *call)
 	NFS3_REPLY(cx, PATHCONF3res, &res);
 }
 
-/* --- the program
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- the program --- */
 
 static const struct tp_proc procs[NFSPROC3_COUNT] = {
 	[NFSPROC3_NULL] = { "NULL", null, NULL },

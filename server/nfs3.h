@@ -15,14 +15,12 @@
 #include "proto/nfs3.h"
 #include "server/server.h"
 
-/* --- fh.c
- * ------------------------------------------------------------------------------------------ */
+/* --- fh.c --- */
 
 /* As fh_make(), for places that must not enter the store: @secret from pm_secret(). */
 void fh_seal(const uint8_t *secret, const struct fh *fh, uint8_t out[FH_SIZE]);
 
-/* --- access.c
- * --------------------------------------------------------------------------------------- */
+/* --- access.c --- */
 
 /* The caller, after the export's squashing. */
 struct access_who {
@@ -61,8 +59,7 @@ uint32_t access_written_mode(const struct access_who *who, const struct pm_attr 
 uint32_t access_bits(const struct access_who *who, const struct pm_attr *attr, bool rw,
                      uint32_t asked);
 
-/* --- nfs3.c
- * -------------------------------------------------------------------------------------------- */
+/* --- nfs3.c --- */
 
 struct nfs3_ctx { /* tp_call.ctx */
 	struct tp_call *call;
@@ -162,8 +159,7 @@ static inline bool pm_id_eq(struct pm_id a, struct pm_id b)
 	return a.ino == b.ino && a.gen == b.gen;
 }
 
-/* --- nfs3_io.c
- * ------------------------------------------------------------------------------------------ */
+/* --- nfs3_io.c --- */
 
 /* A write by another than root takes the privilege out of a program. */
 int nfs3_drop_setid(struct nfs3_ctx *cx, const struct pm_attr *attr);
@@ -173,8 +169,7 @@ size_t nfs3_write_payload_at(const uint8_t *args, size_t have);
 void nfs3_commit(struct tp_call *call);
 void nfs3_readlink(struct tp_call *call);
 
-/* --- nfs3_dir.c
- * ------------------------------------------------------------------------------------------ */
+/* --- nfs3_dir.c --- */
 
 void nfs3_lookup(struct tp_call *call);
 void nfs3_create(struct tp_call *call);
@@ -188,8 +183,7 @@ void nfs3_link(struct tp_call *call);
 void nfs3_readdir(struct tp_call *call);
 void nfs3_readdirplus(struct tp_call *call);
 
-/* --- drc.c
- * ---------------------------------------------------------------------------------------------- */
+/* --- drc.c --- */
 
 /* Was this call carried out before? Then @answer gives its first answer (cx->replay is set, dir and
  * dir2 are what the handles name) and true is returned. To be asked before a change, and again when
@@ -199,8 +193,7 @@ bool drc_answered(struct nfs3_ctx *cx, const nfs_fh3 *first, const nfs_fh3 *seco
 /* For the change itself. */
 const struct pm_once *drc_once(const struct nfs3_ctx *cx);
 
-/* --- mount3.c
- * --------------------------------------------------------------------------------------------- */
+/* --- mount3.c --- */
 
 /* Walk an absolute path of the pool; symbolic links are not followed, ".." is -EACCES. */
 int mount3_walk(struct pm_store *st, const char *path, size_t len, struct pm_attr *out);

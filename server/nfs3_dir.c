@@ -16,9 +16,7 @@
 
 #include "server/nfs3.h"
 
-/* --- names
- * --------------------------------------------------------------------------------------------------
- */
+/* --- names --- */
 
 static bool is_dot(const filename3 *n)
 {
@@ -70,9 +68,7 @@ static int may_change(struct nfs3_ctx *cx, const struct pm_attr *dir)
 	return access_may(&cx->who, dir, MAY_WRITE | MAY_EXEC);
 }
 
-/* --- LOOKUP
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- LOOKUP --- */
 
 static int export_root(struct nfs3_ctx *cx, struct pm_id *root)
 {
@@ -167,8 +163,7 @@ void nfs3_lookup(struct tp_call *call)
 	NFS3_REPLY(cx, LOOKUP3res, &res);
 }
 
-/* --- CREATE, MKDIR, SYMLINK, MKNOD
- * ------------------------------------------------------------------------------ */
+/* --- CREATE, MKDIR, SYMLINK, MKNOD --- */
 
 static void create_fail(struct nfs3_ctx *cx, nfsstat3 stat)
 {
@@ -436,9 +431,7 @@ void nfs3_mknod(struct tp_call *call)
 	create_end(cx, &args.where, stat);
 }
 
-/* --- REMOVE, RMDIR
- * --------------------------------------------------------------------------------------------------
- */
+/* --- REMOVE, RMDIR --- */
 
 static void remove_durable(struct nfs3_ctx *cx, int err)
 {
@@ -512,9 +505,7 @@ void nfs3_rmdir(struct tp_call *call)
 	remove_either(call, true);
 }
 
-/* --- RENAME, LINK
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- RENAME, LINK --- */
 
 static void rename_durable(struct nfs3_ctx *cx, int err)
 {
@@ -673,9 +664,7 @@ void nfs3_link(struct tp_call *call)
 	NFS3_REPLY(cx, LINK3res, &res);
 }
 
-/* --- READDIR, READDIRPLUS
- * ------------------------------------------------------------------------------------------------
- */
+/* --- READDIR, READDIRPLUS --- */
 
 /* Bytes on the wire. */
 enum {

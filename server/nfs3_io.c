@@ -4,8 +4,8 @@
  *
  *   WRITE  nfs3_write --> write_map --> tp_place --> write_placed --> pm_commit --> write_committed
  *                          ^     |                                       |               ^
- *                          +-mail+ another write fills the same block    +----- mail ----+ flush on
- * slow media
+ *                          +-mail+ another write fills the same block    +----- mail ----+
+ *                                                                          flush on slow media
  *
  *   READ   nfs3_read --> pm_map_read --> tp_reply_end_payload ..... read_sent --> pm_unpin
  *
@@ -19,9 +19,7 @@
 
 #include "server/nfs3.h"
 
-/* --- READ
- * ------------------------------------------------------------------------------------------------
- */
+/* --- READ --- */
 
 static void read_sent(void *arg, int err)
 {
@@ -103,9 +101,7 @@ void nfs3_read(struct tp_call *call)
 	read_sent(m, -ENOBUFS);
 }
 
-/* --- WRITE
- * ------------------------------------------------------------------------------------------------
- */
+/* --- WRITE --- */
 
 static void write_fail(struct nfs3_ctx *cx, nfsstat3 stat)
 {
@@ -252,9 +248,7 @@ size_t nfs3_write_payload_at(const uint8_t *args, size_t have)
 	return 4 + ((fh_len + 3) & ~3u) + 8 + 4 + 4 + 4;
 }
 
-/* --- COMMIT
- * -------------------------------------------------------------------------------------------------
- */
+/* --- COMMIT --- */
 
 static void commit_fail(struct nfs3_ctx *cx, nfsstat3 stat)
 {
@@ -320,9 +314,7 @@ void nfs3_commit(struct tp_call *call)
 		commit_done(cx, err);
 }
 
-/* --- READLINK
- * ------------------------------------------------------------------------------------------------
- */
+/* --- READLINK --- */
 
 static void readlink_sent(void *arg, int err)
 {

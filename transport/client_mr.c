@@ -114,8 +114,7 @@ TP_API void tp_client_unregister(struct tp_client *c, struct tp_mr *mr)
 		mr_close(c, mr);
 }
 
-/* --- long replies
- * ----------------------------------------------------------------------------------- */
+/* --- long replies --- */
 
 struct client_reply *client_reply_get(struct tp_client *c, size_t size)
 {

@@ -40,8 +40,7 @@ static size_t iov_sum(const struct iovec *iov, unsigned n)
 	return sum;
 }
 
-/* --- chunks
- * --------------------------------------------------------------------------------------- */
+/* --- chunks --- */
 
 static void put_mrs(struct client_req *q)
 {
@@ -216,8 +215,7 @@ static int transmit(struct client_req *q)
 	return 0;
 }
 
-/* --- endings
- * ------------------------------------------------------------------------------------------ */
+/* --- endings --- */
 
 static void req_free(struct client_req *q)
 {
@@ -276,8 +274,7 @@ void client_flush(struct tp_client *c)
 	}
 }
 
-/* --- replies
- * --------------------------------------------------------------------------------------------- */
+/* --- replies --- */
 
 static int read_rpc(struct tp_req *req, const uint8_t *msg, size_t len, char *verf)
 {
@@ -390,8 +387,7 @@ void client_message(struct tp_client *c, const uint8_t *buf, size_t len)
 	finish(q, err);
 }
 
-/* --- the caller's side
- * -------------------------------------------------------------------------------------- */
+/* --- the caller's side --- */
 
 static bool xid_in_use(struct tp_client *c, uint32_t xid)
 {

@@ -49,9 +49,7 @@ static int to_errno(int err)
 	return err > 0 && err < FI_ERRNO_OFFSET ? -err : -EIO;
 }
 
-/* --- choice
- * ---------------------------------------------------------------------------------------
- */
+/* --- choice --- */
 
 static bool is_shm(const char *provider)
 {
@@ -236,9 +234,7 @@ int fab_getinfo(const struct tp_fabric_opts *opts, enum fab_role role, struct fi
 	return 0;
 }
 
-/* --- opening
- * --------------------------------------------------------------------------------------
- */
+/* --- opening --- */
 
 /* What providers take over while their first endpoint is opened. */
 static const int taken_signals[] = { SIGBUS, SIGSEGV, SIGTERM, SIGINT, SIGABRT, SIGILL };
@@ -433,9 +429,7 @@ void fab_abandon(struct fab *f)
 	f->shm_name[0] = 0; /* f itself is left behind too: it is how a debugger finds the rest */
 }
 
-/* --- connections
- * ----------------------------------------------------------------------------------
- */
+/* --- connections --- */
 
 int fab_ep_open(struct fab *f, struct fi_info *info, void *context, struct fid_ep **out)
 {
@@ -518,9 +512,7 @@ int fab_eq_read(struct fab *f, struct fab_event *ev)
 	return 1;
 }
 
-/* --- completions
- * ----------------------------------------------------------------------------------
- */
+/* --- completions --- */
 
 static int cq_error(struct fab *f)
 {
@@ -598,9 +590,7 @@ int fab_before_sleep(struct fab *f)
 	return err == -FI_EAGAIN ? -EAGAIN : 0;
 }
 
-/* --- posting
- * --------------------------------------------------------------------------------------
- */
+/* --- posting --- */
 
 int fab_recv(struct fab *f, struct fid_ep *ep, void *buf, size_t len, void *desc, struct fab_op *op)
 {
@@ -694,9 +684,7 @@ int fab_write_commit(struct fab *f, struct fid_ep *ep, void *buf, size_t len, vo
 	return (int)err;
 }
 
-/* --- memory
- * ---------------------------------------------------------------------------------------
- */
+/* --- memory --- */
 
 int fab_mr_open(struct fab *f, void *base, size_t len, uint64_t access, struct fab_mr *out)
 {

@@ -177,8 +177,7 @@ static inline uint64_t fab_mr_addr(const struct fab *f, const struct fab_mr *mr,
 	                  : (uint64_t)((const char *)p - (const char *)mr->base);
 }
 
-/* --- rendezvous.c: how FI_EP_RDM peers meet, notice each other's end, and wake each other
- * -------------------
+/* --- rendezvous.c: how FI_EP_RDM peers meet, notice each other's end, and wake each other --- *
  *
  * A stream socket beside the fabric: for shm an abstract Unix socket named after uid and service,
  * where only the same user is let in; for other providers TCP on node and service. The client says

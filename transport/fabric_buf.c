@@ -152,9 +152,7 @@ void fpool_close(struct fpool *pool)
 	fpool_put(pool);
 }
 
-/* --- regions
- * --------------------------------------------------------------------------------------
- */
+/* --- regions --- */
 
 static int region_piece(struct flistener *l, void *base, size_t len, bool read_only)
 {

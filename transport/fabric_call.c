@@ -5,19 +5,21 @@
  *
  * Where the parts of a call are (RFC 8166 section 3.4):
  *
- *   RDMA_MSG, no read chunk            all in the message; a payload is stored out of it
- *   RDMA_MSG, chunk where the payload begins        the payload is pulled into the program's
- * segments RDMA_MSG, other chunks             pulled to their positions in one buffer, then run
- *   RDMA_NOMSG, chunk at 0             its first PEEK bytes are pulled; they tell where the
- * arguments end. A payload behind them, or in a second chunk, is pulled into the segments
+ *   RDMA_MSG, no read chunk      all in the message; a payload is stored out of it
+ *   RDMA_MSG, chunk where the    the payload is pulled into the program's segments
+ *     payload begins
+ *   RDMA_MSG, other chunks       pulled to their positions in one buffer, then run
+ *   RDMA_NOMSG, chunk at 0       its first PEEK bytes are pulled; they tell where the arguments end.
+ *                                A payload behind them, or in a second chunk, is pulled into the
+ *                                segments
  *
  * and of a reply: a payload goes to the first write chunk, or travels with the message; the message
  * goes inline if the requester's receives hold it, else into its reply chunk. What fits nowhere is
  * ERR_CHUNK.
  *
  *   message --get--> [pulling] --> rpc_call_run --> place: x[0] reads --> rpc_placed
- *                                       \--> reply_end: x[0], x[1] write, then send -->
- * rpc_call_done
+ *                                       \--> reply_end: x[0], x[1] write, then send
+ *                                                                      --> rpc_call_done
  */
 #include "transport/fabric_server.h"
 
@@ -45,9 +47,7 @@ static size_t pad4(uint64_t n)
 	return (size_t)(-n & 3);
 }
 
-/* --- transfers
- * ------------------------------------------------------------------------------------
- */
+/* --- transfers --- */
 
 static bool within(const struct fbuf *b, const void *p, size_t *len)
 {
@@ -284,9 +284,7 @@ static void xfer_start(struct rpc_call *c, struct fxfer *x, const struct rr_chun
 	fconn_dirty(conn);
 }
 
-/* --- messages out
- * ---------------------------------------------------------------------------------
- */
+/* --- messages out --- */
 
 static void release(struct rpc_call *c)
 {
@@ -405,9 +403,7 @@ static int send_post(struct fconn *conn, struct fbuf *b)
 	return 0;
 }
 
-/* --- posting
- * --------------------------------------------------------------------------------------
- */
+/* --- posting --- */
 
 static int pump_queue(struct fconn *conn, struct fxfer_queue *q, bool write)
 {
@@ -447,9 +443,7 @@ int fcall_pump(struct fconn *conn)
 	return err;
 }
 
-/* --- calls in
- * -------------------------------------------------------------------------------------
- */
+/* --- calls in --- */
 
 static void run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payload_have)
 {
@@ -746,9 +740,7 @@ bool fcall_message(struct fconn *conn, struct fbuf *b, size_t len)
 	return false;
 }
 
-/* --- the RPC layer's side
- * -------------------------------------------------------------------------
- */
+/* --- the RPC layer's side --- */
 
 static void payload_pulled(struct fxfer *x)
 {
@@ -1008,9 +1000,7 @@ const struct tp_conn_ops fcall_ops = {
 	.free = conn_free,
 };
 
-/* --- the end
- * --------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 void fcall_fail_all(struct fconn *conn, int err)
 {

@@ -149,8 +149,7 @@ static int turn(struct tp_client *c, void *arg)
 	return fab_progress(c->f, BATCH);
 }
 
-/* --- messages
- * --------------------------------------------------------------------------------------- */
+/* --- messages --- */
 
 static void post_recv(struct client_slot *s)
 {
@@ -241,8 +240,7 @@ static void retry_posts(struct tp_client *c)
 	c->stuck |= !SLIST_EMPTY(&c->repost);
 }
 
-/* --- connecting
- * --------------------------------------------------------------------------------------- */
+/* --- connecting --- */
 
 static void up(struct tp_client *c, uint32_t peer_send, uint32_t peer_recv, unsigned credits)
 {
@@ -398,9 +396,7 @@ static void read_events(struct tp_client *c)
 		client_fail(c, n, "the event queue broke");
 }
 
-/* --- the end
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 /*
  * The first send of an shm endpoint asks the server to map our memory and is refused until it has.
@@ -497,8 +493,7 @@ TP_API void tp_client_close(struct tp_client *c)
 	client_free(c);
 }
 
-/* --- progress and sleep
- * ------------------------------------------------------------------------------------------ */
+/* --- progress and sleep --- */
 
 /* Only while FI_EP_RDM peers meet, or after a sleep: the socket carries news of nothing else. */
 static void read_rendezvous(struct tp_client *c)
@@ -635,9 +630,7 @@ TP_API int tp_client_fd(const struct tp_client *c)
 	return c->epfd;
 }
 
-/* --- open
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- open --- */
 
 static int make_slots(struct tp_client *c)
 {

@@ -50,9 +50,7 @@
 #define WATCH_NS      200000000
 #define WATCH_SIGNAL  (SIGRTMIN + 6)
 
-/* --- work and sleep of one connection
- * -------------------------------------------------------------
- */
+/* --- work and sleep of one connection --- */
 
 static struct ev_loop *loop_of(const struct flistener *l)
 {
@@ -135,9 +133,7 @@ static void conn_timer(struct ev_loop *loop, ev_timer *w, int events)
 	}
 }
 
-/* --- receives
- * -------------------------------------------------------------------------------------
- */
+/* --- receives --- */
 
 static struct fconn *conn_by_addr(const struct flistener *l, fi_addr_t from)
 {
@@ -220,9 +216,7 @@ static int rdm_recvs(struct flistener *l)
 	return err;
 }
 
-/* --- connections
- * ----------------------------------------------------------------------------------
- */
+/* --- connections --- */
 
 static int conn_new(struct flistener *l, enum tp_kind kind, struct fconn **out)
 {
@@ -358,9 +352,7 @@ static void reap(struct flistener *l)
 	}
 }
 
-/* --- FI_EP_MSG: connection requests and their end
- * -------------------------------------------------
- */
+/* --- FI_EP_MSG: connection requests and their end --- */
 
 static void reject(struct flistener *l, struct fi_info *info)
 {
@@ -457,9 +449,7 @@ static unsigned take_events(struct flistener *l)
 	return n;
 }
 
-/* --- FI_EP_RDM: hellos
- * ----------------------------------------------------------------------------
- */
+/* --- FI_EP_RDM: hellos --- */
 
 /* Watchers only mark: the hello is taken in the turn, because it calls the provider. */
 static void rdv_ready(struct ev_loop *loop, ev_io *w, int events)
@@ -635,9 +625,7 @@ static void rdm_speak(struct flistener *l, struct fconn *conn)
 		fconn_kill(conn);
 }
 
-/* --- turn
- * -----------------------------------------------------------------------------------------
- */
+/* --- turn --- */
 
 static void conn_work(struct flistener *l, struct fconn *conn)
 {
@@ -720,9 +708,7 @@ static bool turn(struct flistener *l)
 	return any;
 }
 
-/* --- sleep
- * ----------------------------------------------------------------------------------------
- */
+/* --- sleep --- */
 
 static int64_t since_ns(const struct timespec *then, struct timespec *now)
 {
@@ -805,9 +791,7 @@ static void plan_sleep(struct flistener *l, bool any)
 		ev_idle_stop(loop_of(l), &l->idle);
 }
 
-/* --- watchdog
- * -------------------------------------------------------------------------------------
- */
+/* --- watchdog --- */
 
 static void watch_signal(int sig, siginfo_t *si, void *uc)
 {
@@ -1011,9 +995,7 @@ void fconn_close(struct tp_conn *tc)
 		turn_guarded(l);
 }
 
-/* --- listener
- * -------------------------------------------------------------------------------------
- */
+/* --- listener --- */
 
 static void listener_stop(struct tp_listener *tl)
 {

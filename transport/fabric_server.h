@@ -9,13 +9,14 @@
  *
  * Who owns what
  *   struct fbuf   a piece of memory that the provider may read or write, and the operation on it.
- * On the free list, on a connection's (RDM: the listener's) list of posted receives, held by a
- * call, or on its way out. struct frma   one RDMA read or write; on its connection's list while
- * posted. struct fxfer  bytes between chunks of the peer and local segments, cut into frmas as the
- * provider takes them. When a connection ends, its endpoint is closed first; what has not come back
- * by then never will, and is taken back from these lists. FI_EP_RDM has no endpoint to close: what
- * is out for a dead peer is orphaned, its memory stays with the provider until it completes or the
- * listener goes.
+ *                 On the free list, on a connection's (RDM: the listener's) list of posted
+ *                 receives, held by a call, or on its way out.
+ *   struct frma   one RDMA read or write; on its connection's list while posted.
+ *   struct fxfer  bytes between chunks of the peer and local segments, cut into frmas as the
+ *                 provider takes them.
+ * When a connection ends, its endpoint is closed first; what has not come back by then never will,
+ * and is taken back from these lists. FI_EP_RDM has no endpoint to close: what is out for a dead
+ * peer is orphaned, its memory stays with the provider until it completes or the listener goes.
  */
 #ifndef TRANSPORT_FABRIC_SERVER_H
 #define TRANSPORT_FABRIC_SERVER_H
@@ -33,8 +34,7 @@
 struct flistener;
 struct fconn;
 
-/* --- fabric_buf.c: memory
- * -------------------------------------------------------------------------- */
+/* --- fabric_buf.c: memory --- */
 
 struct fbuf {
 	struct fab_op op;
@@ -81,8 +81,7 @@ void fregions_close(struct flistener *l);
  * registered, stage it. */
 bool fregions_desc(const struct flistener *l, const void *p, size_t *len, void **desc);
 
-/* --- fabric_key.c: keys that a program has given to the peer
- * ---------------------------------------------------------- */
+/* --- fabric_key.c: keys that a program has given to the peer --- */
 
 TAILQ_HEAD(tp_key_list, tp_key);
 int fkey_open(struct tp_conn *conn, void *base, size_t len, bool writable, struct tp_key **out);
@@ -94,8 +93,7 @@ void fkeys_close(struct flistener *l, struct fconn *conn);
 /* and then: what was closed is dead. Others are the program's to close, which it is about to hear. */
 void fkeys_dead(struct fconn *conn);
 
-/* --- fabric_call.c: messages, calls, transfers
- * -------------------------------------------------------- */
+/* --- fabric_call.c: messages, calls, transfers --- */
 
 struct fxfer {
 	STAILQ_ENTRY(fxfer) next; /* fconn.readq, writeq */
@@ -161,8 +159,7 @@ int fcall_pump(struct fconn *conn);
  */
 void fcall_fail_all(struct fconn *conn, int err);
 
-/* --- fabric_server.c
- * ------------------------------------------------------------------------------------ */
+/* --- fabric_server.c --- */
 
 enum fconn_state { FCONN_OPENING, FCONN_UP, FCONN_DYING };
 

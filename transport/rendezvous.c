@@ -47,9 +47,7 @@ struct rdv_page {
 	bool used[SLOTS];
 };
 
-/* --- hello
- * ----------------------------------------------------------------------------------------
- */
+/* --- hello --- */
 
 static void put32(uint8_t *p, uint32_t v)
 {
@@ -216,9 +214,7 @@ int rdv_recv_hello(struct rdv *r, struct rdv_hello *h)
 	return 0;
 }
 
-/* --- after the hello
- * ------------------------------------------------------------------------------
- */
+/* --- after the hello --- */
 
 int rdv_drain(struct rdv *r)
 {
@@ -281,9 +277,7 @@ void rdv_close(struct rdv *r)
 	*r = (struct rdv){ .fd = -1, .page_fd = -1 };
 }
 
-/* --- sockets
- * --------------------------------------------------------------------------------------
- */
+/* --- sockets --- */
 
 /* "\0berth.shm.UID.SERVICE": gone with its process, whatever it dies of. */
 static socklen_t shm_address(const struct tp_fabric_opts *opts, struct sockaddr_un *sun)
@@ -419,9 +413,7 @@ refuse:
 	return -EACCES;
 }
 
-/* --- the page of flags
- * ----------------------------------------------------------------------------
- */
+/* --- the page of flags --- */
 
 int rdv_page_new(struct rdv_page **out)
 {

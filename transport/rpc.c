@@ -37,8 +37,7 @@ enum {
 	ALIGN = 16,
 };
 
-/* --- the header of a call
- * ------------------------------------------------------------------------------------ */
+/* --- the header of a call --- */
 
 struct opaque_at {
 	uint32_t flavor, len;
@@ -157,9 +156,7 @@ static enum auth_stat cred_read(const struct call_hdr *h, struct tp_cred *cred)
 	return AUTH_OK;
 }
 
-/* --- programs
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- programs --- */
 
 struct target {
 	const struct tp_program *program; /* NULL: none of this number and version */
@@ -238,9 +235,7 @@ void rpc_head_scan(const struct tp_service *svc, const uint8_t *msg, size_t have
 		h->payload_len = rpc_be32(msg + h->len - 4);
 }
 
-/* --- call objects
- * -------------------------------------------------------------------------------------------------
- */
+/* --- call objects --- */
 
 static size_t round_up(size_t n)
 {
@@ -330,9 +325,7 @@ void rpc_call_done(struct rpc_call *c, int err)
 	rpc_conn_put(conn);
 }
 
-/* --- running a call
- * -----------------------------------------------------------------------------------------------
- */
+/* --- running a call --- */
 
 /* The program, or an error reply, is done with @c. */
 static void finish(struct rpc_call *c, bool reply, bool success)
@@ -502,8 +495,7 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 	return 0;
 }
 
-/* --- what programs call
- * --------------------------------------------------------------------------------------------- */
+/* --- what programs call --- */
 
 void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss)
 {
@@ -625,8 +617,7 @@ void tp_reply_end_payload(struct tp_call *call, const struct iovec *iov, unsigne
 	finish(c, true, true);
 }
 
-/* --- connections, listeners
- * --------------------------------------------------------------------------------------- */
+/* --- connections, listeners --- */
 
 /* Peers of FI_EP_MSG that vanish while nothing is on its way to them: no provider tells of that. */
 static bool dies_unseen(const struct tp_conn *conn)
@@ -822,9 +813,7 @@ void rpc_copy_in(const struct tp_service *svc, const struct iovec *iov, unsigned
 	}
 }
 
-/* --- services
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- services --- */
 
 static void copy_plain(void *dst, const void *src, size_t len)
 {

@@ -146,8 +146,7 @@ struct tp_service {
 	uint8_t *scratch;
 };
 
-/* --- heads of calls
- * ---------------------------------------------------------------------------------------- */
+/* --- heads of calls --- */
 
 enum rpc_head_kind {
 	RPC_HEAD_MORE,    /* look again when there are @len bytes (> have) */
@@ -166,9 +165,7 @@ struct rpc_head {
 void rpc_head_scan(const struct tp_service *svc, const uint8_t *msg, size_t have,
                    struct rpc_head *h);
 
-/* --- calls
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- calls --- */
 
 /* A call object on @conn, counted and referenced. NULL: no memory. */
 struct rpc_call *rpc_call_get(struct tp_conn *conn);
@@ -182,9 +179,7 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 void rpc_placed(struct rpc_call *c, int err);
 void rpc_call_done(struct rpc_call *c, int err);
 
-/* --- connections
- * ------------------------------------------------------------------------------------------------
- */
+/* --- connections --- */
 
 /* -EMFILE: max_conns reached; -ESHUTDOWN: the service is stopped. */
 int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kind,
@@ -201,9 +196,7 @@ void rpc_conn_over(struct tp_conn *conn);
 void rpc_conn_get(struct tp_conn *conn);
 void rpc_conn_put(struct tp_conn *conn);
 
-/* --- helpers
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- helpers --- */
 
 void rpc_listener_init(struct tp_listener *l, struct tp_service *svc,
                        const struct tp_listener_ops *ops);

@@ -311,8 +311,7 @@ size_t rr_encode_error(void *buf, uint32_t xid, uint32_t credits, enum rr_err er
 	return rr_encode(&h, NULL, buf, RR_MIN);
 }
 
-/* --- lengths of write and reply chunks
- * ------------------------------------------------------------- */
+/* --- lengths of write and reply chunks --- */
 
 void rr_chunk_used(const struct rr_chunk *c, struct rr_seg *segs, uint64_t used)
 {
@@ -334,8 +333,7 @@ uint64_t rr_chunk_length(const struct rr_chunk *c, const struct rr_seg *segs)
 	return sum;
 }
 
-/* --- private data of connection requests
- * ------------------------------------------------------------ */
+/* --- private data of connection requests --- */
 
 #define CM_VERSION 1
 

@@ -6,14 +6,16 @@
  * socket is looked into (MSG_PEEK, a few KiB into a scratch area shared by all connections) before
  * anything is taken from it:
  *
- *   small calls that are whole are run from the scratch area and then taken with MSG_TRUNC, which
- * copies nothing; of a call with payload exactly the head is taken, then readv() fills the
- * program's segments; what is cut (partial records, heads across fragments) is gathered by reads of
- * exactly the bytes that the head still lacks, so that a payload byte is never among them.
+ *   small calls   that are whole are run from the scratch area and then taken with MSG_TRUNC,
+ *                 which copies nothing;
+ *   with payload  exactly the head is taken, then readv() fills the program's segments;
+ *   what is cut   (partial records, heads across fragments) is gathered by reads of exactly the
+ *                 bytes that the head still lacks, so that a payload byte is never among them.
  *
- *   RX_HEAD --head of a payload call complete, run()--> RX_HELD --tp_place--> RX_PLACE --all
- * there--> RX_SKIP RX_HELD --the call is answered without tp_place--> RX_SKIP --end of the
- * record--> RX_HEAD
+ *   RX_HEAD --head of a payload call complete, run()--> RX_HELD
+ *   RX_HELD --tp_place--> RX_PLACE --all there--> RX_SKIP
+ *   RX_HELD --the call is answered without tp_place--> RX_SKIP
+ *   RX_SKIP --end of the record--> RX_HEAD
  *
  * A connection between two records owns no buffer. Replies that become ready in one turn of the
  * loop leave with one sendmsg(), the payload straight from the program's segments. All decisions
@@ -120,8 +122,7 @@ static bool blocked(void)
 	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* --- the end of a connection
- * ------------------------------------------------------------------------------------ */
+/* --- the end of a connection --- */
 
 static void call_release(struct sock_call *p)
 {
@@ -191,9 +192,7 @@ static void conn_kick(struct sock_conn *sc)
 		ev_feed_event(sc->conn.svc->loop, &sc->rd, EV_READ);
 }
 
-/* --- sending
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- sending --- */
 
 /* The payload of @c, pending or refused, is not wanted: what is left of its record goes nowhere. */
 static void payload_forget(struct rpc_call *c)
@@ -333,8 +332,7 @@ static void conn_writable(struct ev_loop *loop, ev_io *w, int revents)
 	rpc_conn_put(&sc->conn);
 }
 
-/* --- receiving: fragments
- * ----------------------------------------------------------------------------------------- */
+/* --- receiving: fragments --- */
 
 enum step { STEP_ON, STEP_WAIT }; /* look at the state again; nothing more to do now */
 
@@ -404,8 +402,7 @@ static bool take(struct sock_conn *sc, size_t n)
 	return true;
 }
 
-/* --- receiving: the payload, and what is not wanted
- * --------------------------------------------------------------- */
+/* --- receiving: the payload, and what is not wanted --- */
 
 static void record_end(struct sock_conn *sc)
 {
@@ -528,9 +525,7 @@ static void op_place(struct rpc_call *c)
 	conn_kick(sc);
 }
 
-/* --- receiving: heads
- * -----------------------------------------------------------------------------------------------
- */
+/* --- receiving: heads --- */
 
 /* Run a call whose message up to the payload is msg[0..len). False: the connection is gone. */
 static bool run_plain(struct sock_conn *sc, const uint8_t *msg, size_t len)
@@ -777,8 +772,7 @@ static void conn_again(struct ev_loop *loop, ev_timer *w, int revents)
 	conn_turn(container_of(w, struct sock_conn, again));
 }
 
-/* --- watchers, time, the end
- * ---------------------------------------------------------------------------------------- */
+/* --- watchers, time, the end --- */
 
 static void io_want(struct ev_loop *loop, ev_io *w, bool want)
 {
@@ -874,9 +868,7 @@ static const struct tp_conn_ops sock_ops = {
 	.free = conn_free,
 };
 
-/* --- listeners
- * --------------------------------------------------------------------------------------------------------
- */
+/* --- listeners --- */
 
 /* A peer that is gone without a word: asked after half of @timeout seconds, given up after all of it. */
 static void tune(int fd, unsigned timeout)
@@ -1028,9 +1020,7 @@ int tp_listen_socket(struct tp_service *svc, int fd, struct tp_listener **out)
 	return 0;
 }
 
-/* --- binding
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- binding --- */
 
 static int bind_one(const struct addrinfo *ai, bool reuseport)
 {

@@ -39,8 +39,7 @@ static mode_t get_umask(void)
 	return m;
 }
 
-/* --- rm
- * ------------------------------------------------------------------------------------------- */
+/* --- rm --- */
 
 #define RM_WINDOW 64 /* removals in flight */
 
@@ -212,8 +211,7 @@ int cmd_rm(struct cmd *c, int argc, char **argv)
 	return each(c, argc, argv, optind, rm_one, &rm);
 }
 
-/* --- mkdir, rmdir
- * ------------------------------------------------------------------------------------ */
+/* --- mkdir, rmdir --- */
 
 struct mkdir_opts {
 	bool parents;
@@ -288,9 +286,7 @@ int cmd_rmdir(struct cmd *c, int argc, char **argv)
 	return each(c, argc, argv, optind, rmdir_one, NULL);
 }
 
-/* --- mv
- * --------------------------------------------------------------------------------------------------
- */
+/* --- mv --- */
 
 static bool is_dir(const struct place *p)
 {
@@ -351,9 +347,7 @@ int cmd_mv(struct cmd *c, int argc, char **argv)
 	return code;
 }
 
-/* --- ln
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- ln --- */
 
 static int link_one(struct sessions *s, const struct cmd *c, const char *target, bool symbolic,
                     const struct place *at)
@@ -407,9 +401,7 @@ int cmd_ln(struct cmd *c, int argc, char **argv)
 	return err ? EXIT_SOME : EXIT_OK;
 }
 
-/* --- attributes
- * -----------------------------------------------------------------------------------------------
- */
+/* --- attributes --- */
 
 static int chmod_one(const struct place *p, void *arg)
 {

@@ -40,8 +40,7 @@ int next_option(const struct cmd *c, int argc, char **argv, const char *shorts,
                 const struct option *longs);
 int usage_error(const struct cmd *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* --- util.c
- * --------------------------------------------------------------------------------------- */
+/* --- util.c --- */
 /* "berth NAME: text" on stderr, from any thread; clears a progress bar. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void complain_errno(int err, const char *what, const char *name); /* err: negative errno */
@@ -91,8 +90,7 @@ int json_print(json_t *o);               /* prints and drops; EXIT_* */
 const char *base_name(const char *path); /* of "a/b/": "b/" */
 char *join(const char *dir, const char *name);
 
-/* --- progress.c
- * --------------------------------------------------------------------------------------- */
+/* --- progress.c --- */
 struct progress {
 	_Atomic uint64_t bytes, total, files, total_files;
 	_Atomic bool complete; /* total is final */
@@ -107,8 +105,7 @@ void progress_end(struct progress *p);
 void progress_text(char *buf, size_t size, uint64_t bytes, uint64_t total, bool complete,
                    uint64_t ms, unsigned columns);
 
-/* --- transfer.c
- * ------------------------------------------------------------------------------------------- */
+/* --- transfer.c --- */
 #define SLOTS      8
 #define SLOT_BYTES (1u << 20)
 
@@ -126,8 +123,7 @@ struct end {                     /* where bytes come from or go to */
 int transfer_file(struct engine *e, const struct end *src, const struct end *dst, uint64_t size,
                   bool holes, bool skip_zeros, struct progress *p, uint64_t *copied);
 
-/* --- the commands
- * -------------------------------------------------------------------------------------------- */
+/* --- the commands --- */
 int cmd_mkfs(struct cmd *c, int argc, char **argv);
 int cmd_check(struct cmd *c, int argc, char **argv);
 int cmd_probe(struct cmd *c, int argc, char **argv);

@@ -87,8 +87,7 @@ static int ask(const char *path, const char *line, char **answer)
 	return 0;
 }
 
-/* --- for people
- * ------------------------------------------------------------------------------------- */
+/* --- for people --- */
 
 static void print_value(json_t *v)
 {

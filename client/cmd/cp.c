@@ -137,8 +137,7 @@ static bool same_fh(const struct berth_fh *a, const struct berth_fh *b)
 	return a->len == b->len && !memcmp(a->data, b->data, a->len);
 }
 
-/* --- attributes of the copy
- * --------------------------------------------------------------------------- */
+/* --- attributes of the copy --- */
 
 static uint32_t final_mode(const struct cp *cp, const struct berth_attr *a)
 {
@@ -183,8 +182,7 @@ static int dress_local(const struct cp *cp, const char *path, const struct berth
 	return 0;
 }
 
-/* --- a regular file
- * ------------------------------------------------------------------------------------ */
+/* --- a regular file --- */
 
 static struct berth *own_session(struct worker *w, const struct place *p)
 {
@@ -312,8 +310,7 @@ static int copy_file(struct worker *w, const struct job *j, struct berth *src, s
 	return err;
 }
 
-/* --- everything else
- * ------------------------------------------------------------------------------------- */
+/* --- everything else --- */
 
 static int read_link(struct berth *b, const struct job *j, char *buf, size_t size)
 {
@@ -408,9 +405,7 @@ static void do_job(struct worker *w, struct job *j)
 	cp->progress.files++;
 }
 
-/* --- the queue
- * -----------------------------------------------------------------------------------------------
- */
+/* --- the queue --- */
 
 static void job_free(struct job *j)
 {
@@ -484,9 +479,7 @@ static void put_job(struct cp *cp, struct job *j)
 	progress_draw(&cp->progress, false);
 }
 
-/* --- the walk
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- the walk --- */
 
 static void visit(struct cp *cp, struct cdir *dir, const char *sname, const char *dname,
                   const struct berth_attr *attr, const struct berth_fh *sfh);
@@ -704,9 +697,7 @@ static void visit(struct cp *cp, struct cdir *dir, const char *sname, const char
 	}
 }
 
-/* --- operands
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- operands --- */
 
 static int stat_place(const struct place *p, bool follow, struct berth_attr *a, struct berth_fh *fh)
 {

@@ -110,8 +110,7 @@ int cmd_stat(struct cmd *c, int argc, char **argv)
 	return json && json_print(o.out) ? EXIT_SOME : code;
 }
 
-/* --- cat
- * ------------------------------------------------------------------------------------------ */
+/* --- cat --- */
 
 static int write_all(const uint8_t *buf, size_t len)
 {
@@ -172,9 +171,7 @@ int cmd_cat(struct cmd *c, int argc, char **argv)
 	return code;
 }
 
-/* --- df
- * -----------------------------------------------------------------------------------------------
- */
+/* --- df --- */
 
 struct df_opts {
 	bool human;
@@ -244,8 +241,7 @@ int cmd_df(struct cmd *c, int argc, char **argv)
 	return json && json_print(o.out) ? EXIT_SOME : code;
 }
 
-/* --- ping
- * --------------------------------------------------------------------------------------------- */
+/* --- ping --- */
 
 struct ping_opts {
 	unsigned long count;
@@ -318,8 +314,7 @@ int cmd_ping(struct cmd *c, int argc, char **argv)
 	return each(c, argc, argv, ping_one, &o);
 }
 
-/* --- readlink
- * ----------------------------------------------------------------------------------------- */
+/* --- readlink --- */
 
 static int readlink_one(const struct place *p, void *arg)
 {

@@ -90,8 +90,7 @@ static json_t *ask_pool(const struct wish *w)
 	return json_pack("{s:o}", "quotas", list);
 }
 
-/* --- a running server
- * ------------------------------------------------------------------------------ */
+/* --- a running server --- */
 
 static void limit_text(char *buf, size_t size, bool given, uint64_t n)
 {
@@ -124,8 +123,7 @@ static json_t *ask_server(struct cmd *c, const struct wish *w)
 	return o;
 }
 
-/* --- the command
- * ------------------------------------------------------------------------------------- */
+/* --- the command --- */
 
 static void print_limit(json_t *q, const char *key)
 {

@@ -32,8 +32,7 @@ void complain_errno(int err, const char *what, const char *name)
 	complain("%s %s: %s", what, name, strerror(-err));
 }
 
-/* --- sessions
- * -------------------------------------------------------------------------------------- */
+/* --- sessions --- */
 
 static void session_log(void *arg, int priority, const char *text)
 {
@@ -114,8 +113,7 @@ void sessions_close(struct sessions *s)
 		berth_disconnect(s->list[--s->n]);
 }
 
-/* --- parsing
- * ------------------------------------------------------------------------------------------- */
+/* --- parsing --- */
 
 bool parse_size(const char *text, uint64_t *out)
 {
@@ -245,8 +243,7 @@ bool parse_uuid(const char *text, uint8_t uuid[16])
 	return true;
 }
 
-/* --- formats
- * -------------------------------------------------------------------------------------------- */
+/* --- formats --- */
 
 void format_uuid(const uint8_t uuid[16], char out[37])
 {
@@ -378,9 +375,7 @@ void print_name(FILE *to, const char *name, size_t len)
 	free(buf);
 }
 
-/* --- JSON
- * --------------------------------------------------------------------------------------------------
- */
+/* --- JSON --- */
 
 void json_set_name(json_t *o, const char *key, const char *name, size_t len)
 {
@@ -437,9 +432,7 @@ int json_print(json_t *o)
 	return err ? EXIT_SOME : EXIT_OK;
 }
 
-/* --- paths
- * -------------------------------------------------------------------------------------------------
- */
+/* --- paths --- */
 
 const char *base_name(const char *path)
 {

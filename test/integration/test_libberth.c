@@ -88,8 +88,7 @@ static void fill(uint8_t *buf, size_t len, unsigned seed)
 	}                                                                                          \
 	static void suite##_##name(struct on *o)
 
-/* --- names
- * ---------------------------------------------------------------------------------------- */
+/* --- names --- */
 
 static int count_names(void *arg, const struct berth_dirent *e)
 {
@@ -244,8 +243,7 @@ BOTH(names, attributes_are_set)
 	cr_expect_gt(ns, 0);
 }
 
-/* --- data
- * -------------------------------------------------------------------------------------------- */
+/* --- data --- */
 
 BOTH(data, any_length_at_any_offset)
 {
@@ -326,8 +324,7 @@ BOTH(data, registered_buffers)
 	free(buf);
 }
 
-/* --- asynchronous
- * -------------------------------------------------------------------------------------- */
+/* --- asynchronous --- */
 
 struct many {
 	unsigned done, wrong, nested;
@@ -397,8 +394,7 @@ BOTH(async, bad_arguments_start_nothing)
 	cr_expect_eq(berth_in_flight(o->b), 0);
 }
 
-/* --- sessions
- * --------------------------------------------------------------------------------------------- */
+/* --- sessions --- */
 
 Test(session, urls_are_resolved_within_the_export)
 {
@@ -456,8 +452,7 @@ Test(session, credentials_decide)
 	end(&o);
 }
 
-/* --- the server goes away
- * ------------------------------------------------------------------------------------ */
+/* --- the server goes away --- */
 
 static void bridges_outage(bool shm)
 {
@@ -554,9 +549,7 @@ Test(outage, unstable_data_is_written_again)
 	free(in);
 }
 
-/* --- the command
- * -------------------------------------------------------------------------------------------------
- */
+/* --- the command --- */
 
 /* A tree with everything in it, there, between two exports' paths, and back. */
 Test(command, trees_survive_the_round_trip)

@@ -145,8 +145,7 @@ static void is_one_sided(struct berth_map *m)
 	cr_assert_gt(i.layouts, 0, "no layout: %s", i.why);
 }
 
-/* --- the plain way
- * --------------------------------------------------------------------------------- */
+/* --- the plain way --- */
 
 BOTH(onesided, what_is_put_durably_is_in_the_file)
 {
@@ -267,8 +266,7 @@ WITH(onesided, holes_that_were_written_are_seen, layouts_on)
 	berth_disconnect(other);
 }
 
-/* --- many at a time
- * --------------------------------------------------------------------------------- */
+/* --- many at a time --- */
 
 struct many {
 	struct berth_map *m;
@@ -367,8 +365,7 @@ BOTH(onesided, mixed_with_read_and_write)
 	free(src);
 }
 
-/* --- no RPC
- * -------------------------------------------------------------------------------------- */
+/* --- no RPC --- */
 
 static uint64_t calls_of_all_procedures(struct on *o)
 {
@@ -417,8 +414,7 @@ Test(no_rpc, durable_writes_over_tcp_cost_no_call)
 	end(&o);
 }
 
-/* --- no layout
- * ------------------------------------------------------------------------------------ */
+/* --- no layout --- */
 
 WITH(fallback, without_layouts_all_goes_by_read_and_write, layouts_off)
 {
@@ -472,8 +468,7 @@ BOTH(fallback, wrong_arguments)
 	OK(berth_unmap(NULL));
 }
 
-/* --- the layout is lost
- * ----------------------------------------------------------------------------- */
+/* --- the layout is lost --- */
 
 /* Another client cuts the file while puts wait for their commit: they are written again. */
 BOTH(lost, a_truncate_by_another_client_costs_a_delay)

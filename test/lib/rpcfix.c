@@ -217,9 +217,7 @@ void fix_turn(struct fix *f)
 		ev_run(f->loop, EVRUN_NOWAIT);
 }
 
-/* --- bytes
- * ------------------------------------------------------------------------------------------------
- */
+/* --- bytes --- */
 
 void wire_bytes(struct wire *w, const void *p, size_t n)
 {
@@ -311,9 +309,7 @@ void fill(uint8_t *p, size_t n, unsigned seed)
 	}
 }
 
-/* --- the peer
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the peer --- */
 
 int peer_connect(struct fix *f)
 {

@@ -25,8 +25,7 @@ static uint8_t *map;
 static struct pm_id dir, sub, file, sparse, orphan, lnk;
 static char found[16384]; /* "where: what\n" ... */
 
-/* --- what the damage is done to
- * ------------------------------------------------------------------------- */
+/* --- what the damage is done to --- */
 
 static struct pm_id make(struct pm_id d, const char *name, enum pm_type type)
 {
@@ -173,8 +172,7 @@ static const char *at(const char *fmt, uint64_t a, uint64_t b)
 
 TestSuite(check, .init = setup, .fini = teardown);
 
-/* --- a sound pool
- * -------------------------------------------------------------------------------------------- */
+/* --- a sound pool --- */
 
 static void progressed(void *arg, unsigned permille)
 {
@@ -222,8 +220,7 @@ Test(check, an_open_pool_is_busy)
 	pool_close(&pool);
 }
 
-/* --- superblocks, journal, stored free space
- * ------------------------------------------------------------------- */
+/* --- superblocks, journal, stored free space --- */
 
 Test(check, a_damaged_superblock_is_named)
 {
@@ -268,9 +265,7 @@ Test(check, stored_free_space_that_is_wrong_is_named)
 	expect("free space", "counted as in use");
 }
 
-/* --- inodes
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- inodes --- */
 
 Test(check, a_damaged_inode_is_named)
 {
@@ -320,9 +315,7 @@ Test(check, an_inode_without_a_name_is_named)
 	expect("inode 210", "orphan");
 }
 
-/* --- extents
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- extents --- */
 
 Test(check, extents_outside_the_pool_are_named)
 {
@@ -352,9 +345,7 @@ Test(check, unknown_extent_flags_are_named)
 	expect(at("inode %llu", file.ino, 0), "impossible extent at file block 3");
 }
 
-/* --- trees
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- trees --- */
 
 Test(check, a_damaged_root_node_is_named)
 {
@@ -418,9 +409,7 @@ Test(check, a_wrong_count_of_entries_is_named)
 	expect(at("directory %llu", dir.ino, 0), "says it has 4 entries");
 }
 
-/* --- names
- * ----------------------------------------------------------------------------------------------------------
- */
+/* --- names --- */
 
 Test(check, an_entry_under_the_wrong_cookie_is_named)
 {
@@ -488,9 +477,7 @@ Test(check, a_loop_of_directories_is_named)
 	cr_assert_eq(check().problems, 1, "%s", found);
 }
 
-/* --- any byte
- * -------------------------------------------------------------------------------------------------------
- */
+/* --- any byte --- */
 
 Test(check, every_flipped_bit_of_live_metadata_is_found)
 {

@@ -151,8 +151,7 @@ static void teardown(void)
 
 TestSuite(damage, .init = setup, .fini = teardown, .timeout = 300);
 
-/* --- places in it
- * --------------------------------------------------------------------------------- */
+/* --- places in it --- */
 
 static const struct pm_super *newest(void)
 {
@@ -221,8 +220,7 @@ static void seal_node(struct pm_bnode *n)
 	n->crc = pm_crc(n, PM_BLOCK, 0);
 }
 
-/* --- what is there
- * ---------------------------------------------------------------------------------- */
+/* --- what is there --- */
 
 /* 0, or what reading it brings; -EILSEQ: other bytes than were written. */
 static int content(struct pm_store *st, const struct thing *t)
@@ -283,8 +281,7 @@ static int in_lost_found(struct pm_store *st, const struct thing *t)
 	return err ? err : a.id.ino == t->id.ino ? 0 : -EILSEQ;
 }
 
-/* --- one damage
- * --------------------------------------------------------------------------------------- */
+/* --- one damage --- */
 
 struct damage {
 	char what[96];
@@ -433,8 +430,7 @@ static void judge(const struct damage *d)
 	free(hurt);
 }
 
-/* --- flip, zero, tear: checksums catch it
- * ------------------------------------------------------------- */
+/* --- flip, zero, tear: checksums catch it --- */
 
 struct field {
 	const char *name;
@@ -660,8 +656,7 @@ Test(damage, of_stored_free_space)
 	     (struct damage){ .spare = false });
 }
 
-/* --- what is wrong under a good checksum
- * ---------------------------------------------------------------- */
+/* --- what is wrong under a good checksum --- */
 
 static void lies(struct damage d, const char *what)
 {
@@ -766,8 +761,7 @@ Test(damage, entries_that_lie)
 	}
 }
 
-/* --- repair itself
- * ---------------------------------------------------------------------------------------- */
+/* --- repair itself --- */
 
 static void die_at(void *arg, const char *where, const char *what)
 {

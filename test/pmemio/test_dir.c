@@ -514,9 +514,7 @@ Test(dir, rename_refuses_what_cannot_be)
 	cr_assert_eq(look(ROOT, "d"), 0);
 }
 
-/* --- readdir
- * -----------------------------------------------------------------------------------------------
- */
+/* --- readdir --- */
 
 struct scan {
 	unsigned room; /* entries taken per call */

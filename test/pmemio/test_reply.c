@@ -41,8 +41,7 @@ static int known(struct pm_store *st, uint32_t n)
 	return pm_once_find(st, &o, &reply);
 }
 
-/* --- one of each
- * ------------------------------------------------------------------------------------------- */
+/* --- one of each --- */
 
 enum {
 	CREATE,
@@ -696,8 +695,7 @@ Test(reply, change_and_record_survive_a_power_cut_together_or_not_at_all)
 	free(image);
 }
 
-/* --- the opening that gives an older pool its ring
- * ------------------------------------------------ */
+/* --- the opening that gives an older pool its ring --- */
 
 static void strip(uint8_t *image)
 {

@@ -19,8 +19,7 @@
 #include "server/process.h"
 #include "test/lib/pool.h"
 
-/* --- a server in this process, a client beside it
- * ------------------------------------------------------ */
+/* --- a server in this process, a client beside it --- */
 
 enum {
 	DENIED = 100, /* + auth_stat */
@@ -483,9 +482,7 @@ TestSuite(nfs3, .init = start, .fini = stop, .timeout = 60);
 TestSuite(mount3, .init = start, .fini = stop, .timeout = 60);
 TestSuite(nfs3_msync, .init = start_msync, .fini = stop, .timeout = 60);
 
-/* --- MOUNT
- * ------------------------------------------------------------------------------------------------
- */
+/* --- MOUNT --- */
 
 static int lists(uint32_t proc)
 {
@@ -624,8 +621,7 @@ Test(mount3, needs_no_credential)
 	cr_assert_eq(go(NFS3_PROGRAM, NFSPROC3_GETATTR, 0), DENIED + AUTH_TOOWEAK);
 }
 
-/* --- handles and exports
- * ----------------------------------------------------------------------------------- */
+/* --- handles and exports --- */
 
 Test(nfs3, a_handle_with_a_flipped_bit_is_bad_everywhere)
 {
@@ -794,9 +790,7 @@ Test(nfs3, squashed_callers_are_who_the_export_says)
 	cr_assert(a.uid == 77 && a.gid == 88);
 }
 
-/* --- attributes
- * -------------------------------------------------------------------------------------------------
- */
+/* --- attributes --- */
 
 Test(nfs3, getattr_tells_all)
 {
@@ -981,9 +975,7 @@ Test(nfs3, fsstat_fsinfo_pathconf_tell_the_truth)
 	          !p.PATHCONF3res_u.resok.case_insensitive);
 }
 
-/* --- data
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- data --- */
 
 static void fill(uint8_t *p, size_t n, unsigned seed)
 {
@@ -1200,9 +1192,7 @@ Test(nfs3, symbolic_links)
 	cr_assert_eq(readlink_of(&f, back, &got), NFS3ERR_INVAL);
 }
 
-/* --- names
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- names --- */
 
 Test(nfs3, create_modes)
 {
@@ -1497,9 +1487,7 @@ Test(nfs3, set_group_id_directories_hand_their_group_down)
 	cr_assert(a.gid == 50 && a.mode == 02755);
 }
 
-/* --- listings
- * ------------------------------------------------------------------------------------------------------------
- */
+/* --- listings --- */
 
 struct listed {
 	unsigned n, dots, attrs, handles;
@@ -1735,9 +1723,7 @@ Test(nfs3, listings_check_permission_and_type)
 	cr_assert_eq(readdir_one(&x, &l, 4096), NFS3ERR_ACCES);
 }
 
-/* --- what peers may send
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- what peers may send --- */
 
 static size_t sample(uint32_t proc)
 {
@@ -1970,8 +1956,7 @@ Test(nfs3, a_second_write_to_a_new_block_survives_the_first)
 	share_a_block(true);
 }
 
-/* --- slow media: every durable answer comes by mail
- * ---------------------------------------------------------------------------- */
+/* --- slow media: every durable answer comes by mail --- */
 
 Test(nfs3_msync, all_changes_answer_once_they_are_durable)
 {

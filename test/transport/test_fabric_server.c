@@ -31,9 +31,7 @@
 
 enum { P_NULL, P_ECHO, P_WRITE, P_READ, P_HOLD, P_BIG, P_FREE };
 
-/* --- the server
- * -----------------------------------------------------------------------------------
- */
+/* --- the server --- */
 
 struct server {
 	struct ev_loop *loop;
@@ -396,9 +394,7 @@ static void with_both(void (*test)(struct server *s, struct fpeer *p))
 	}
 }
 
-/* --- calls
- * ----------------------------------------------------------------------------------------
- */
+/* --- calls --- */
 
 static void t_null(struct server *s, struct fpeer *p)
 {
@@ -823,9 +819,7 @@ Test(fabric_server, waits_for_writes_where_sends_may_pass_them)
 	with_strict(false, true, t_read_elsewhere);
 }
 
-/* --- headers that are wrong
- * -----------------------------------------------------------------------
- */
+/* --- headers that are wrong --- */
 
 static void t_versions(struct server *s, struct fpeer *p)
 {
@@ -1018,9 +1012,7 @@ Test(fabric_server, closes_on_messages_without_header)
 	with_both(t_short);
 }
 
-/* --- credits
- * --------------------------------------------------------------------------------------
- */
+/* --- credits --- */
 
 static void t_credits(struct server *s, struct fpeer *p)
 {
@@ -1074,9 +1066,7 @@ Test(fabric_server, grants_credits_in_measure)
 	with_both(t_credits);
 }
 
-/* --- the dead
- * -------------------------------------------------------------------------------------
- */
+/* --- the dead --- */
 
 static bool wait_stat(const uint64_t *counter, uint64_t value)
 {
@@ -1215,9 +1205,7 @@ Test(fabric_server, closes_with_calls_out)
 	}
 }
 
-/* --- sleep
- * ----------------------------------------------------------------------------------------
- */
+/* --- sleep --- */
 
 static void t_idle(struct server *s, struct fpeer *p)
 {
@@ -1254,9 +1242,7 @@ Test(fabric_server, sleeps_when_idle_and_wakes_for_messages)
 	with_both(t_idle);
 }
 
-/* --- the watchdog
- * ---------------------------------------------------------------------------------
- */
+/* --- the watchdog --- */
 
 static ssize_t hang(struct fid_cq *cq, void *buf, size_t count, fi_addr_t *from)
 {
