@@ -22,10 +22,13 @@ DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libini
              libsodium-dev libsystemd-dev libjansson-dev uthash-dev rpcsvc-proto
 DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-14-dev \
              procps iproute2 python3
-# What the virtual machine of check-vm is made of, and what runs in it.
+# What the virtual machine is made of, and what runs in it.
 DEPS_VM   := qemu-system-x86 linux-image-amd64 busybox-static cpio kmod rdma-core ibverbs-providers rdmacm-utils \
-             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev \
-             linux-headers-amd64 nfs-kernel-server linux-perf
+             ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev
+# What check-vm unpacks there besides, and what berthd is compared with: servers that start where they are installed.
+DEPS_VM_ALL := linux-headers-amd64
+DEPS_KNFSD  := nfs-kernel-server linux-perf
+DEPS_PEERS  := nfs-ganesha nfs-ganesha-vfs rpcbind
 
 # For the builds inside tasks, unless the caller said how many.
 jobs = $(if $(filter -j% --jobs%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -144,7 +147,7 @@ $(B)/berthd-record: $(call obj,test/vm/record/record.c) $(call obj,$(call src,se
 	$(Q)$(CC) $(LDFLAGS) $(recorded:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
 
 tests: $(test_bin)
-.PHONY: all tests deps deps-vm deps-peers serve check check-run check-crash check-vm bench-knfsd check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
+.PHONY: all tests deps deps-vm deps-vm-all deps-knfsd deps-peers serve check check-run check-crash check-vm bench-knfsd check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -154,7 +157,10 @@ clean:
 # As root or through sudo; otherwise say what somebody who may should type.
 deps: want := $(DEPS) $(DEPS_TEST)
 deps-vm: want := $(DEPS_VM)
-deps deps-vm deps-peers:
+deps-vm-all: want := $(DEPS_VM) $(DEPS_VM_ALL)
+deps-knfsd: want := $(DEPS_VM) $(DEPS_KNFSD)
+deps-peers: want := $(DEPS_PEERS)
+deps deps-vm deps-vm-all deps-knfsd deps-peers:
 	@missing=""; for p in $(want); do \
 		dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] && exit 0; \
@@ -181,11 +187,12 @@ check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
 	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
-check-vm: deps deps-vm
+check-vm: deps deps-vm-all
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-vm-run
 check-vm-run: all $(B)/berthd-record
 	@test/vm/run $(if $(T),-k '$(T)') $(B)
-bench-knfsd: all
+bench-knfsd: deps deps-knfsd
+	$(Q)$(MAKE) --no-print-directory $(jobs) all
 	@test/vm/run -f bench/peers/vm/list -k 'knfsd$$' $(B) && bench/peers/vm/report $(B)/vm/count/out/figures
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
@@ -231,7 +238,6 @@ bench-sum: deps
 	$(Q)$(MAKE) --no-print-directory $(B)/bench-sum
 	@$(B)/bench-sum /dev/shm
 # The same load over TCP on berthd, NFS-Ganesha and a bare echo, in turns.
-deps-peers: want := nfs-ganesha nfs-ganesha-vfs rpcbind
 bench-peers: deps deps-peers
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@mkdir -p $(B)/bench
