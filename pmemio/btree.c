@@ -256,6 +256,8 @@ static bool empty(const struct pm_inode *in)
 
 static int damaged(const struct tree *t, uint64_t blk, const char *what)
 {
+	if (blk < t->st->super.blocks && faults_in(t->st, blk * PM_BLOCK, PM_BLOCK))
+		what = "media error: its memory cannot be read";
 	STAT_ADD(t->st, checksum_errors, 1);
 	if (t->st->damaged_node != blk)
 		store_log(t->st, LOG_ERR, "inode %llu: tree node 0x%llx: %s; run `berth check`",

@@ -4,9 +4,9 @@
  * mapping
  *
  * The process's SIGBUS handler hands the address to pm_media_fault(), which puts a page of ones in
- * the place of the bad one, notes it, and lets the access go on. Nothing has to be unwound, whoever
- * touched the page: this library with its lock held, or a provider that copies. What keeps the ones
- * from being taken for data:
+ * the place of the bad one (device-DAX: a large page), notes it, and lets the access go on. Nothing
+ * has to be unwound, whoever touched the page: this library with its lock held, or a provider that
+ * copies. What keeps the ones from being taken for data:
  *
  *   metadata   ones pass no checksum: the object answers -EIO
  *   data       a map for reading or writing touches one byte of each page, always if there are few,
@@ -73,31 +73,55 @@ static bool offset_of(const struct pm_store *st, const void *addr, uint64_t *off
 	return true;
 }
 
-/* Called in a signal handler, on any thread, whatever it was doing: system calls and atomics only.
- */
-bool pm_media_fault(struct pm_store *st, void *addr)
+static bool put_ones(void *at, size_t len)
 {
-	void *at = (void *)((uintptr_t)addr & ~(uintptr_t)(PM_BLOCK - 1)), *page;
-	struct pm_faults *f = st->faults;
-	int keep = errno;
-	uint64_t off, bit;
+	void *page = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (!f || !offset_of(st, addr, &off))
-		return false;
-	page = mmap(NULL, PM_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (page == MAP_FAILED)
 		return false;
-	memset(page, 0xff, PM_BLOCK);
-	if (mremap(page, PM_BLOCK, PM_BLOCK, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
-		return false;
-	off /= PM_BLOCK;
-	bit = 1ull << (off % 64);
-	if (!(__atomic_fetch_or(&f->bad[off / 64], bit, __ATOMIC_ACQ_REL) & bit)) {
+	memset(page, 0xff, len);
+	if (mremap(page, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED)
+		return true;
+	munmap(page, len);
+	return false;
+}
+
+static void note_bad(struct pm_store *st, uint64_t blk, uint64_t end)
+{
+	struct pm_faults *f = st->faults;
+
+	for (; blk < end; blk++) {
+		uint64_t bit = 1ull << (blk % 64);
+
+		if (__atomic_fetch_or(&f->bad[blk / 64], bit, __ATOMIC_ACQ_REL) & bit)
+			continue;
 		__atomic_fetch_add(&f->n, 1, __ATOMIC_ACQ_REL);
 		STAT_ADD(st, media_errors, 1);
 	}
+}
+
+/* Called in a signal handler, on any thread, whatever it was doing: system calls and atomics only. */
+bool pm_media_fault(struct pm_store *st, void *addr)
+{
+	/* A mapping of device-DAX can be split at its large pages only. */
+	static const size_t steps[] = { PM_BLOCK, 2u << 20 };
+	int keep = errno;
+	uint64_t off;
+
+	if (!st->faults || !offset_of(st, addr, &off))
+		return false;
+	for (unsigned i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+		uint64_t before = (uintptr_t)addr & (steps[i] - 1), from = off - before;
+
+		if (before > off || from + steps[i] > st->media.len ||
+		    !put_ones((uint8_t *)addr - before, steps[i]))
+			continue;
+		note_bad(st, from / PM_BLOCK, (from + steps[i]) / PM_BLOCK);
+		errno = keep;
+		return true;
+	}
 	errno = keep;
-	return true;
+	return false;
 }
 
 static bool is_bad(const struct pm_faults *f, uint64_t blk)
