@@ -58,13 +58,14 @@ const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err)
 {
 	const struct pm_inode *in = id.ino ? ino_at(st, id.ino) : NULL;
 	int rc = in ? ino_verify(in, id.ino) : -ESTALE;
+	bool gone = in && faults_in(st, (uint64_t)((const uint8_t *)in - st->media.view), 8);
 
-	if (rc != -EIO && in && faults_in(st, (uint64_t)((const uint8_t *)in - st->media.view), 8))
+	if (gone)
 		rc = -EIO;
-
 	if (rc == -EIO) {
 		STAT_ADD(st, checksum_errors, 1);
-		store_log(st, 3, "inode %llu is damaged", (unsigned long long)id.ino);
+		store_log(st, 3, gone ? "media error: inode %llu cannot be read" : "inode %llu is damaged",
+		          (unsigned long long)id.ino);
 	}
 	if (rc == -ENOENT && id.ino == PM_ROOT_INO)
 		rc = -EIO;
