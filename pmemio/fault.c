@@ -9,9 +9,9 @@
  * copies. What keeps the ones from being taken for data:
  *
  *   metadata   ones pass no checksum: the object answers -EIO
- *   data       a map for reading or writing touches one byte of each page, always if there are few,
- *              else once the pool has shrunk or an error was seen; a commit asks again. -EIO if a
- *              page in the range is bad
+ *   data       a map for reading or writing touches one byte of each page, always if there are few
+ *              and none is on a disk, else once the pool has shrunk or an error was seen; a commit
+ *              asks again. -EIO if a page in the range is bad
  *   journal    a store to a bad page is seen before the transaction counts as durable: no more are
  *              accepted
  *
@@ -185,10 +185,12 @@ static bool shrunk(struct pm_store *st)
 /* So few pages are touched in less time than it takes to ask for the size of the file. */
 #define TOUCH_MAX 8
 
-static bool few(const struct iovec *seg, unsigned n)
+static bool few(const struct pm_store *st, const struct iovec *seg, unsigned n)
 {
 	size_t pages = 0;
 
+	if (media_slow(st)) /* a page might have to come from the disk, and the lock is held */
+		return false;
 	for (unsigned i = 0; i < n && pages <= TOUCH_MAX; i++)
 		pages += seg[i].iov_len / PM_BLOCK + 1;
 	return pages <= TOUCH_MAX;
@@ -203,7 +205,7 @@ int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool 
 	if (!f)
 		return 0;
 	if (!always && !__atomic_load_n(&f->n, __ATOMIC_ACQUIRE) &&
-	    !(few(seg, n) ? st->media.regular : shrunk(st)))
+	    !(few(st, seg, n) ? st->media.regular : shrunk(st)))
 		return 0;
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t off, end, before;
