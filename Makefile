@@ -20,7 +20,7 @@ CC      ?= gcc
 # The one list of packages. DEPS builds the product, DEPS_TEST runs its tests.
 DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libinih-dev libisal-dev \
              libsodium-dev libsystemd-dev libjansson-dev uthash-dev rpcsvc-proto
-DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-14-dev \
+DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-dev \
              procps iproute2 python3
 # What the virtual machine is made of, and what runs in it.
 DEPS_VM   := qemu-system-x86 linux-image-amd64 busybox-static cpio kmod rdma-core ibverbs-providers rdmacm-utils \

@@ -444,7 +444,7 @@ static int place_iov(const struct sock_conn *sc, struct iovec *iov)
 	size_t left = sc->frag_left < sc->place_left ? sc->frag_left : sc->place_left;
 	int n = 0;
 
-	for (unsigned i = sc->place_at; i < c->niov && left && n < SEND_IOV; i++) {
+	for (unsigned i = sc->place_at; i < c->niov && left && n < (int)SEND_IOV; i++) {
 		iov[n] = c->iov[i];
 		if (iov[n].iov_len > left)
 			iov[n].iov_len = left;
