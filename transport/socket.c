@@ -8,9 +8,13 @@
  *
  *   small calls   that are whole are run from the scratch area and then taken with MSG_TRUNC,
  *                 which copies nothing;
- *   with payload  exactly the head is taken, then readv() fills the program's segments;
+ *   with payload  what was looked at, up to the head's end, is *owed*: the recvmsg() that fills the
+ *                 program's segments takes it first, and the mark of the next record last;
  *   what is cut   (partial records, heads across fragments) is gathered by reads of exactly the
  *                 bytes that the head still lacks, so that a payload byte is never among them.
+ *
+ * A read that brings less than it asked for has emptied the socket: nobody looks again before the
+ * loop says that more has come.
  *
  *   RX_HEAD --head of a payload call complete, run()--> RX_HELD
  *   RX_HELD --tp_place--> RX_PLACE --all there--> RX_SKIP
@@ -76,6 +80,7 @@ struct sock_conn {
 	ev_timer timer;
 	ev_timer again; /* its turn was over before its work was */
 	bool reading;   /* inside conn_read(): it looks at the state after every step by itself */
+	bool dry;       /* in this turn: the socket had less than was asked for */
 	bool eof;       /* the peer sends no more */
 	bool stopping;  /* nor do we listen any more */
 	bool after_bulk;
@@ -85,7 +90,9 @@ struct sock_conn {
 	uint8_t mark[4]; /* of the next fragment, as far as it came */
 	unsigned nmark;
 	bool in_record, last;
+	bool gather; /* the record did not come in one piece */
 	uint32_t frag_left;
+	size_t owed; /* bytes, at most SCRATCH, in front of those: looked at, not yet taken */
 	unsigned nempty;
 	size_t record_len; /* of all fragments so far */
 	uint8_t *head;     /* gathered */
@@ -371,18 +378,29 @@ static bool frag_open(struct sock_conn *sc, const uint8_t *mark)
 	       sc->nempty <= MAX_EMPTY;
 }
 
-static enum step mark_read(struct sock_conn *sc)
+/* @n more bytes of the mark are there. */
+static enum step mark_got(struct sock_conn *sc, size_t n)
 {
-	ssize_t n = recv(sc->fd, sc->mark + sc->nmark, sizeof(sc->mark) - sc->nmark, MSG_DONTWAIT);
-
-	if (n <= 0)
-		return rx_nothing(sc, n);
 	sc->nmark += (unsigned)n;
 	if (sc->nmark == sizeof(sc->mark) && !frag_open(sc, sc->mark)) {
 		conn_fail(sc, &sc->conn.svc->stats.bad_records);
 		return STEP_WAIT;
 	}
 	return STEP_ON;
+}
+
+static enum step mark_read(struct sock_conn *sc)
+{
+	size_t want = sizeof(sc->mark) - sc->nmark;
+	ssize_t n;
+
+	if (sc->dry)
+		return STEP_WAIT;
+	n = recv(sc->fd, sc->mark + sc->nmark, want, MSG_DONTWAIT);
+	if (n <= 0)
+		return rx_nothing(sc, n);
+	sc->dry = (size_t)n < want;
+	return mark_got(sc, (size_t)n);
 }
 
 /* Take @n bytes that are known to be there and were looked at already. */
@@ -404,9 +422,17 @@ static bool take(struct sock_conn *sc, size_t n)
 
 /* --- receiving: the payload, and what is not wanted --- */
 
+static bool owed_take(struct sock_conn *sc)
+{
+	size_t n = sc->owed;
+
+	sc->owed = 0;
+	return take(sc, n);
+}
+
 static void record_end(struct sock_conn *sc)
 {
-	sc->in_record = sc->last = false;
+	sc->in_record = sc->last = sc->gather = false;
 	sc->rx_since = 0;
 	sc->rx = RX_HEAD;
 }
@@ -424,40 +450,68 @@ static enum step step_skip(struct sock_conn *sc)
 {
 	ssize_t n;
 
+	if (sc->owed && !owed_take(sc))
+		return STEP_WAIT;
 	if (!sc->frag_left) {
 		if (!sc->last)
 			return mark_read(sc);
 		record_end(sc);
-		return STEP_ON;
+		return sc->nmark ? mark_got(sc, 0) : STEP_ON; /* step_place() may have read it */
 	}
+	if (sc->dry)
+		return STEP_WAIT;
 	n = recv(sc->fd, NULL, sc->frag_left, MSG_TRUNC | MSG_DONTWAIT);
 	if (n <= 0)
 		return rx_nothing(sc, n);
+	sc->dry = (size_t)n < sc->frag_left;
 	sc->frag_left -= (uint32_t)n;
 	return STEP_ON;
 }
 
-/* Segments that are not full, cut to what the fragment still has. */
-static int place_iov(const struct sock_conn *sc, struct iovec *iov)
+/* What one recvmsg() of step_place() asks for: owed bytes, payload of this fragment, and if the record ends
+ * there its padding and the mark of the next one. */
+struct place_want {
+	struct iovec iov[SEND_IOV];
+	unsigned niov;
+	size_t payload, all;
+};
+
+static void want_add(struct place_want *w, void *at, size_t len)
+{
+	if (!len)
+		return;
+	w->iov[w->niov++] = (struct iovec){ at, len };
+	w->all += len;
+}
+
+static void place_want(struct sock_conn *sc, struct place_want *w)
 {
 	const struct rpc_call *c = sc->rx_call;
-	size_t left = sc->frag_left < sc->place_left ? sc->frag_left : sc->place_left;
-	int n = 0;
+	size_t left = sc->frag_left < sc->place_left ? sc->frag_left : sc->place_left, pad;
 
-	for (unsigned i = sc->place_at; i < c->niov && left && n < (int)SEND_IOV; i++) {
-		iov[n] = c->iov[i];
-		if (iov[n].iov_len > left)
-			iov[n].iov_len = left;
-		left -= iov[n].iov_len;
-		n += iov[n].iov_len ? 1 : 0;
+	w->niov = 0;
+	w->payload = w->all = 0;
+	want_add(w, sc->conn.svc->scratch, sc->owed);
+	for (unsigned i = sc->place_at; i < c->niov && left && w->niov < SEND_IOV - 2; i++) {
+		size_t k = c->iov[i].iov_len < left ? c->iov[i].iov_len : left;
+
+		want_add(w, c->iov[i].iov_base, k);
+		w->payload += k;
+		left -= k;
 	}
-	return n;
+	pad = sc->frag_left - w->payload;
+	if (w->payload == sc->place_left && sc->last && pad < 4) {
+		want_add(w, sc->conn.svc->scratch, pad);
+		want_add(w, sc->mark, sizeof(sc->mark));
+	}
 }
 
 static void place_advance(struct sock_conn *sc, size_t n)
 {
 	struct iovec *iov = sc->rx_call->iov;
 
+	rpc_count(&sc->conn.svc->stats.payload_placed_bytes, n);
+	sc->turn_bytes += n;
 	sc->frag_left -= (uint32_t)n;
 	sc->place_left -= n;
 	while (n) {
@@ -472,10 +526,28 @@ static void place_advance(struct sock_conn *sc, size_t n)
 	}
 }
 
+static size_t less(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* @n bytes of @w came. */
+static void place_got(struct sock_conn *sc, const struct place_want *w, size_t n)
+{
+	size_t owed = less(n, sc->owed), payload = less(n - owed, w->payload), pad;
+
+	sc->owed -= owed;
+	place_advance(sc, payload);
+	n -= owed + payload;
+	pad = less(n, sc->frag_left);
+	sc->frag_left -= (uint32_t)pad;
+	sc->nmark = (unsigned)(n - pad);
+}
+
 static enum step step_place(struct sock_conn *sc)
 {
-	struct iovec iov[SEND_IOV];
-	struct msghdr msg = { .msg_iov = iov };
+	struct place_want want;
+	struct msghdr msg = { .msg_iov = want.iov };
 	ssize_t n;
 
 	if (!sc->place_left) {
@@ -484,13 +556,16 @@ static enum step step_place(struct sock_conn *sc)
 	}
 	if (!sc->frag_left) {
 		if (!sc->last)
-			return mark_read(sc);
+			return sc->owed && !owed_take(sc) ? STEP_WAIT : mark_read(sc);
 		conn_fail(
 			sc,
 			&sc->conn.svc->stats.bad_records); /* the record ends before its payload */
 		return STEP_WAIT;
 	}
-	msg.msg_iovlen = (size_t)place_iov(sc, iov);
+	if (sc->dry)
+		return STEP_WAIT;
+	place_want(sc, &want);
+	msg.msg_iovlen = want.niov;
 	n = recvmsg(sc->fd, &msg, MSG_DONTWAIT);
 	if (n < 0 && errno == EFAULT) { /* its place is gone; the rest is skipped, the call answered */
 		placed(sc, -EFAULT);
@@ -498,9 +573,10 @@ static enum step step_place(struct sock_conn *sc)
 	}
 	if (n <= 0)
 		return rx_nothing(sc, n);
-	rpc_count(&sc->conn.svc->stats.payload_placed_bytes, (uint64_t)n);
-	sc->turn_bytes += (size_t)n;
-	place_advance(sc, (size_t)n);
+	sc->dry = (size_t)n < want.all;
+	place_got(sc, &want, (size_t)n);
+	if (!sc->place_left)
+		placed(sc, 0);
 	return STEP_ON;
 }
 
@@ -638,45 +714,66 @@ static enum step step_gather(struct sock_conn *sc)
 		conn_fail(sc, &sc->conn.svc->stats.bad_records);
 		return STEP_WAIT;
 	}
+	if (sc->dry)
+		return STEP_WAIT;
 	n = recv(sc->fd, sc->head + sc->head_len, want, MSG_DONTWAIT);
 	if (n <= 0)
 		return rx_nothing(sc, n);
+	sc->dry = (size_t)n < want;
 	sc->head_len += (size_t)n;
 	sc->frag_left -= (uint32_t)n;
 	return STEP_ON;
 }
 
-/* A payload call whose head is whole at msg: its record begins @at bytes into what was looked at,
- * @have bytes of it are in the scratch area. */
-static enum step peeked_payload(struct sock_conn *sc, size_t at, const uint8_t *msg, size_t have,
+/* A payload call whose head is whole at msg, in the scratch area, with @have bytes of the record. */
+static enum step peeked_payload(struct sock_conn *sc, const uint8_t *msg, size_t have,
                                 const struct rpc_head *h)
 {
 	bool inl = h->payload_len <= INLINE_MAX && h->payload_len <= have - h->len && sc->last;
 	size_t used = h->len + (inl ? h->payload_len : 0);
 
-	if (!take(sc, at + 4 + used))
+	sc->owed = (size_t)(msg - sc->conn.svc->scratch) + used;
+	if (inl && !owed_take(sc))
 		return STEP_WAIT;
 	sc->frag_left -= (uint32_t)used;
 	return run_payload(sc, msg, h->len, inl ? msg + h->len : NULL, h->payload_len) ? STEP_ON
 	                                                                               : STEP_WAIT;
 }
 
-/* Look at what is there from the start of a record on and run what is whole. */
+/* Of what was looked at, @at bytes are done with. */
+static enum step peek_end(struct sock_conn *sc, size_t at, size_t got, size_t room)
+{
+	enum step s = STEP_ON;
+
+	if (!at)
+		s = mark_read(sc); /* not even a whole mark with something behind it */
+	else if (!take(sc, at))
+		return STEP_WAIT;
+	sc->dry = sc->dry || (at == got && got < room);
+	return s;
+}
+
+/* Look at what is there from the start of a record on, or from behind its mark, and run what is whole. */
 static enum step step_peek(struct sock_conn *sc, unsigned *ncalls)
 {
 	struct tp_service *svc = sc->conn.svc;
 	size_t at = 0, room = sc->after_bulk ? PEEK_AFTER_BULK : SCRATCH;
-	ssize_t got = recv(sc->fd, svc->scratch, room, MSG_PEEK | MSG_DONTWAIT);
+	size_t mark = sc->in_record ? 0 : sizeof(sc->mark); /* of this record, not yet taken */
+	ssize_t got;
 
+	if (sc->dry)
+		return STEP_WAIT;
+	got = recv(sc->fd, svc->scratch, room, MSG_PEEK | MSG_DONTWAIT);
 	if (got <= 0)
 		return rx_nothing(sc, got);
 	sc->after_bulk = false;
-	while ((size_t)got - at > 4 && *ncalls < TURN_CALLS && may_read_heads(sc)) {
-		const uint8_t *msg = svc->scratch + at + 4;
-		size_t have = (size_t)got - at - 4;
+	for (; (size_t)got - at > mark && *ncalls < TURN_CALLS && may_read_heads(sc);
+	     mark = sizeof(sc->mark)) {
+		const uint8_t *msg = svc->scratch + at + mark;
+		size_t have = (size_t)got - at - mark;
 		struct rpc_head h;
 
-		if (!frag_open(sc, svc->scratch + at)) {
+		if (mark && !frag_open(sc, svc->scratch + at)) {
 			conn_fail(sc, &svc->stats.bad_records);
 			return STEP_WAIT;
 		}
@@ -689,25 +786,23 @@ static enum step step_peek(struct sock_conn *sc, unsigned *ncalls)
 		}
 		if (h.kind == RPC_HEAD_PAYLOAD) {
 			++*ncalls;
-			return peeked_payload(sc, at, msg, have, &h);
+			return peeked_payload(sc, msg, have, &h);
 		}
 		if (have < sc->frag_left || !sc->last) {
-			sc->in_record =
-				false; /* look again from here, or gather it from its start */
-			if (at)
-				break;
-			return take(sc, 4) && frag_open(sc, svc->scratch) ? STEP_ON : STEP_WAIT;
+			sc->gather = !at;
+			if (!at)
+				return take(sc, mark) ? STEP_ON : STEP_WAIT;
+			sc->in_record = false; /* look again from here */
+			break;
 		}
-		at += 4 + have;
+		at += mark + have;
 		sc->frag_left = 0;
 		record_end(sc);
 		++*ncalls;
 		if (!run_plain(sc, msg, have))
 			return STEP_WAIT;
 	}
-	if (!at)
-		return mark_read(sc); /* not even a whole mark with something behind it */
-	return take(sc, at) ? STEP_ON : STEP_WAIT;
+	return peek_end(sc, at, (size_t)got, room);
 }
 
 /* False: its turn is over, though there may be more to do without any further byte from the peer.
@@ -718,6 +813,7 @@ static bool conn_read(struct sock_conn *sc)
 	unsigned ncalls = 0;
 
 	sc->turn_bytes = 0;
+	sc->dry = false;
 	for (unsigned i = 0; i < TURN_STEPS && sc->turn_bytes < TURN_BYTES; i++) {
 		if (s == STEP_WAIT || sc->conn.dead)
 			return true;
@@ -727,7 +823,7 @@ static bool conn_read(struct sock_conn *sc)
 				return true;
 			if (ncalls >= TURN_CALLS)
 				return false;
-			s = sc->in_record || sc->nmark ? step_gather(sc) : step_peek(sc, &ncalls);
+			s = sc->gather || sc->nmark ? step_gather(sc) : step_peek(sc, &ncalls);
 			break;
 		case RX_HELD:
 			return true;

@@ -267,6 +267,37 @@ Test(socket, calls_come_in_any_pieces)
 	close(fd);
 }
 
+/* The padding of a payload and the mark behind it are taken with the payload, as far as they are there. */
+Test(socket, payloads_one_behind_the_other_come_in_any_pieces)
+{
+	int fd = peer_connect(&f);
+
+	for (uint32_t len = 1100; len < 1104; len++) {
+		struct wire m = { 0 }, w = { 0 };
+
+		for (uint32_t i = 0; i < 3; i++) {
+			m.len = 0;
+			wire_put(&m, i, i * 4096, PUT_NOW, data + i, len);
+			wire_record(&w, &m);
+		}
+		null_call(&w, 3);
+		for (size_t cut = 1; cut < w.len; cut += cut < 1000 || cut > 1500 ? 7 : 1) {
+			memset(f.mem, 0, 3 * 4096);
+			peer_send(&f, fd, w.b, cut);
+			peer_send(&f, fd, w.b + cut, w.len - cut);
+			for (uint32_t i = 0; i < 3; i++) {
+				expect_word(fd, i, len);
+				cr_assert(!memcmp(f.mem + i * 4096, data + i, len), "cut at %zu", cut);
+				cr_assert_eq(f.mem[i * 4096 + len], 0);
+			}
+			expect_stat(fd, 3, SUCCESS);
+		}
+		wire_free(&m);
+		wire_free(&w);
+	}
+	close(fd);
+}
+
 Test(socket, a_peer_that_dies_at_any_byte_costs_nobody_else)
 {
 	struct wire m = { 0 }, w = { 0 };
