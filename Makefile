@@ -112,6 +112,10 @@ $(test_lib): $(call obj,$(wildcard test/lib/*.c))
 $(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+# Threads in a pool, without Criterion.
+$(B)/stress-pool: $(call obj,test/stress/pool.c test/lib/stress.c test/lib/pool.c) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(B)/test/transport/%: $(B)/obj/test/transport/%.o $(test_lib) $(lib_transport) $(lib_proto)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
@@ -198,7 +202,9 @@ check-asan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
 check-tsan: deps
-	$(Q)$(MAKE) --no-print-directory $(jobs) all B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
+	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/tsan/stress-pool B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
+	@for seed in 1 2 3 4; do TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
+		$(B)/tsan/stress-pool 4 2000 $$seed || exit 1; done
 	$(Q)$(MAKE) --no-print-directory $(jobs) tests
 	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
 		test/run $(if $(T),-k $(T)) ./$(B)/test/integration/test_workers

@@ -5,6 +5,7 @@
  *   main.c          the command, clock, medians     pool.c          pmemio at many sizes, without a network
  *   floor.c         rounds, medians, table          nfs_socket.c    NFS over a plain socket
  *   nfs_fabric.c    NFS through libberth            floor_socket.c  the same bytes over a bare socket
+ *   workers.c       pmemio by several threads
  *   onesided.c      puts, WRITE, bare libfabric      floor_fabric.c  the same bytes by bare libfabric calls
  */
 #ifndef BENCH_BENCH_H
@@ -17,6 +18,8 @@ uint64_t bench_now(void); /* nanoseconds */
 double bench_median(double *v, unsigned n); /* sorts @v */
 int bench_floor(int argc, char **argv);
 int bench_pool(int argc, char **argv);
+/* @each: operations of a thread in a turn; 0: 20000 */
+int bench_workers(const char *dir, unsigned threads, unsigned rounds, unsigned each);
 int bench_load(int argc, char **argv);
 int bench_onesided(int argc, char **argv);
 

@@ -744,14 +744,16 @@ static int measure(struct set *set, unsigned nsets, const char *dir, unsigned ro
 
 int bench_pool(int argc, char **argv)
 {
-	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { 0 } };
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
+		                               { "threads", required_argument, NULL, 't' },
+		                               { 0 } };
 	const char *dir = "/dev/shm", *only = NULL;
-	unsigned rounds = 9, most = 1000000, nsets = 0;
+	unsigned rounds = 9, most = 1000000, nsets = 0, threads = 0;
 	struct set set[SETS] = { { 0 } };
 	bool json = false;
 	int opt, err;
 
-	while ((opt = getopt_long(argc, argv, "d:r:n:k:j", longs, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "d:r:n:k:t:j", longs, NULL)) != -1) {
 		switch (opt) {
 		case 'd':
 			dir = optarg;
@@ -765,21 +767,27 @@ int bench_pool(int argc, char **argv)
 		case 'k':
 			only = optarg;
 			break;
+		case 't':
+			threads = (unsigned)atoi(optarg);
+			break;
 		case 'j':
 			json = true;
 			break;
 		default:
 			fprintf(stderr, "usage: berth-bench pool [-d DIR] [-r ROUNDS] [-n MOST] "
-			                "[-k one|many|extents] [--json]\n");
+			                "[-k one|many|extents] [--json]\n"
+			                "       berth-bench pool --threads N [-d DIR] [-r ROUNDS] [-n OPS]\n");
 			return 2;
 		}
 	}
+	/* tmpfs stands for persistent memory: real cache line flushes */
+	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 0);
+	if (threads)
+		return bench_workers(dir, threads, rounds, most < 1000000 ? most : 0) ? 1 : 0;
 	if (rounds < 1 || rounds > MAX_ROUNDS || most < 1000 || most > 1000000) {
 		fprintf(stderr, "berth-bench: 1 to %u rounds, 1000 to 1000000 files\n", MAX_ROUNDS);
 		return 2;
 	}
-	/* tmpfs stands for persistent memory: real cache line flushes */
-	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 0);
 	plan(set, &nsets, dir, most, only);
 	err = measure(set, nsets, dir, rounds, json);
 	for (unsigned i = 0; i < nsets; i++)

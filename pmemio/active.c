@@ -113,6 +113,8 @@ bool file_may_grow(const struct file *f, uint64_t n)
 
 static void owe(struct file *f, uint64_t n)
 {
+	if (n == f->owed)
+		return;
 	quota_owe(f->quota[0], n - f->owed);
 	quota_owe(f->quota[1], n - f->owed);
 	f->owed = n;
@@ -283,7 +285,7 @@ void file_release(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t p
 		return;
 	}
 	*l = (struct limbo){
-		.lblk = lblk, .pblk = pblk, .len = len, .lsn = lsn, .serial = st->files->serial++
+		.lblk = lblk, .pblk = pblk, .len = len, .lsn = lsn, .serial = ++f->serial
 	};
 	LIST_INSERT_HEAD(&f->limbo, l, link);
 }
@@ -415,16 +417,11 @@ const struct pm_inode *file_regular(struct pm_store *st, struct pm_id id, int *e
 	return NULL;
 }
 
-static unsigned bucket(struct pm_id id)
-{
-	return (unsigned)((id.ino * 0x9e3779b97f4a7c15ull) >> 32) % FILE_HASH;
-}
-
 struct file *file_find(struct pm_store *st, struct pm_id id)
 {
 	struct file *f;
 
-	LIST_FOREACH (f, &st->files->hash[bucket(id)], link) {
+	LIST_FOREACH (f, &st->files->hash[ino_slot(id.ino)], link) {
 		if (f->id.ino == id.ino && f->id.gen == id.gen)
 			return f;
 	}
@@ -449,7 +446,7 @@ struct file *file_get(struct pm_store *st, struct pm_id id)
 	f->quota[1] = g;
 	LIST_INIT(&f->pins);
 	LIST_INIT(&f->limbo);
-	LIST_INSERT_HEAD(&st->files->hash[bucket(id)], f, link);
+	LIST_INSERT_HEAD(&st->files->hash[ino_slot(id.ino)], f, link);
 	return f;
 }
 
@@ -501,11 +498,10 @@ int files_init(struct pm_store *st)
 
 	if (!fs)
 		return -ENOMEM;
-	for (unsigned i = 0; i < FILE_HASH; i++)
+	for (unsigned i = 0; i < INO_LOCKS; i++)
 		LIST_INIT(&fs->hash[i]);
 	TAILQ_INIT(&fs->dirty);
 	pthread_cond_init(&fs->idle, NULL);
-	fs->serial = 1;
 	st->files = fs;
 	return 0;
 }
@@ -533,7 +529,7 @@ void files_fini(struct pm_store *st)
 {
 	if (!st->files)
 		return;
-	for (unsigned i = 0; i < FILE_HASH; i++) {
+	for (unsigned i = 0; i < INO_LOCKS; i++) {
 		while (!LIST_EMPTY(&st->files->hash[i]))
 			file_free(st, LIST_FIRST(&st->files->hash[i]));
 	}

@@ -395,12 +395,12 @@ uint64_t blk_next_marked(struct pm_store *st, uint64_t start, uint64_t len)
 
 bool blk_proved(struct pm_store *st, uint64_t blk)
 {
-	return st->space->proved[blk / 64] >> (blk % 64) & 1;
+	return __atomic_load_n(&st->space->proved[blk / 64], __ATOMIC_RELAXED) >> (blk % 64) & 1;
 }
 
 void blk_prove(struct pm_store *st, uint64_t blk)
 {
-	set_bits(st->space->proved, blk, blk + 1, true);
+	__atomic_fetch_or(&st->space->proved[blk / 64], 1ull << (blk % 64), __ATOMIC_RELAXED);
 }
 
 bool blk_marked(struct pm_store *st, uint64_t blk)

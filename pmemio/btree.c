@@ -259,10 +259,9 @@ static int damaged(const struct tree *t, uint64_t blk, const char *what)
 	if (blk < t->st->super.blocks && faults_in(t->st, blk * PM_BLOCK, PM_BLOCK))
 		what = "media error: its memory cannot be read";
 	STAT_ADD(t->st, checksum_errors, 1);
-	if (t->st->damaged_node != blk)
+	if (__atomic_exchange_n(&t->st->damaged_node, blk, __ATOMIC_RELAXED) != blk)
 		store_log(t->st, LOG_ERR, "inode %llu: tree node 0x%llx: %s; run `berth check`",
 		          (unsigned long long)t->in->ino, (unsigned long long)blk, what);
-	t->st->damaged_node = blk;
 	return -EIO;
 }
 

@@ -10,8 +10,7 @@
 
 #include "pmemio/store.h"
 
-#define STAT_ADD(st, field, n)                                                                     \
-	__atomic_fetch_add(&(st)->stats.field, (uint64_t)(n), __ATOMIC_RELAXED)
+#define STAT_ADD(st, field, n) COUNT(&(st)->stats, field, n)
 
 /* --- media.c: the calls that count ----------------------------------------------------------- */
 
@@ -22,6 +21,9 @@ static inline bool media_slow(const struct pm_store *st)
 void med_store(struct pm_store *st, uint64_t at, const void *src, size_t len);
 void med_flush(struct pm_store *st, uint64_t at, size_t len);
 void med_drain(struct pm_store *st);
+/* The same, counted there. */
+void med_flush_as(struct pm_store *st, struct pm_stats *s, uint64_t at, size_t len);
+void med_drain_as(struct pm_store *st, struct pm_stats *s);
 int med_sync(struct pm_store *st, uint64_t at, size_t len);
 /* What the write left, durable when this returns, whatever the method. May block with PM_MSYNC. */
 int med_settle(struct pm_store *st, uint64_t at, size_t len);

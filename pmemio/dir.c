@@ -90,15 +90,15 @@ static const struct pm_inode *dir_get(struct pm_store *st, struct pm_id id, int 
 }
 
 /* The object that an entry names. That it is not there is damage, not staleness. */
-static const struct pm_inode *child_get(struct pm_store *st, const struct pm_inode *dir,
-                                        const struct place *p, int *err)
+static const struct pm_inode *child_get(struct pm_store *st, uint64_t dir, const struct place *p,
+                                        int *err)
 {
 	const struct pm_inode *in = ino_get(st, p->id, err);
 
 	if (in && in->type == (uint16_t)p->type)
 		return in;
 	store_log(st, LOG_ERR, "directory %llu: an entry leads to inode %llu, which is not it",
-	          (unsigned long long)dir->ino, (unsigned long long)p->id.ino);
+	          (unsigned long long)dir, (unsigned long long)p->id.ino);
 	*err = -EIO;
 	return NULL;
 }
@@ -224,10 +224,10 @@ static int lock_for_change(struct pm_store *st, const struct pm_once *once)
 
 	if (st->read_only)
 		return -EROFS;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	err = reply_known(st, once);
 	if (err)
-		pthread_mutex_unlock(&st->lock);
+		store_unlock(st);
 	return err;
 }
 
@@ -246,6 +246,27 @@ static const struct pm_inode *parent_of(struct pm_store *st, const struct pm_ino
 	return up;
 }
 
+/* Inside with one inode after the other; what is not a plain name is for somebody alone. */
+static int look_inside(struct pm_store *st, struct pm_worker *w, struct pm_id id, struct name n, struct pm_attr *out)
+{
+	const struct pm_inode *in;
+	struct place p;
+	int err;
+
+	in = dir_get(st, id, &err);
+	if (in)
+		err = name_check(n) ? NEEDS_ALL : find(st, in, n, &p);
+	inode_next(st, id.ino, err ? id.ino : p.id.ino);
+	if (!err) {
+		in = child_get(st, id.ino, &p, &err);
+		id = p.id;
+	}
+	if (!err)
+		file_attr(st, in, out);
+	inode_unlock(st, w, id.ino);
+	return err;
+}
+
 static const struct pm_inode *look_up(struct pm_store *st, struct pm_id id, struct name n, int *err)
 {
 	const struct pm_inode *dir = dir_get(st, id, err);
@@ -258,20 +279,27 @@ static const struct pm_inode *look_up(struct pm_store *st, struct pm_id id, stru
 	*err = name_check(n);
 	if (!*err)
 		*err = find(st, dir, n, &p);
-	return *err ? NULL : child_get(st, dir, &p, err);
+	return *err ? NULL : child_get(st, dir->ino, &p, err);
 }
 
 int pm_lookup(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
               struct pm_attr *out)
 {
+	struct pm_worker *w = inode_lock(st, dir.ino);
+	struct name n = { name, len };
 	const struct pm_inode *in;
-	int err = 0;
+	int err = NEEDS_ALL;
 
-	pthread_mutex_lock(&st->lock);
-	in = look_up(st, dir, (struct name){ name, len }, &err);
+	if (w)
+		err = look_inside(st, w, dir, n, out);
+	if (w && err != NEEDS_ALL)
+		return err;
+	if (w)
+		store_lock(st);
+	in = look_up(st, dir, n, &err);
 	if (in)
 		file_attr(st, in, out);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return in ? 0 : err;
 }
 
@@ -359,7 +387,7 @@ static int create_old(struct pm_store *st, const struct pm_inode *dir, const str
 	struct pm_tx *tx;
 	int err = 0;
 
-	obj = child_get(st, dir, p, &err);
+	obj = child_get(st, dir->ino, p, &err);
 	if (!obj)
 		return err;
 	file_attr(st, obj, &ch->obj);
@@ -404,7 +432,7 @@ int pm_create_once(struct pm_store *st, struct pm_id dir, const char *name, size
 		*ch = done;
 	else if (err == -EEXIST)
 		ch->obj = done.obj;
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -433,7 +461,7 @@ static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool w
 		return err;
 	if ((p.type == PM_DIR) != want_dir)
 		return want_dir ? -ENOTDIR : -EISDIR;
-	obj = child_get(st, dir, &p, &err);
+	obj = child_get(st, dir->ino, &p, &err);
 	if (!obj)
 		return err;
 	if (want_dir && (obj->size || (obj->flags & PM_IF_TREE)))
@@ -464,7 +492,7 @@ static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool
 	if (!err)
 		*ch = done;
 	files_sweep(st); /* what was written to it and never committed is free space again */
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -544,7 +572,7 @@ int pm_link_once(struct pm_store *st, struct pm_id obj, struct pm_id dir, const 
 	err = link_at(st, obj, dir, n, once, &done);
 	if (!err)
 		*ch = done;
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -565,7 +593,7 @@ int dir_adopt(struct pm_store *st, uint64_t dir, const char *name, uint64_t ino)
 	struct place p;
 	int err;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	err = find(st, d, n, &p);
 	if (err == -ENOENT) {
 		tx = tx_begin(st);
@@ -584,7 +612,7 @@ int dir_adopt(struct pm_store *st, uint64_t dir, const char *name, uint64_t ino)
 	} else if (!err) {
 		err = -EEXIST;
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -596,7 +624,7 @@ int dir_disown(struct pm_store *st, uint64_t dir, uint64_t ino)
 	struct name n;
 	int err;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	err = bt_seek(st, NULL, d, 0, &c);
 	while (!err) {
 		err = dent_read(&c, &p, &n);
@@ -614,7 +642,7 @@ int dir_disown(struct pm_store *st, uint64_t dir, uint64_t ino)
 		else
 			err = tx_commit(tx, NULL);
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -673,13 +701,13 @@ static int move_find(struct pm_store *st, struct pm_id from, struct pm_id to, st
 	err = find(st, m->from, m->fname, &m->src);
 	if (err)
 		return err;
-	m->obj = child_get(st, m->from, &m->src, &err);
+	m->obj = child_get(st, m->from->ino, &m->src, &err);
 	if (!m->obj)
 		return err;
 	err = find(st, m->to, m->tname, &m->dst);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	m->victim = child_get(st, m->to, &m->dst, &err);
+	m->victim = child_get(st, m->to->ino, &m->dst, &err);
 	return m->victim ? 0 : err;
 }
 
@@ -760,7 +788,7 @@ int pm_rename_once(struct pm_store *st, struct pm_id from, const char *fname, si
 	if (!err)
 		*ch = done;
 	files_sweep(st);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -791,11 +819,10 @@ static int link_read(struct pm_store *st, struct pm_id id, char *buf, size_t siz
 
 int pm_readlink(struct pm_store *st, struct pm_id id, char *buf, size_t size, size_t *len)
 {
-	int err;
+	struct pm_worker *w = inode_lock(st, id.ino);
+	int err = link_read(st, id, buf, size, len);
 
-	pthread_mutex_lock(&st->lock);
-	err = link_read(st, id, buf, size, len);
-	pthread_mutex_unlock(&st->lock);
+	inode_unlock(st, w, id.ino);
 	return err;
 }
 
@@ -873,7 +900,7 @@ static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t c
 		if (have == shown)
 			break;
 		e = &q[shown++ % AHEAD];
-		in = s->want_attr ? child_get(s->st, dir, &e->p, &bad) : NULL;
+		in = s->want_attr ? child_get(s->st, dir->ino, &e->p, &bad) : NULL;
 		if (!show(s, e->n, e->p.key, e->p.id, in))
 			return 0;
 	}
@@ -886,14 +913,16 @@ int pm_readdir(struct pm_store *st, struct pm_id id, uint64_t cookie, bool want_
 {
 	struct scan s = { st, want_attr, fn, arg };
 	const struct pm_inode *dir;
+	struct pm_worker *w = inode_lock(st, id.ino);
 	bool end = false;
 	int err = 0;
 
-	pthread_mutex_lock(&st->lock);
+	if (w && (want_attr || cookie < 2)) /* other inodes, too */
+		inode_alone(st, &w, id.ino);
 	dir = dir_get(st, id, &err);
 	if (dir)
 		err = scan_dir(&s, dir, cookie, &end);
-	pthread_mutex_unlock(&st->lock);
+	inode_unlock(st, w, id.ino);
 	if (!err)
 		*eof = end;
 	return err;

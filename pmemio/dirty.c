@@ -130,13 +130,13 @@ static pm_lsn sync_run(struct pm_job *job, int data_err)
 	pm_lsn lsn = 0;
 
 	s->res = data_err;
-	pthread_mutex_lock(&s->st->lock);
+	store_lock(s->st);
 	in = data_err ? NULL : file_inode(s->st, s->f->id, &s->res);
 	if (in)
 		s->res = settle(s->st, s->f, in, s->epoch, s->cuts, s->size, &lsn);
 	if (in && s->out)
 		fill(s->st, in, s->out);
-	pthread_mutex_unlock(&s->st->lock);
+	store_unlock(s->st);
 	return lsn;
 }
 
@@ -147,12 +147,12 @@ static void sync_done(struct pm_job *job, int err)
 	struct pm_wait *w = s->w;
 
 	err = s->res ? s->res : err;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	s->f->refs--;
 	if (!s->out)
 		s->f->settling = false;
 	file_rest(st, s->f);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	free(s->job.data);
 	free(s);
 	job_end(st);
@@ -214,7 +214,7 @@ static bool bound_one(struct pm_store *st)
 	struct file *f;
 	int err = 0;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	files_sweep(st);
 	f = worst(st);
 	in = f ? file_inode(st, f->id, &err) : NULL;
@@ -231,7 +231,7 @@ static bool bound_one(struct pm_store *st)
 		runs_empty(st, f);
 		err = 0;
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	if (s)
 		flusher_add(st, &s->job);
 	if (err)
@@ -253,7 +253,7 @@ int pm_sync_file(struct pm_store *st, struct pm_id id, struct pm_committed *out,
 	struct file *f;
 	int err;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	files_sweep(st);
 	in = file_regular(st, id, &err);
 	if (!in)
@@ -277,7 +277,7 @@ int pm_sync_file(struct pm_store *st, struct pm_id id, struct pm_committed *out,
 			file_rest(st, f);
 	}
 out:
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	if (s)
 		flusher_add(st, &s->job);
 	return err;
@@ -322,6 +322,8 @@ int files_settle(struct pm_store *st)
 	pthread_mutex_lock(&st->lock);
 	while (st->files->jobs)
 		pthread_cond_wait(&st->files->idle, &st->lock);
+	pthread_mutex_unlock(&st->lock);
+	store_lock(st);
 	files_sweep(st);
 	while ((f = TAILQ_FIRST(&st->files->dirty))) {
 		e = settle_file(st, f);
@@ -331,6 +333,6 @@ int files_settle(struct pm_store *st)
 			err = e;
 		file_rest(st, f);
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }

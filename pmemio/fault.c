@@ -32,7 +32,7 @@
 struct pm_faults {
 	uint64_t *bad; /* bit per block */
 	uint64_t n;    /* bits set; atomic, as are the words */
-	bool shrunk;
+	bool shrunk; /* atomic, too */
 };
 
 int faults_open(struct pm_store *st)
@@ -169,9 +169,10 @@ static bool shrunk(struct pm_store *st)
 	struct pm_faults *f = st->faults;
 	struct stat sb;
 
-	if (!f->shrunk && st->media.regular && !fstat(st->media.fd, &sb) &&
+	if (!__atomic_load_n(&f->shrunk, __ATOMIC_RELAXED) && st->media.regular && !fstat(st->media.fd, &sb) &&
 	    (uint64_t)sb.st_size < st->super.blocks * PM_BLOCK) {
-		f->shrunk = true;
+		if (__atomic_exchange_n(&f->shrunk, true, __ATOMIC_RELAXED))
+			return true;
 		store_log(st, 2,
 		          "the pool was cut short from %llu to %llu bytes while in use; what lay "
 		          "behind is "
@@ -179,7 +180,7 @@ static bool shrunk(struct pm_store *st)
 		          (unsigned long long)st->super.blocks * PM_BLOCK,
 		          (unsigned long long)sb.st_size);
 	}
-	return f->shrunk;
+	return __atomic_load_n(&f->shrunk, __ATOMIC_RELAXED);
 }
 
 /* So few pages are touched in less time than it takes to ask for the size of the file. */
@@ -231,8 +232,8 @@ int pm_map_probe(struct pm_map *m)
 	struct pm_store *st = m->pin->st;
 	int err;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	err = faults_probe(st, m->seg, m->nseg, true);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }

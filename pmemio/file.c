@@ -526,11 +526,11 @@ static pm_lsn commit_run(struct pm_job *job, int data_err)
 	p->res = data_err;
 	if (!p->res && p->unstable)
 		p->res = super_note_unstable(p->st);
-	pthread_mutex_lock(&p->st->lock);
+	store_lock(p->st);
 	if (!p->res)
 		p->res = commit_finish(p, &lsn);
 	pin_wake(p, &waiters);
-	pthread_mutex_unlock(&p->st->lock);
+	store_unlock(p->st);
 	wake_all(waiters);
 	return lsn;
 }
@@ -624,7 +624,7 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 		err = super_note_unstable(st);
 	if (err)
 		return err;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	err = faults_probe(st, m->seg, m->nseg, false);
 	if (!err)
 		err = commit_locked(p, prefix, w);
@@ -632,7 +632,7 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 		pin_wake(p, &waiters);
 		bound = st->files->dirty_pages > DIRTY_PAGES || st->files->dirty_runs > DIRTY_RUNS;
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	if (err == -EINPROGRESS)
 		flusher_add(st, &p->job); /* may be over before this returns */
 	wake_all(waiters);
@@ -658,20 +658,34 @@ static void last_unpin(struct pm_store *st, struct file *f)
 		file_orphan(st, id);
 }
 
+/* Nothing has to be undone, freed or removed. */
+static bool unpin_is_plain(const struct pm_pin *p)
+{
+	const struct pm_inode *in = ino_at(p->st, p->f->id.ino);
+
+	return (!p->write || p->committed) && LIST_EMPTY(&p->f->limbo) && in && in->type &&
+	       in->gen == p->f->id.gen && in->nlink;
+}
+
 void pm_unpin(struct pm_map *m)
 {
 	struct pm_pin *p = m->pin;
 	struct pm_wait *waiters;
+	struct pm_worker *w;
 	struct pm_store *st;
 	struct file *f;
+	uint64_t ino;
 	int err;
 
 	if (!p)
 		return;
 	st = p->st;
 	f = p->f;
+	ino = f->id.ino;
 	p->map = m;
-	pthread_mutex_lock(&st->lock);
+	w = inode_lock(st, ino);
+	if (w && !unpin_is_plain(p))
+		inode_alone(st, &w, ino);
 	if (p->write && !p->committed) {
 		const struct pm_inode *in = file_inode(st, f->id, &err);
 
@@ -679,12 +693,12 @@ void pm_unpin(struct pm_map *m)
 		pin_seal(p, in, p->off);
 	}
 	LIST_REMOVE(p, link);
-	STAT_ADD(st, pins, -1);
+	COUNT(stats_of(st, w), pins, -1);
 	pin_wake(p, &waiters);
 	file_unlimbo(st, f);
 	if (LIST_EMPTY(&f->pins))
 		last_unpin(st, f);
-	pthread_mutex_unlock(&st->lock);
+	inode_unlock(st, w, ino);
 	wake_all(waiters);
 	free(p->heap);
 	free(p);

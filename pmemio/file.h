@@ -35,7 +35,6 @@
 #include "pmemio/store.h"
 
 #define NO_CUT      (1ull << 62)
-#define FILE_HASH   1024u
 #define DIRTY_PAGES (64u << 20 >> 12) /* unstable blocks of a store before they are settled */
 #define DIRTY_RUNS  4096u
 #define TX_EXTENTS  1024u /* extents put in one transaction, unless tx_large */
@@ -76,6 +75,7 @@ struct file {
 	struct fresh *fresh; /* sorted by lblk */
 	unsigned nfresh, cap;
 	unsigned refs; /* sync jobs under way */
+	uint64_t serial; /* of the last pin or limbo */
 	struct quota *quota[2]; /* of its uid and gid */
 	uint64_t pending;       /* fresh blocks that they are charged for: those not owned */
 	uint64_t owed;          /* extent nodes that publishing what is DIRTY may need, if there is a limit */
@@ -91,10 +91,9 @@ struct file {
 };
 
 struct pm_files {
-	LIST_HEAD(, file) hash[FILE_HASH];
+	LIST_HEAD(, file) hash[INO_LOCKS];
 	TAILQ_HEAD(, file) dirty;
 	uint64_t dirty_pages, dirty_runs;
-	uint64_t serial; /* of the next pin or limbo */
 	unsigned jobs;   /* on the flusher */
 	pthread_cond_t idle;
 	bool doubt; /* a file without pins may have lost its inode */
@@ -143,7 +142,8 @@ const struct pm_inode *file_inode(struct pm_store *st, struct pm_id id, int *err
 /* The same, and a regular file. */
 const struct pm_inode *file_regular(struct pm_store *st, struct pm_id id, int *err);
 struct file *file_find(struct pm_store *st, struct pm_id id);
-struct file *file_get(struct pm_store *st, struct pm_id id); /* made if need be; NULL: no memory */
+/* Made if need be; NULL: no memory, or its owners have no account yet and somebody alone has to make it. */
+struct file *file_get(struct pm_store *st, struct pm_id id);
 void file_rest(struct pm_store *st, struct file *f);         /* freed if nothing is left of it */
 /* Forget files whose inode is gone and that nobody pins. */
 void files_sweep(struct pm_store *st);

@@ -492,7 +492,7 @@ static int flusher_checkpoint(struct pm_store *st)
 	if (err)
 		return err;
 	next_lane(st);
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	j->ckpt = upto;
 	j->want_ckpt = false;
 	alloc_release(st);
@@ -500,7 +500,7 @@ static int flusher_checkpoint(struct pm_store *st)
 		madvise(st->media.view, st->media.len, MADV_DONTNEED);
 		j->view_dirty = false;
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return 0;
 }
 
@@ -798,9 +798,9 @@ int journal_stop(struct pm_store *st)
 		}
 		return 0;
 	}
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	checkpoint_now(st);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return 0;
 }
 

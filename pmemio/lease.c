@@ -223,11 +223,11 @@ int pm_lease_open(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t l
 	l->ext = calloc(o->max_extents, sizeof(*l->ext));
 	err = l->ext ? 0 : -ENOMEM;
 	if (!err) {
-		pthread_mutex_lock(&st->lock);
+		store_lock(st);
 		err = open_locked(l, id, &g, w);
 		if (!err)
 			STAT_ADD(st, leases, 1);
-		pthread_mutex_unlock(&st->lock);
+		store_unlock(st);
 	}
 	if (!err) {
 		*out = l;
@@ -283,16 +283,16 @@ int pm_lease_zero(struct pm_lease *l, unsigned blocks)
 	bool more;
 	int err = 0;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	more = next_new(l, blocks, &x);
 	if (more) {
-		pthread_mutex_unlock(&st->lock);
+		store_unlock(st);
 		st->media.ops->zero(&st->media, data_ptr(st, x.pblk), x.len * PM_BLOCK);
 		if (!media_slow(st) && st->media.method != PM_VOLATILE) {
 			med_flush(st, x.pblk * PM_BLOCK, x.len * PM_BLOCK);
 			med_drain(st);
 		}
-		pthread_mutex_lock(&st->lock);
+		store_lock(st);
 		err = settle(l, &x);
 		more = !err && next_new(l, 1, &x);
 	}
@@ -300,7 +300,7 @@ int pm_lease_zero(struct pm_lease *l, unsigned blocks)
 		waiters = l->map.pin->waiters;
 		l->map.pin->waiters = NULL;
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	wake_all(waiters);
 	return err ? err : more ? -EAGAIN : 0;
 }
@@ -322,9 +322,9 @@ uint64_t pm_lease_generation(struct pm_lease *l)
 {
 	uint64_t g;
 
-	pthread_mutex_lock(&l->st->lock);
+	store_lock(l->st);
 	g = l->generation;
-	pthread_mutex_unlock(&l->st->lock);
+	store_unlock(l->st);
 	return g;
 }
 
@@ -332,9 +332,9 @@ bool pm_lease_recalled(struct pm_lease *l)
 {
 	bool yes;
 
-	pthread_mutex_lock(&l->st->lock);
+	store_lock(l->st);
 	yes = l->recalled;
-	pthread_mutex_unlock(&l->st->lock);
+	store_unlock(l->st);
 	return yes;
 }
 
@@ -502,9 +502,9 @@ static void commit_end(struct committing *c)
 	struct pm_lease *l = c->l;
 	bool last;
 
-	pthread_mutex_lock(&l->st->lock);
+	store_lock(l->st);
 	last = !--l->commits && l->closing;
-	pthread_mutex_unlock(&l->st->lock);
+	store_unlock(l->st);
 	if (last)
 		lease_free(l);
 	free(c->job.data);
@@ -517,10 +517,10 @@ static pm_lsn commit_run(struct pm_job *job, int data_err)
 	pm_lsn lsn = 0;
 
 	c->res = data_err;
-	pthread_mutex_lock(&c->l->st->lock);
+	store_lock(c->l->st);
 	if (!c->res)
 		c->res = finish(c, &lsn);
-	pthread_mutex_unlock(&c->l->st->lock);
+	store_unlock(c->l->st);
 	return lsn;
 }
 
@@ -594,12 +594,12 @@ int pm_lease_commit(struct pm_lease *l, const struct pm_range *r, unsigned n, bo
 		c->timed = true;
 		c->mtime = (struct pm_time){ .sec = mtime->tv_sec, .nsec = (uint32_t)mtime->tv_nsec };
 	}
-	pthread_mutex_lock(&l->st->lock);
+	store_lock(l->st);
 	l->commits++;
 	err = judge(c, r, n);
 	if (!err)
 		err = commit_locked(c);
-	pthread_mutex_unlock(&l->st->lock);
+	store_unlock(l->st);
 	if (err == -EINPROGRESS)
 		flusher_add(l->st, &c->job);
 	else
@@ -613,10 +613,10 @@ void pm_lease_close(struct pm_lease *l)
 {
 	bool busy;
 
-	pthread_mutex_lock(&l->st->lock);
+	store_lock(l->st);
 	l->closing = true;
 	busy = l->commits;
-	pthread_mutex_unlock(&l->st->lock);
+	store_unlock(l->st);
 	if (!busy)
 		lease_free(l);
 }

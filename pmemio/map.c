@@ -26,6 +26,7 @@ struct mapper {
 	uint64_t goal;     /* block behind the one mapped last */
 	unsigned flags;    /* BLK_ALIGN_2M */
 	unsigned pieces, most; /* leases: end behind so many, not 0 */
+	struct pm_worker *w;   /* NULL: alone */
 };
 
 /* The piece that ends before block @b was the last: the range ends there. */
@@ -99,11 +100,13 @@ static struct pm_pin *pin_new(struct mapper *k, bool write)
 	return p;
 }
 
-static void pin_link(struct pm_pin *p)
+static void pin_link(struct mapper *k)
 {
-	p->serial = p->st->files->serial++;
+	struct pm_pin *p = k->pin;
+
+	p->serial = ++p->f->serial;
 	LIST_INSERT_HEAD(&p->f->pins, p, link);
-	STAT_ADD(p->st, pins, 1);
+	COUNT(stats_of(k->st, k->w), pins, 1);
 }
 
 /* --- reading --- */
@@ -154,41 +157,50 @@ static void map_done(struct mapper *k, uint64_t size)
 	k->pin->len = k->m->len = k->end - k->off;
 	k->m->eof = k->end >= size;
 	file_attr(k->st, k->in, &k->m->attr);
-	pin_link(k->pin);
+	pin_link(k);
+}
+
+static int map_read(struct mapper *k, struct pm_id id, uint64_t off, uint32_t len)
+{
+	struct pm_store *st = k->st;
+	uint64_t size;
+	int err;
+
+	k->in = file_regular(st, id, &err);
+	if (!k->in)
+		return err;
+	err = k->w ? NEEDS_ALL : -ENOMEM;
+	k->f = file_get(st, id);
+	if (!k->f)
+		return err;
+	size = file_size(k->f, k->in);
+	k->off = min64(off, size);
+	k->end = k->off + min64(len, size - k->off);
+	if (pin_new(k, false)) {
+		err = map_existing(k);
+		if (!err)
+			err = faults_probe(st, k->m->seg, k->m->nseg, false);
+		if (!err) {
+			map_done(k, size);
+			return 0;
+		}
+		free(k->pin->heap);
+		free(k->pin);
+	}
+	file_rest(st, k->f);
+	return err;
 }
 
 int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m)
 {
-	struct mapper k = { .st = st, .m = m };
-	uint64_t size;
-	int err;
+	struct mapper k = { .st = st, .m = m, .w = inode_lock(st, id.ino) };
+	int err = map_read(&k, id, off, len);
 
-	pthread_mutex_lock(&st->lock);
-	files_sweep(st);
-	k.in = file_regular(st, id, &err);
-	if (!k.in)
-		goto out;
-	err = -ENOMEM;
-	k.f = file_get(st, id);
-	if (!k.f)
-		goto out;
-	size = file_size(k.f, k.in);
-	k.off = min64(off, size);
-	k.end = k.off + min64(len, size - k.off);
-	if (pin_new(&k, false)) {
-		err = map_existing(&k);
-		if (!err)
-			err = faults_probe(st, m->seg, m->nseg, false);
-		if (!err) {
-			map_done(&k, size);
-			goto out;
-		}
-		free(k.pin->heap);
-		free(k.pin);
+	if (err == NEEDS_ALL) {
+		inode_alone(st, &k.w, id.ino);
+		err = map_read(&k, id, off, len);
 	}
-	file_rest(st, k.f);
-out:
-	pthread_mutex_unlock(&st->lock);
+	inode_unlock(st, k.w, id.ino);
 	return err;
 }
 
@@ -415,7 +427,7 @@ int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t le
 		return -EFBIG;
 	if (st->read_only)
 		return -EROFS;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	files_sweep(st);
 	k.in = file_regular(st, id, &err);
 	if (!k.in)
@@ -442,7 +454,7 @@ int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t le
 	}
 	file_rest(st, k.f);
 out:
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 

@@ -176,19 +176,29 @@ void med_store(struct pm_store *st, uint64_t at, const void *src, size_t len)
 	st->media.ops->store(&st->media, st->media.base + at, src, len);
 }
 
-void med_flush(struct pm_store *st, uint64_t at, size_t len)
+void med_flush_as(struct pm_store *st, struct pm_stats *s, uint64_t at, size_t len)
 {
 	if (media_slow(st))
 		return; /* a sync will follow */
 	st->media.ops->flush(&st->media, st->media.base + at, len);
-	STAT_ADD(st, flushes, 1);
-	STAT_ADD(st, flushed_bytes, len);
+	COUNT(s, flushes, 1);
+	COUNT(s, flushed_bytes, len);
+}
+
+void med_flush(struct pm_store *st, uint64_t at, size_t len)
+{
+	med_flush_as(st, &st->stats, at, len);
+}
+
+void med_drain_as(struct pm_store *st, struct pm_stats *s)
+{
+	st->media.ops->drain(&st->media);
+	COUNT(s, drains, 1);
 }
 
 void med_drain(struct pm_store *st)
 {
-	st->media.ops->drain(&st->media);
-	STAT_ADD(st, drains, 1);
+	med_drain_as(st, &st->stats);
 }
 
 int med_sync(struct pm_store *st, uint64_t at, size_t len)

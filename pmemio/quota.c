@@ -97,7 +97,7 @@ struct quota *quota_of(struct pm_store *st, uint32_t kind, uint32_t id)
 	struct pm_quotas *qs = st->quotas;
 	struct quota *q = find(qs, kind, id), **at;
 
-	if (q)
+	if (q || worker_here(st)) /* others may be looking something up */
 		return q;
 	if (qs->n == qs->nbuckets && more_buckets(qs))
 		return NULL;
@@ -454,14 +454,14 @@ int pm_quota_set(struct pm_store *st, const struct pm_quota *want, pm_lsn *lsn)
 	err = note_feature(st);
 	if (err)
 		return err;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	q = quota_of(st, want->kind, want->id);
 	err = st->quotas->damaged ? -EIO : q ? write_limit(st, q, want, lsn) : -ENOMEM;
 	if (!err) {
 		q->max_blocks = want->max_blocks;
 		q->max_inodes = want->max_inodes;
 	}
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -470,11 +470,11 @@ void pm_quota_get(struct pm_store *st, enum pm_quota_kind kind, uint32_t id, str
 	const struct quota *q;
 
 	*out = (struct pm_quota){ .kind = kind, .id = id };
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	q = find(st->quotas, kind, id);
 	if (q)
 		show(q, out);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 }
 
 static int by_id(const void *a, const void *b)
@@ -497,13 +497,13 @@ int pm_quota_list(struct pm_store *st, struct pm_quota **out, size_t *n)
 	struct pm_quota *list;
 	size_t k = 0;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	list = malloc((qs->n + 1) * sizeof(*list));
 	for (size_t i = 0; list && i < qs->nbuckets; i++)
 		for (const struct quota *q = qs->bucket[i]; q; q = q->next)
 			if (!idle(q))
 				show(q, &list[k++]);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	if (!list)
 		return -ENOMEM;
 	qsort(list, k, sizeof(*list), by_id);

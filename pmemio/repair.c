@@ -125,13 +125,13 @@ static int commit(struct repair *r, struct pm_tx *tx)
 {
 	int err = tx_commit(tx, NULL);
 
-	pthread_mutex_unlock(&r->st->lock);
+	store_unlock(r->st);
 	return err;
 }
 
 static struct pm_tx *begin(struct repair *r)
 {
-	pthread_mutex_lock(&r->st->lock);
+	store_lock(r->st);
 	return tx_begin(r->st);
 }
 
@@ -692,9 +692,9 @@ static int file_put(struct repair *r, const struct pm_inode *in, const struct pm
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
 		e[i] = (struct bt_entry){ x[i].lblk, &x[i], sizeof(x[i]) };
-	pthread_mutex_lock(&r->st->lock);
+	store_lock(r->st);
 	err = bt_rebuild(r->st, in, e, n, blocks);
-	pthread_mutex_unlock(&r->st->lock);
+	store_unlock(r->st);
 	free(e);
 	return err;
 }
@@ -935,9 +935,9 @@ static int directory(struct repair *r, uint64_t ino)
 		err = -ENOMEM;
 	} else if (c.broken) {
 		say(r, w.text, "entries written anew: %zu", c.n);
-		pthread_mutex_lock(&r->st->lock);
+		store_lock(r->st);
 		err = bt_rebuild(r->st, in, c.e, c.n, 0);
-		pthread_mutex_unlock(&r->st->lock);
+		store_unlock(r->st);
 		if (!err)
 			err = set_fields(r, in, c.n, in->blocks, 0);
 	} else {
@@ -1068,9 +1068,9 @@ static int limits(struct repair *r)
 	}
 	r->quota = ino;
 	if (!err && ino) {
-		pthread_mutex_lock(&r->st->lock);
+		store_lock(r->st);
 		err = quota_mend(r->st, ino, say_quota, r);
-		pthread_mutex_unlock(&r->st->lock);
+		store_unlock(r->st);
 	}
 	return err;
 }

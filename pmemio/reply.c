@@ -162,13 +162,13 @@ int pm_once_find(struct pm_store *st, const struct pm_once *once, struct pm_repl
 {
 	const struct pm_slot *s;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	s = find(st, once);
 	if (s) /* what it is part of is no newer than the last transaction */
 		*out = (struct pm_reply){ .tag = s->tag,
 			                  .obj = { s->ino, s->gen },
 			                  .lsn = journal_last(st) };
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return s ? 0 : -ENOENT;
 }
 

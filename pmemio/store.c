@@ -299,6 +299,7 @@ static int fill_info(struct pm_store *st, bool was_clean)
 static void store_free(struct pm_store *st)
 {
 	tx_destroy(st->tx);
+	workers_close(st);
 	faults_close(st);
 	reply_close(st);
 	quota_close(st);
@@ -380,18 +381,20 @@ static int open_media(struct pm_media *m, const struct pm_open_opts *o, bool rep
                       struct pm_store **out, struct pm_error *why)
 {
 	uint64_t t0 = now_usec();
-	struct pm_store *st = calloc(1, sizeof(*st));
+	struct pm_store *st = aligned_alloc(_Alignof(struct pm_store), sizeof(*st));
 	int err;
 
 	if (!st)
 		return -ENOMEM;
-	st->media = *m;
+	*st = (struct pm_store){ .media = *m };
 	st->opts = *o;
 	st->read_only = o->read_only;
 	st->repair = repair;
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_mutex_init(&st->super_lock, NULL);
 	err = sodium_init() < 0 ? -EIO : make_zero(st);
+	if (!err)
+		err = workers_open(st);
 	if (!err)
 		err = faults_open(st);
 	if (!err)
@@ -454,9 +457,9 @@ static int close_clean(struct pm_store *st)
 	if (err || rc)
 		return err ? err : rc;
 	if (!st->repair && !st->doubt) {
-		pthread_mutex_lock(&st->lock);
+		store_lock(st);
 		save_space(st);
-		pthread_mutex_unlock(&st->lock);
+		store_unlock(st);
 	}
 	st->super.state = PM_STATE_CLEAN;
 	return super_write(st);
@@ -465,9 +468,11 @@ static int close_clean(struct pm_store *st)
 int pm_close(struct pm_store *st)
 {
 	struct pm_media m = st->media;
+	struct pm_stats now;
 	int err;
 
-	if (st->stats.pins)
+	pm_get_stats(st, &now);
+	if (now.pins)
 		return -EBUSY;
 	err = st->read_only ? 0 : close_clean(st);
 	if (err)
@@ -506,24 +511,35 @@ void pm_get_regions(struct pm_store *st, struct pm_region *pool, struct pm_regio
 	*zero = st->zero;
 }
 
+static void stats_add(struct pm_stats *sum, const struct pm_stats *s)
+{
+	const uint64_t *from = (const uint64_t *)s;
+	uint64_t *to = (uint64_t *)sum;
+
+	static_assert(sizeof(*s) % sizeof(*to) == 0, "nothing but counters");
+	for (size_t i = 0; i < sizeof(*s) / sizeof(*to); i++)
+		to[i] += __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
 void pm_get_stats(struct pm_store *st, struct pm_stats *out)
 {
-	const uint64_t *from = (const uint64_t *)&st->stats;
-	uint64_t *to = (uint64_t *)out;
+	struct pm_workers *ws = st->workers;
+	unsigned n = __atomic_load_n(&ws->n, __ATOMIC_ACQUIRE);
 
-	static_assert(sizeof(*out) % sizeof(*to) == 0, "nothing but counters");
-	for (size_t i = 0; i < sizeof(*out) / sizeof(*to); i++)
-		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+	*out = (struct pm_stats){ .transactions = 0 };
+	stats_add(out, &st->stats);
+	for (unsigned i = 0; i < n; i++)
+		stats_add(out, &ws->at[i]->stats);
 }
 
 void pm_get_space(struct pm_store *st, struct pm_space *out)
 {
 	uint64_t used, nfree;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	alloc_count(st, out);
 	table_count(st, &used, &nfree);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	out->inodes = used;
 	out->free_inodes = nfree + out->free_blocks / PM_CHUNK_BLOCKS * PM_CHUNK_INODES;
 }

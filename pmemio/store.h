@@ -30,7 +30,7 @@
  * over it. Data blocks never are the target of a record, so they are free once s is durable; metadata blocks
  * wait for the checkpoint to pass s (alloc.c keeps both queues; running out of space forces a checkpoint).
  *
- * lease.c: pins that last, for one-sided access.
+ * lease.c: pins that last, for one-sided access. worker.c: who may be in the store at the same time.
  */
 #ifndef PMEMIO_STORE_H
 #define PMEMIO_STORE_H
@@ -92,10 +92,13 @@ struct pm_faults;  /* fault.c */
 struct pm_files;   /* file.c: what is pinned, fresh or dirty now */
 struct pm_replies; /* reply.c */
 struct pm_quotas;  /* quota.c */
+struct pm_workers; /* worker.c */
 
 struct pm_store {
 	struct pm_media media;
-	pthread_mutex_t lock; /* orders everything below; never held over I/O or a callback but readdir's */
+	/* Held by whoever is alone in the store (worker.h); never over I/O or a callback but readdir's. */
+	pthread_mutex_t lock;
+	struct pm_workers *workers;
 	struct pm_super super; /* the current one */
 	bool read_only;
 	bool doubt;  /* damage was met while gathering free space: some of it may be in use */
@@ -109,14 +112,14 @@ struct pm_store {
 	struct pm_faults *faults;
 	struct pm_replies *replies; /* NULL: the pool has no room for them */
 	struct pm_quotas *quotas;
-	struct pm_tx *tx; /* the transaction object, reused; one at a time under the lock */
+	struct pm_tx *tx; /* of whoever is alone, reused */
 	struct pm_region zero;
-	struct pm_stats stats;
 	struct pm_info info;
 	pthread_mutex_t super_lock; /* inside lock: orders the writers of the superblocks */
 	uint64_t up_zero;           /* store_uptime(): pm_super.uptime when the monotonic clock was 0 */
 	uint64_t bad_sum;           /* sum.c: likewise */
-	uint64_t damaged_node;      /* btree.c: the block last named in the log, so that it is named once */
+	uint64_t damaged_node;      /* btree.c: the block last named in the log, so that it is named once; atomic */
+	struct pm_stats stats __attribute__((aligned(128))); /* what is not counted by a worker */
 };
 void store_log(struct pm_store *st, int priority, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -134,7 +137,7 @@ static inline void *data_ptr(struct pm_store *st, uint64_t blk) /* file data */
 	return st->media.base + blk * PM_BLOCK;
 }
 
-/* --- tx.c: all with the lock held ------------------------------------------------------------------------- */
+/* --- tx.c: alone, or inside with the inodes that are edited (worker.h) ------------------------------------------------------------------------- */
 
 enum tx_kind { TX_RAW, TX_INODE, TX_NODE, TX_SLOT }; /* who gets a CRC at commit */
 struct pm_tx;
@@ -269,7 +272,7 @@ int ext_each(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in,
 /* --- quota.c: lock held --------------------------------------------------------------------------------- */
 
 struct quota;
-/* The account of an owner, made if need be; stays until close. NULL: no memory. */
+/* The account of an owner, stays until close; made if need be by whoever is alone. NULL: no memory, or not there. */
 struct quota *quota_of(struct pm_store *st, uint32_t kind, uint32_t id);
 bool quota_allows(const struct quota *q, uint64_t blocks);
 void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too */
@@ -339,5 +342,7 @@ void flusher_add(struct pm_store *st, struct pm_job *job);
  * thread that may block, or with a method whose flush does not. */
 int super_note_unstable(struct pm_store *st);
 void super_new_verf(struct pm_store *st); /* after a failed flush */
+
+#include "pmemio/worker.h"
 
 #endif

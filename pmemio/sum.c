@@ -97,9 +97,8 @@ static bool good(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, 
 static void complain(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, uint64_t blk)
 {
 	STAT_ADD(st, checksum_errors, 1);
-	if (st->bad_sum == blk)
+	if (__atomic_exchange_n(&st->bad_sum, blk, __ATOMIC_RELAXED) == blk)
 		return;
-	st->bad_sum = blk;
 	store_log(st, LOG_ERR,
 	          "inode %llu: the data at offset %llu (block 0x%llx) differs from its checksum; "
 	          "restore the file from a copy",
@@ -506,7 +505,7 @@ int pm_scrub_step(struct pm_store *st, struct pm_scrub *s, unsigned blocks)
 
 	if (!sum_on(st))
 		return -EOPNOTSUPP;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	s->inodes = ino_count(st);
 	s->ino = max64(s->ino, PM_ROOT_INO + 1);
 	while (k.left && s->ino < s->inodes) {
@@ -525,6 +524,6 @@ int pm_scrub_step(struct pm_store *st, struct pm_scrub *s, unsigned blocks)
 		k.left -= k.left > 0;
 	}
 	err = s->ino >= s->inodes ? 0 : -EAGAIN;
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }

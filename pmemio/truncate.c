@@ -50,17 +50,16 @@ void file_attr(struct pm_store *st, const struct pm_inode *in, struct pm_attr *o
 
 int pm_getattr(struct pm_store *st, struct pm_id id, struct pm_attr *out)
 {
+	struct pm_worker *w = inode_lock(st, id.ino);
 	const struct pm_inode *in;
 	int err;
 
-	pthread_mutex_lock(&st->lock);
-	files_sweep(st);
 	in = file_inode(st, id, &err);
 	if (in) {
 		file_attr(st, in, out);
 		err = 0;
 	}
-	pthread_mutex_unlock(&st->lock);
+	inode_unlock(st, w, id.ino);
 	return err;
 }
 
@@ -401,7 +400,7 @@ int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setatt
 
 	if (st->read_only)
 		return -EROFS;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	err = reply_known(st, once);
 	if (err)
 		goto out;
@@ -426,7 +425,7 @@ int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setatt
 	if (f)
 		file_rest(st, f);
 out:
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -495,7 +494,7 @@ int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len
 	if (st->read_only)
 		return -EROFS;
 	end = len ? blk_up(off + len) : b;
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	files_sweep(st);
 	in = file_regular(st, id, &err);
 	if (!in)
@@ -522,7 +521,7 @@ int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len
 	if (f)
 		file_rest(st, f);
 out:
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 
@@ -581,7 +580,7 @@ int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_ext
 	unsigned k = 0;
 	int err;
 
-	pthread_mutex_lock(&st->lock);
+	store_lock(st);
 	files_sweep(st);
 	in = file_regular(st, id, &err);
 	f = in ? file_find(st, id) : NULL;
@@ -605,7 +604,7 @@ int pm_extents(struct pm_store *st, struct pm_id id, uint64_t off, struct pm_ext
 	}
 	if (!err)
 		*n = k;
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return err;
 }
 

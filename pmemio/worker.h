@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * worker.h - who is in the store: some at different inodes, or one at everything; private to pmemio
+ *
+ * L1  Everything may be read and changed by whoever is *alone* in the store (store_lock).
+ * L2  Threads that are not alone are *inside* (inode_lock): each reads and changes what belongs to the one inode
+ *     that it has locked: the inode on media, its tree and extents, its struct file. What inodes share has a lock of
+ *     its own (alloc.c, journal.c), is atomic, or is read only: the chunks of the inode table, the accounts of
+ *     owners (their counters are atomic), the superblock.
+ * L3  Whoever is inside and finds that this is not enough has changed nothing that counts, returns NEEDS_ALL
+ *     through its callers, and does the whole again alone.
+ * L4  Order: inode, then space or journal. One inode at a time; nobody waits for the store while inside.
+ * L5  The store's mutex without being alone protects the flusher's queues, which nobody inside touches.
+ *
+ * Being inside costs a store to a line of the thread's own, and looking at a flag that changes only when somebody
+ * wants to be alone; who does sets the flag, and waits for the others to come out.
+ */
+#ifndef PMEMIO_WORKER_H
+#define PMEMIO_WORKER_H
+
+#include "pmemio/store.h"
+
+#define WORKERS   32u    /* threads inside at most; more of them take turns, alone */
+#define INO_LOCKS 1024u  /* inodes that share one stand in each other's way, no more */
+#define NEEDS_ALL (-EDEADLK)
+
+struct pm_lock { /* 0 free, 1 held, 2 held and somebody sleeps */
+	uint32_t word;
+};
+void lock_wait(struct pm_lock *l);
+void lock_wake(struct pm_lock *l);
+
+static inline void lock_take(struct pm_lock *l)
+{
+	uint32_t is_free = 0;
+
+	if (!__atomic_compare_exchange_n(&l->word, &is_free, 1, false, __ATOMIC_ACQUIRE,
+	                                 __ATOMIC_RELAXED))
+		lock_wait(l);
+}
+
+static inline void lock_drop(struct pm_lock *l)
+{
+	if (__atomic_exchange_n(&l->word, 0, __ATOMIC_RELEASE) == 2)
+		lock_wake(l);
+}
+
+struct pm_worker { /* a thread that is inside now and then */
+	uint32_t inside; /* atomic */
+	uint32_t taken;  /* by a live thread; atomic */
+	struct pm_store *st;
+	struct pm_tx *tx; /* made when first needed */
+	struct pm_stats stats;
+} __attribute__((aligned(128)));
+
+struct pm_workers {
+	pthread_key_t key; /* a thread's worker */
+	bool keyed;
+	struct pm_worker *at[WORKERS];
+	unsigned n; /* under st->lock */
+	struct pm_lock *ino;
+	uint32_t alone __attribute__((aligned(128))); /* somebody is, or wants to be; atomic */
+};
+
+int workers_open(struct pm_store *st);
+void workers_close(struct pm_store *st);
+
+/* Alone, until store_unlock. */
+void store_lock(struct pm_store *st);
+void store_unlock(struct pm_store *st);
+
+/* The calling thread's, if it has been inside before. */
+static inline struct pm_worker *worker_mine(const struct pm_store *st)
+{
+	return st->workers->keyed ? pthread_getspecific(st->workers->key) : NULL;
+}
+/* The calling thread's, if it is inside now. */
+static inline struct pm_worker *worker_here(const struct pm_store *st)
+{
+	struct pm_worker *w = worker_mine(st);
+
+	return w && w->inside ? w : NULL;
+}
+/* Its transaction object; NULL: no memory, be alone. */
+struct pm_tx *worker_tx(struct pm_worker *w);
+/* Where the calling thread counts. */
+static inline struct pm_stats *stats_of(struct pm_store *st, struct pm_worker *w)
+{
+	return w ? &w->stats : &st->stats;
+}
+#define COUNT(stats, field, n) __atomic_fetch_add(&(stats)->field, (uint64_t)(n), __ATOMIC_RELAXED)
+
+struct pm_worker *worker_enter_slow(struct pm_store *st, struct pm_worker *w);
+
+/* Also of its struct file in the table of these. */
+static inline unsigned ino_slot(uint64_t ino)
+{
+	return (unsigned)(ino * 0x9e3779b97f4a7c15ull >> 32) % INO_LOCKS;
+}
+
+static inline struct pm_lock *ino_lock_of(struct pm_store *st, uint64_t ino)
+{
+	return &st->workers->ino[ino_slot(ino)];
+}
+
+/* Inside with that inode; or NULL: alone, there is no other way. */
+static inline struct pm_worker *inode_lock(struct pm_store *st, uint64_t ino)
+{
+	struct pm_worker *w = worker_mine(st);
+
+	if (w)
+		__atomic_store_n(&w->inside, 1, __ATOMIC_SEQ_CST);
+	if (!w || __atomic_load_n(&st->workers->alone, __ATOMIC_SEQ_CST))
+		w = worker_enter_slow(st, w);
+	if (w)
+		lock_take(ino_lock_of(st, ino));
+	return w;
+}
+
+static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64_t ino)
+{
+	if (!w) {
+		store_unlock(st);
+		return;
+	}
+	lock_drop(ino_lock_of(st, ino));
+	__atomic_store_n(&w->inside, 0, __ATOMIC_RELEASE);
+}
+
+/* Inside: from one inode to another. */
+static inline void inode_next(struct pm_store *st, uint64_t from, uint64_t to)
+{
+	struct pm_lock *a = ino_lock_of(st, from), *b = ino_lock_of(st, to);
+
+	if (a == b)
+		return;
+	lock_drop(a);
+	lock_take(b);
+}
+
+/* From inside to alone. What was seen before may be so no longer. */
+static inline void inode_alone(struct pm_store *st, struct pm_worker **w, uint64_t ino)
+{
+	inode_unlock(st, *w, ino);
+	*w = NULL;
+	store_lock(st);
+}
+
+#endif

@@ -1,0 +1,557 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* stress.c - threads, their files and what they must be */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "test/lib/pool.h"
+#include "test/lib/stress.h"
+
+#define THREADS_MAX 16u
+#define FILES       6u
+#define FILE_BLOCKS 12u
+#define FILE_BYTES  (FILE_BLOCKS * PM_BLOCK)
+#define NAMES       24u
+#define SHARED      3u
+
+struct copy { /* what a file must hold */
+	struct pm_id id;
+	uint64_t size;
+	uint8_t *bytes;
+};
+struct actor {
+	struct stress *s;
+	struct pm_store *st;
+	unsigned no;
+	uint64_t rnd;
+	struct pm_id dir, common, shared[SHARED];
+	struct copy file[FILES];
+	struct pm_id name[NAMES]; /* ino 0: not there */
+	unsigned mine;            /* names in the common directory */
+	uint64_t seen[SHARED];    /* sizes: they only grow */
+	char why[300];
+};
+
+/* --- plain media --- */
+
+static void plain_store(struct pm_media *m, void *dst, const void *src, size_t len)
+{
+	(void)m;
+	memcpy(dst, src, len);
+}
+
+static void plain_zero(struct pm_media *m, void *dst, size_t len)
+{
+	(void)m;
+	memset(dst, 0, len);
+}
+
+static void plain_flush(struct pm_media *m, const void *at, size_t len)
+{
+	(void)m;
+	(void)at;
+	(void)len;
+}
+
+static void plain_drain(struct pm_media *m)
+{
+	(void)m;
+}
+
+static int plain_sync(struct pm_media *m, const void *at, size_t len)
+{
+	(void)m;
+	(void)at;
+	(void)len;
+	return 0;
+}
+
+static const struct pm_media_ops plain = { .store = plain_store,
+	                                   .store_nt = plain_store,
+	                                   .zero = plain_zero,
+	                                   .flush = plain_flush,
+	                                   .drain = plain_drain,
+	                                   .sync = plain_sync,
+	                                   .close = plain_drain };
+
+/* --- an actor's words --- */
+
+static uint64_t roll(struct actor *a, uint64_t n)
+{
+	a->rnd ^= a->rnd << 13;
+	a->rnd ^= a->rnd >> 7;
+	a->rnd ^= a->rnd << 17;
+	return (a->rnd >> 11) % n;
+}
+
+static int complain(struct actor *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int complain(struct actor *a, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(a->why, sizeof(a->why), fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
+/* --- files --- */
+
+static void gather(const struct pm_map *m, uint8_t *to)
+{
+	for (unsigned i = 0; i < m->nseg; i++) {
+		memcpy(to, m->seg[i].iov_base, m->seg[i].iov_len);
+		to += m->seg[i].iov_len;
+	}
+}
+
+static void place(const struct pm_map *m, const uint8_t *from)
+{
+	for (unsigned i = 0; i < m->nseg; i++) {
+		memcpy(m->seg[i].iov_base, from, m->seg[i].iov_len);
+		from += m->seg[i].iov_len;
+	}
+}
+
+static int map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m)
+{
+	struct test_waiter w;
+	int err;
+
+	do {
+		waiter_init(&w);
+		err = pm_map_write(st, id, off, len, m, &w.w);
+	} while (err == -EINPROGRESS && (waiter_result(&w, err), true));
+	if (err)
+		waiter_result(&w, err);
+	else
+		waiter_result(&w, 0);
+	return err;
+}
+
+static int commit(struct pm_map *m, uint64_t len, enum pm_stable how, bool honor, struct pm_committed *out)
+{
+	struct test_waiter w;
+
+	waiter_init(&w);
+	return waiter_result(&w, pm_commit(m, len, how, honor, out, &w.w));
+}
+
+static int file_write(struct actor *a, struct copy *c)
+{
+	uint64_t off = roll(a, 2) ? roll(a, FILE_BLOCKS) * PM_BLOCK : roll(a, FILE_BYTES - 1);
+	uint32_t len = roll(a, 2) ? PM_BLOCK : 1 + (uint32_t)roll(a, 3 * PM_BLOCK);
+	enum pm_stable how = roll(a, 4) ? PM_FILE_SYNC : PM_UNSTABLE;
+	struct pm_committed out;
+	struct pm_map m;
+	int err;
+
+	if (roll(a, 3) == 0)
+		off = c->size < FILE_BYTES ? c->size : 0; /* append */
+	if (len > FILE_BYTES - off)
+		len = (uint32_t)(FILE_BYTES - off);
+	err = map_write(a->st, c->id, off, len, &m);
+	if (err)
+		return complain(a, "map for writing: %s", strerror(-err));
+	if (off > c->size)
+		memset(c->bytes + c->size, 0, off - c->size);
+	memset(c->bytes + off, (int)(1 + roll(a, 255)), len);
+	place(&m, c->bytes + off);
+	err = commit(&m, len, how, true, &out);
+	pm_unpin(&m);
+	if (off + len > c->size)
+		c->size = off + len;
+	if (err)
+		return complain(a, "commit: %s", strerror(-err));
+	return out.attr.size == c->size ? 0 : complain(a, "size %llu after a write, not %llu",
+	                                               (unsigned long long)out.attr.size,
+	                                               (unsigned long long)c->size);
+}
+
+static int file_read(struct actor *a, struct pm_store *st, const struct copy *c)
+{
+	uint64_t off = roll(a, 2) ? 0 : roll(a, FILE_BYTES);
+	uint8_t *buf = malloc(FILE_BYTES);
+	struct pm_map m;
+	int err = pm_map_read(st, c->id, off, FILE_BYTES, &m);
+	uint64_t want = off < c->size ? c->size - off : 0;
+
+	if (err) {
+		free(buf);
+		return complain(a, "map for reading: %s", strerror(-err));
+	}
+	if (m.len != want) {
+		err = complain(a, "%llu bytes can be read, not %llu", (unsigned long long)m.len,
+		               (unsigned long long)want);
+	} else {
+		gather(&m, buf);
+		if (memcmp(buf, c->bytes + off, want))
+			err = complain(a, "inode %llu holds other bytes", (unsigned long long)c->id.ino);
+	}
+	pm_unpin(&m);
+	free(buf);
+	return err;
+}
+
+static int file_cut(struct actor *a, struct copy *c)
+{
+	struct pm_setattr sa = { .set = PM_SET_SIZE, .size = roll(a, FILE_BYTES) };
+	struct pm_change ch;
+	int err = pm_setattr(a->st, c->id, &sa, &ch);
+
+	if (err)
+		return complain(a, "setattr: %s", strerror(-err));
+	if (sa.size > c->size)
+		memset(c->bytes + c->size, 0, sa.size - c->size);
+	c->size = sa.size;
+	return 0;
+}
+
+static int file_ask(struct actor *a, const struct copy *c)
+{
+	struct pm_attr at;
+	int err = pm_getattr(a->st, c->id, &at);
+
+	if (err || at.size != c->size)
+		return complain(a, "getattr: %s, size %llu, not %llu", strerror(-err),
+		                (unsigned long long)at.size, (unsigned long long)c->size);
+	return 0;
+}
+
+static int file_sync(struct actor *a, const struct copy *c)
+{
+	struct pm_committed out;
+	struct test_waiter w;
+	int err;
+
+	waiter_init(&w);
+	err = waiter_result(&w, pm_sync_file(a->st, c->id, &out, &w.w));
+	return err ? complain(a, "sync: %s", strerror(-err)) : 0;
+}
+
+/* --- names --- */
+
+static int make(struct pm_store *st, struct pm_id dir, const char *name, enum pm_type type, struct pm_id *id)
+{
+	struct pm_new nw = { .type = type, .mode = 0755, .uid = 1000, .gid = 1000 };
+	struct pm_change ch;
+	int err = pm_create(st, dir, name, strlen(name), &nw, &ch);
+
+	if (!err)
+		*id = ch.obj.id;
+	return err;
+}
+
+static int name_look(struct actor *a, struct pm_store *st, unsigned k)
+{
+	struct pm_attr at;
+	char name[24];
+	int len = snprintf(name, sizeof(name), "name-%u", k);
+	int err = pm_lookup(st, a->dir, name, (size_t)len, &at);
+
+	if (a->name[k].ino ? err || at.id.ino != a->name[k].ino || at.id.gen != a->name[k].gen : err != -ENOENT)
+		return complain(a, "%s is %s: %s", name, a->name[k].ino ? "there" : "not there", strerror(-err));
+	return 0;
+}
+
+static int name_flip(struct actor *a, unsigned k)
+{
+	struct pm_change ch;
+	char name[24];
+	int len = snprintf(name, sizeof(name), "name-%u", k), err;
+
+	if (a->name[k].ino) {
+		err = pm_remove(a->st, a->dir, name, (size_t)len, &ch);
+		a->name[k].ino = 0;
+	} else {
+		err = make(a->st, a->dir, name, PM_REG, &a->name[k]);
+	}
+	return err ? complain(a, "%s: %s", name, strerror(-err)) : 0;
+}
+
+static int name_move(struct actor *a, unsigned k, unsigned to)
+{
+	struct pm_change ch;
+	char from[24], name[24];
+	int flen = snprintf(from, sizeof(from), "name-%u", k), len = snprintf(name, sizeof(name), "name-%u", to);
+	int err;
+
+	if (!a->name[k].ino || k == to)
+		return 0;
+	err = pm_rename(a->st, a->dir, from, (size_t)flen, a->dir, name, (size_t)len, &ch);
+	a->name[to] = a->name[k];
+	a->name[k].ino = 0;
+	return err ? complain(a, "rename: %s", strerror(-err)) : 0;
+}
+
+static bool count(void *arg, const struct pm_dirent *de)
+{
+	if (de->cookie > 2)
+		++*(unsigned *)arg;
+	return true;
+}
+
+static int names_list(struct actor *a, bool attr)
+{
+	unsigned n = 0, want = 0;
+	bool eof = false;
+	int err = pm_readdir(a->st, a->dir, roll(a, 2) * 2, attr, count, &n, &eof);
+
+	for (unsigned k = 0; k < NAMES; k++)
+		want += !!a->name[k].ino;
+	return err || !eof || n != want ? complain(a, "readdir: %s, %u names, not %u", strerror(-err), n, want) : 0;
+}
+
+/* A name more in the directory of all, and a look at one from before. */
+static int common_name(struct actor *a)
+{
+	struct pm_attr at;
+	struct pm_id id;
+	char name[24];
+	int err;
+
+	snprintf(name, sizeof(name), "of-%u-%u", a->no, a->mine++);
+	err = make(a->st, a->common, name, roll(a, 4) ? PM_REG : PM_DIR, &id);
+	if (err)
+		return complain(a, "%s: %s", name, strerror(-err));
+	snprintf(name, sizeof(name), "of-%u-%u", a->no, (unsigned)roll(a, a->mine));
+	err = pm_lookup(a->st, a->common, name, strlen(name), &at);
+	return err ? complain(a, "%s: %s", name, strerror(-err)) : 0;
+}
+
+/* --- what all write to: nobody looks at the bytes --- */
+
+static int shared_write(struct actor *a, unsigned k)
+{
+	struct pm_committed out;
+	struct pm_map m;
+	uint64_t off = roll(a, 48) * PM_BLOCK / 2;
+	int err = map_write(a->st, a->shared[k], off, PM_BLOCK, &m);
+
+	if (err)
+		return complain(a, "map for writing, shared: %s", strerror(-err));
+	if (roll(a, 8)) {
+		err = commit(&m, roll(a, 8) ? PM_BLOCK : PM_BLOCK / 2, PM_FILE_SYNC, true, &out);
+		if (!err && out.attr.size < a->seen[k])
+			err = complain(a, "a shared file has shrunk");
+		else if (!err)
+			a->seen[k] = out.attr.size;
+		else
+			err = complain(a, "commit, shared: %s", strerror(-err));
+	}
+	pm_unpin(&m);
+	return err;
+}
+
+static int shared_read(struct actor *a, unsigned k)
+{
+	struct pm_map m;
+	int err = pm_map_read(a->st, a->shared[k], roll(a, 30) * PM_BLOCK, 4 * PM_BLOCK, &m);
+
+	if (err)
+		return complain(a, "map for reading, shared: %s", strerror(-err));
+	if (m.attr.size < a->seen[k])
+		err = complain(a, "a shared file has shrunk");
+	else
+		a->seen[k] = m.attr.size;
+	pm_unpin(&m);
+	return err;
+}
+
+/* --- acting --- */
+
+static int act(struct actor *a)
+{
+	struct copy *c = &a->file[roll(a, FILES)];
+
+	switch (roll(a, 24)) {
+	case 0:
+		return file_cut(a, c);
+	case 1:
+		return file_sync(a, c);
+	case 2:
+	case 3:
+		return file_ask(a, c);
+	case 4:
+	case 5:
+	case 6:
+		return file_read(a, a->st, c);
+	case 7:
+	case 8:
+		return name_flip(a, (unsigned)roll(a, NAMES));
+	case 9:
+		return name_move(a, (unsigned)roll(a, NAMES), (unsigned)roll(a, NAMES));
+	case 10:
+	case 11:
+		return name_look(a, a->st, (unsigned)roll(a, NAMES));
+	case 12:
+		return names_list(a, roll(a, 2));
+	case 13:
+		return a->mine < 100 ? common_name(a) : 0;
+	case 14:
+	case 15:
+		return shared_write(a, (unsigned)roll(a, SHARED));
+	case 16:
+		return shared_read(a, (unsigned)roll(a, SHARED));
+	default:
+		return file_write(a, c);
+	}
+}
+
+static void *actor_main(void *arg)
+{
+	struct actor *a = arg;
+
+	for (unsigned i = 0; i < a->s->steps; i++)
+		if (act(a))
+			break;
+	return NULL;
+}
+
+static int actor_prepare(struct actor *a, struct pm_store *st, const struct actor *first)
+{
+	struct pm_id root = { PM_ROOT_INO, 1 };
+	char name[24];
+	int err = 0;
+
+	a->st = st;
+	if (a == first) {
+		err = make(st, root, "common", PM_DIR, &a->common);
+		for (unsigned i = 0; i < SHARED && !err; i++) {
+			snprintf(name, sizeof(name), "shared-%u", i);
+			err = make(st, root, name, PM_REG, &a->shared[i]);
+		}
+	} else {
+		a->common = first->common;
+		memcpy(a->shared, first->shared, sizeof(a->shared));
+	}
+	snprintf(name, sizeof(name), "dir-%u", a->no);
+	if (!err)
+		err = make(st, root, name, PM_DIR, &a->dir);
+	for (unsigned i = 0; i < FILES && !err; i++) {
+		snprintf(name, sizeof(name), "file-%u-%u", a->no, i);
+		a->file[i].bytes = calloc(1, FILE_BYTES);
+		err = make(st, root, name, PM_REG, &a->file[i].id);
+	}
+	return err ? complain(a, "making files: %s", strerror(-err)) : 0;
+}
+
+/* After it is over, maybe in a store opened anew. */
+static int actor_check(struct actor *a, struct pm_store *st)
+{
+	a->st = st;
+	for (unsigned i = 0; i < FILES; i++)
+		if (file_ask(a, &a->file[i]) || file_read(a, st, &a->file[i]))
+			return -1;
+	for (unsigned k = 0; k < NAMES; k++)
+		if (name_look(a, st, k))
+			return -1;
+	return names_list(a, true);
+}
+
+/* --- the run --- */
+
+struct found {
+	unsigned n;
+	char text[200];
+};
+
+static void problem(void *arg, const char *where, const char *what)
+{
+	struct found *f = arg;
+
+	if (!f->n++)
+		snprintf(f->text, sizeof(f->text), "%s: %s", where, what);
+}
+
+static bool sound(struct stress *s, struct pm_store *st)
+{
+	struct pm_check_report rep;
+	struct found f = { 0 };
+
+	if (store_check(st, problem, NULL, &f, &rep) || rep.problems) {
+		snprintf(s->why, sizeof(s->why), "check: %s", f.text);
+		return false;
+	}
+	return true;
+}
+
+static bool everybody(struct stress *s, struct actor *a, struct pm_store *st)
+{
+	for (unsigned i = 0; i < s->threads; i++) {
+		if (!a[i].why[0] && st)
+			actor_check(&a[i], st);
+		if (a[i].why[0]) {
+			snprintf(s->why, sizeof(s->why), "thread %u: %s", i, a[i].why);
+			return false;
+		}
+	}
+	return true;
+}
+
+static struct pm_store *open_again(struct stress *s, struct pm_media *m)
+{
+	struct pm_open_opts o = { .method = m->method };
+	struct pm_error why = { "" };
+	struct pm_store *st = NULL;
+
+	if (store_open_media(m, &o, &st, &why))
+		snprintf(s->why, sizeof(s->why), "open: %s", why.text);
+	return st;
+}
+
+static bool act_all(struct stress *s, struct actor *a, struct pm_store *st)
+{
+	pthread_t th[THREADS_MAX];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->threads; i++) {
+		a[i].s = s;
+		a[i].no = i;
+		a[i].rnd = (s->seed + i) * 0x9e3779b97f4a7c15ull | 1;
+		if (actor_prepare(&a[i], st, &a[0]))
+			return everybody(s, a, NULL);
+	}
+	while (n < s->threads && !pthread_create(&th[n], NULL, actor_main, &a[n]))
+		n++;
+	for (unsigned i = 0; i < n; i++)
+		pthread_join(th[i], NULL);
+	for (unsigned i = 0; i < s->threads && everybody(s, a, NULL); i++)
+		for (unsigned k = 0; k < FILES; k++)
+			file_sync(&a[i], &a[i].file[k]);
+	return everybody(s, a, st);
+}
+
+bool stress_run(struct stress *s)
+{
+	size_t len = (size_t)(s->blocks ? s->blocks : 8192) * PM_BLOCK;
+	struct actor *a = calloc(s->threads, sizeof(*a));
+	struct pm_mkfs_opts mo = { .label = "stress" };
+	struct pm_media m = { .ops = &plain, .len = len, .method = s->method, .reason = "test", .fd = -1 };
+	struct pm_error why = { "" };
+	struct pm_store *st = NULL;
+	bool ok = false;
+
+	s->why[0] = '\0';
+	m.base = m.view = aligned_alloc(PM_BLOCK, len);
+	memset(m.base, 0, len);
+	if (mkfs_media(&m, &mo, &why))
+		snprintf(s->why, sizeof(s->why), "mkfs: %s", why.text);
+	else
+		st = open_again(s, &m);
+	if (st)
+		ok = act_all(s, a, st);
+	if (st)
+		store_drop(st); /* a kill: what was acknowledged is in memory */
+	st = ok ? open_again(s, &m) : NULL;
+	ok = st && everybody(s, a, st) && sound(s, st);
+	if (st && pm_close(st) && ok)
+		ok = snprintf(s->why, sizeof(s->why), "close") < 0;
+	for (unsigned i = 0; i < s->threads; i++)
+		for (unsigned k = 0; k < FILES; k++)
+			free(a[i].file[k].bytes);
+	free(m.base);
+	free(a);
+	return ok;
+}
