@@ -22,7 +22,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CQ_BATCH    16
 #define CQ_SIZE     8192
 #define SHM_PREFIX  "fi_shm://"
 #define MR_MODES    (FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY)
@@ -495,8 +494,10 @@ int fab_eq_read(struct fab *f, struct fab_event *ev)
 	fab_leave(f);
 	if (n == -FI_EAVAIL)
 		return got;
-	if (n == -FI_EAGAIN)
+	if (n == -FI_EAGAIN) {
+		f->eq_ready = false;
 		return 0;
+	}
 	if (n < 0)
 		return (int)n;
 	if ((size_t)n < sizeof(e.cm)) {
@@ -535,57 +536,61 @@ static int cq_error(struct fab *f)
 	return 1;
 }
 
+int fab_poll(struct fab *f)
+{
+	struct fi_cq_msg_entry e[FAB_POLL];
+	fi_addr_t from[FAB_POLL];
+	bool source = f->info->caps & FI_SOURCE;
+	ssize_t n;
+
+	fab_enter(f);
+	n = source ? fi_cq_readfrom(f->cq, e, FAB_POLL, from) : fi_cq_read(f->cq, e, FAB_POLL);
+	fab_leave(f);
+	if (n == -FI_EAGAIN)
+		return 0;
+	if (n == -FI_EAVAIL)
+		return cq_error(f);
+	for (ssize_t i = 0; i < n; i++) {
+		struct fab_op *op;
+
+		if (!e[i].op_context)
+			continue;
+		op = container_of(e[i].op_context, struct fab_op, ctx);
+		op->len = e[i].len;
+		op->from = source ? from[i] : FI_ADDR_NOTAVAIL;
+		op->done(op, 0);
+	}
+	return (int)n;
+}
+
 int fab_progress(struct fab *f, unsigned max)
 {
-	struct fi_cq_msg_entry e[CQ_BATCH];
-	fi_addr_t from[CQ_BATCH];
-	bool source = f->info->caps & FI_SOURCE;
 	unsigned total = 0;
 
 	while (total < max) {
-		ssize_t n;
+		int n = fab_poll(f);
 
-		fab_enter(f);
-		n = source ? fi_cq_readfrom(f->cq, e, CQ_BATCH, from)
-		           : fi_cq_read(f->cq, e, CQ_BATCH);
-		fab_leave(f);
-		if (n == -FI_EAGAIN)
-			break;
-		if (n == -FI_EAVAIL)
-			n = cq_error(f);
-		else
-			for (ssize_t i = 0; i < n; i++) {
-				struct fab_op *op = e[i].op_context;
-
-				if (!op)
-					continue;
-				op = container_of((void *)op, struct fab_op, ctx);
-				op->len = e[i].len;
-				op->from = source ? from[i] : FI_ADDR_NOTAVAIL;
-				op->done(op, 0);
-			}
 		if (n < 0)
-			return (int)n;
-		total += (unsigned)n;
-		if (n == 0)
+			return n;
+		if (!n)
 			break;
+		total += (unsigned)n;
 	}
 	return (int)total;
 }
 
 int fab_before_sleep(struct fab *f)
 {
-	struct fid *fids[2];
-	int n = 0, err;
+	struct fid *cq = &f->cq->fid, *eq = f->eq ? &f->eq->fid : NULL;
+	int err = 0;
 
-	if (f->cq_fd >= 0)
-		fids[n++] = &f->cq->fid;
-	if (f->eq_fd >= 0)
-		fids[n++] = &f->eq->fid;
-	if (!n)
-		return 0;
 	fab_enter(f);
-	err = fi_trywait(f->fabric, fids, n);
+	if (f->cq_fd >= 0)
+		err = fi_trywait(f->fabric, &cq, 1);
+	if (err != -FI_EAGAIN && f->eq_fd >= 0) {
+		err = fi_trywait(f->fabric, &eq, 1);
+		f->eq_ready = err == -FI_EAGAIN;
+	}
 	fab_leave(f);
 	return err == -FI_EAGAIN ? -EAGAIN : 0;
 }

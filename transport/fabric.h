@@ -66,6 +66,7 @@ struct fab {
 	struct fid_av *av; /* RDM only */
 	struct fid_ep *ep; /* RDM only: enabled, bound */
 	int cq_fd, eq_fd;  /* -1: none (shm) */
+	bool eq_ready;     /* events may be there: fab_before_sleep() found some, or the caller's poll did */
 	bool rdm, shm;
 	bool mr_local; /* local buffers want a registration and its descriptor */
 	bool mr_virt;  /* remote addresses are virtual ones, else offsets from the region's start */
@@ -128,11 +129,14 @@ struct fab_event {
 	uint8_t data[256];    /* private data of the peer */
 	size_t len;           /* may be longer than what the peer sent, and garbage: check magic */
 };
-int fab_eq_read(struct fab *f, struct fab_event *ev); /* 1: an event; 0: none; or -errno */
+int fab_eq_read(struct fab *f, struct fab_event *ev); /* 1: an event; 0: none, clears eq_ready; or -errno */
 
 /* Hand completions to their ops: at most about @max. Returns how many, or -errno when the queue is
  * broken. */
 int fab_progress(struct fab *f, unsigned max);
+/* The same from one look into the queue: at most FAB_POLL. Fewer than that do not mean that it is empty. */
+#define FAB_POLL 16
+int fab_poll(struct fab *f);
 /* Before sleeping on cq_fd and eq_fd: 0 may sleep, -EAGAIN must call fab_progress/fab_eq_read
  * first. */
 int fab_before_sleep(struct fab *f);

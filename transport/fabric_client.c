@@ -34,7 +34,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH        64
 #define WATCH_SIGNAL (SIGRTMIN + 7)
 #define WATCH_NS     200000000
 #define SPIN_NS      50000
@@ -146,7 +145,7 @@ int client_guarded(struct tp_client *c, int (*fn)(struct tp_client *c, void *arg
 static int turn(struct tp_client *c, void *arg)
 {
 	(void)arg;
-	return fab_progress(c->f, BATCH);
+	return fab_poll(c->f);
 }
 
 /* --- messages --- */
@@ -538,8 +537,9 @@ TP_API int tp_client_progress(struct tp_client *c)
 	} else {
 		c->looked = c->armed;
 	}
-	if (c->f->eq) /* behind the completions: the tcp provider tells of the end while it looks
-	                 for them */
+	/* Behind the completions: the tcp provider tells of the end while it looks for them. What woke us without a
+	 * completion may be an event. */
+	if (c->f->eq && (n <= 0 || c->f->eq_ready || c->state == TP_CLIENT_CONNECTING))
 		read_events(c);
 	if (c->f->rdm)
 		read_rendezvous(c);

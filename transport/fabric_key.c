@@ -25,6 +25,7 @@
 struct tp_key {
 	TAILQ_ENTRY(tp_key) link; /* fconn.keys, closing */
 	struct fconn *conn;
+	struct flistener *l; /* closed: who counts it */
 	struct fab_mr mr;
 	bool virt, closed;
 	uint64_t drained; /* flistener.drained at the close */
@@ -98,6 +99,8 @@ static void die(struct tp_key *k)
 	void *arg = k->arg;
 
 	TAILQ_REMOVE(k->closed ? &k->conn->closing : &k->conn->keys, k, link);
+	if (k->closed)
+		k->l->nclosing--;
 	free(k);
 	dead(arg);
 }
@@ -123,6 +126,8 @@ void tp_key_close(struct tp_key *k, void (*dead)(void *arg), void *arg)
 		return;
 	}
 	k->closed = true;
+	k->l = l;
+	l->nclosing++;
 	k->drained = l->drained;
 	k->sends = conn->sends_posted + 1;
 	TAILQ_REMOVE(&conn->keys, k, link);

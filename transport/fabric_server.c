@@ -104,6 +104,7 @@ void fconn_out(struct fconn *conn)
 	if (!conn->nout++)
 		conn->moved = ev_now(loop);
 	conn->l->nout++;
+	conn->l->posts++;
 	if (!ev_is_active(&conn->timer)) {
 		ev_timer_set(&conn->timer, conn->base.svc->o.idle_timeout, 0.);
 		ev_timer_start(loop, &conn->timer);
@@ -689,8 +690,11 @@ static bool turn(struct flistener *l)
 		fconn_dirty(conn);
 	}
 	for (int i = 0; i < ROUNDS; i++) {
-		int n = fab_progress(l->fab, BATCH);
-		unsigned events = l->fab->eq ? take_events(l) : 0;
+		/* while a key is dying, to the end: emptiness is what its death is counted by */
+		unsigned most = l->nclosing ? BATCH : FAB_POLL;
+		int n = l->nclosing ? fab_progress(l->fab, BATCH) : fab_poll(l->fab);
+		unsigned events = l->fab->eq_ready ? take_events(l) : 0;
+		uint64_t posts = l->posts;
 
 		if (n < 0) {
 			rpc_count(&l->base.svc->stats.provider_errors, 1);
@@ -698,12 +702,14 @@ static bool turn(struct flistener *l)
 			        l->opts.name, fi_strerror(-n));
 			kill_all(l);
 		}
-		l->drained += n >= 0 && n < BATCH;
+		l->drained += l->nclosing && n >= 0 && n < BATCH;
 		any |= n > 0 || events || !TAILQ_EMPTY(&l->dirty);
 		work(l);
 		reap(l);
-		if (n <= 0 && !events && TAILQ_EMPTY(&l->dirty))
-			break;
+		if (events || !TAILQ_EMPTY(&l->dirty))
+			continue;
+		if (n <= 0 || (n < (int)most && posts == l->posts))
+			break; /* what has just been posted may be done already; nothing else can */
 	}
 	return any;
 }
@@ -967,6 +973,16 @@ static void woken_io(struct ev_loop *loop, ev_io *w, int events)
 	(void)events;
 }
 
+static void woken_eq(struct ev_loop *loop, ev_io *w, int events)
+{
+	struct flistener *l = w->data;
+
+	(void)loop;
+	(void)events;
+	if (l->fab)
+		l->fab->eq_ready = true;
+}
+
 static void woken_idle(struct ev_loop *loop, ev_idle *w, int events)
 {
 	(void)loop;
@@ -1192,8 +1208,8 @@ static void watchers_start(struct flistener *l)
 	ev_idle_init(&l->idle, woken_idle);
 	ev_timer_init(&l->nap, woken_nap, NAP_MIN, 0.);
 	ev_io_init(&l->cq_io, woken_io, l->fab->cq_fd, EV_READ);
-	ev_io_init(&l->eq_io, woken_io, l->fab->eq_fd, EV_READ);
-	l->prepare.data = l->nap.data = l;
+	ev_io_init(&l->eq_io, woken_eq, l->fab->eq_fd, EV_READ);
+	l->prepare.data = l->nap.data = l->eq_io.data = l;
 	ev_prepare_start(loop, &l->prepare);
 	if (l->fab->cq_fd >= 0)
 		ev_io_start(loop, &l->cq_io);

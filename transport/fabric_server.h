@@ -210,7 +210,9 @@ struct flistener {
 	struct fbuf_list orphan_sends;
 	bool in_turn, stopped;
 	unsigned nout; /* operations out on all connections */
-	uint64_t drained; /* how often the completion queue was found empty */
+	uint64_t posts; /* of them, ever */
+	unsigned nclosing; /* keys on all connections' closing lists: then */
+	uint64_t drained;  /* counts how often the completion queue was found empty */
 	ev_prepare prepare;
 	ev_idle idle;
 	ev_io cq_io, eq_io, hello_io;
