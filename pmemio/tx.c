@@ -23,6 +23,7 @@
 #include "pmemio/core.h"
 
 #define CHUNK (256u << 10) /* of shadow memory */
+#define LINE_WORDS 8u
 #define KEEP  4u           /* chunks kept between transactions */
 
 struct edit {
@@ -412,25 +413,43 @@ static void add_range(struct pm_tx *tx, const struct edit *e, uint32_t from, uin
 	rec->nranges++;
 }
 
+static bool word_differs(const struct edit *e, uint32_t i)
+{
+	uint64_t a, b;
+
+	memcpy(&a, e->at + i * 8, 8);
+	memcpy(&b, e->shadow + i * 8, 8);
+	return a != b;
+}
+
+/* The first word from @i on that differs, or @n. Of a block mostly none does: whole lines are passed over. */
+static uint32_t next_diff(const struct edit *e, uint32_t i, uint32_t n)
+{
+	for (; i < n && i % LINE_WORDS; i++)
+		if (word_differs(e, i))
+			return i;
+	for (uint32_t step = 4 * LINE_WORDS; step; step = step == LINE_WORDS ? 0 : LINE_WORDS)
+		while (i + step <= n && !memcmp(e->at + i * 8, e->shadow + i * 8, step * 8))
+			i += step;
+	for (; i < n; i++)
+		if (word_differs(e, i))
+			return i;
+	return n;
+}
+
 /* The words that differ; ranges closer than a range header costs are one. */
 static void add_diff(struct pm_tx *tx, const struct edit *e)
 {
-	uint32_t n = e->len / 8, i = 0;
+	uint32_t n = e->len / 8, i = next_diff(e, 0, n);
 
 	while (i < n) {
-		uint32_t from, to;
+		uint32_t from = i, to = ++i;
 
-		if (!memcmp(e->at + i * 8, e->shadow + i * 8, 8)) {
-			i++;
-			continue;
-		}
-		from = i;
-		to = ++i;
 		for (; i < n && i - to <= 1; i++)
-			if (memcmp(e->at + i * 8, e->shadow + i * 8, 8))
+			if (word_differs(e, i))
 				to = i + 1;
 		add_range(tx, e, from * 8, to * 8);
-		i = to;
+		i = next_diff(e, to, n);
 	}
 }
 
@@ -439,8 +458,8 @@ static size_t diff_size(const struct edit *e)
 {
 	size_t n = 0, same = 2;
 
-	for (uint32_t i = 0; i < e->len; i += 8) {
-		if (!memcmp(e->at + i, e->shadow + i, 8)) {
+	for (uint32_t i = 0; i < e->len / 8; i++) {
+		if (!word_differs(e, i)) {
 			same++;
 			continue;
 		}
