@@ -81,17 +81,17 @@ static int seg_blocks(struct mapper *k, uint64_t b, uint64_t n, uint64_t pblk)
 
 static struct pm_pin *pin_new(struct mapper *k, bool write)
 {
-	struct pm_pin *p = calloc(1, sizeof(*p));
+	struct pm_pin *p = malloc(sizeof(*p)); /* calloc() passes by the thread's own free memory */
 
 	if (!p)
 		return NULL;
-	p->st = k->st;
-	p->f = k->f;
-	p->off = k->off;
-	p->len = k->end - k->off;
-	p->cut = NO_CUT;
-	p->write = write;
-	p->map = k->m;
+	*p = (struct pm_pin){ .st = k->st,
+		              .f = k->f,
+		              .off = k->off,
+		              .len = k->end - k->off,
+		              .cut = NO_CUT,
+		              .write = write,
+		              .map = k->m };
 	k->pin = p;
 	k->m->pin = p;
 	k->m->seg = k->m->few;

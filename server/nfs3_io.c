@@ -9,9 +9,8 @@
  *
  *   READ   nfs3_read --> pm_map_read --> tp_reply_end_payload ..... read_sent --> pm_unpin
  *
- * Ownership: a WRITE's map lives in the call's context and is unpinned before the call ends. A
- * READ's map outlives its call, so it is on the heap until the transport has let go of the
- * segments.
+ * Ownership: the map lives in the call's context. A WRITE's is unpinned before the call ends, a READ's
+ * when the transport has let go of the segments.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,18 +27,15 @@ static void read_sent(void *arg, int err)
 	if (err && m->len) /* the connection's trouble, or the media's: then the next READ is told */
 		pm_map_probe(m);
 	pm_unpin(m);
-	free(m);
 }
 
-static nfsstat3 read_map(struct nfs3_ctx *cx, const READ3args *args, struct pm_map **out)
+static nfsstat3 read_map(struct nfs3_ctx *cx, const READ3args *args)
 {
 	uint64_t off =
 		args->offset < PM_FILE_MAX ? args->offset : PM_FILE_MAX; /* no file goes further */
 	uint32_t len = args->count, room = tp_reply_payload_room(cx->call);
 	struct pm_attr attr;
-	struct pm_map *m;
 	nfsstat3 stat;
-	int err;
 
 	stat = nfs3_handle(cx, &args->file, &attr);
 	if (stat != NFS3_OK)
@@ -55,16 +51,7 @@ static nfsstat3 read_map(struct nfs3_ctx *cx, const READ3args *args, struct pm_m
 		len = SERVER_MAX_IO;
 	if (len > room)
 		len = room;
-	m = calloc(1, sizeof(*m));
-	if (!m)
-		return NFS3ERR_JUKEBOX;
-	err = pm_map_read(cx->srv->store, attr.id, off, len, m);
-	if (err) {
-		free(m);
-		return nfs3_errstat(err);
-	}
-	*out = m;
-	return NFS3_OK;
+	return nfs3_errstat(pm_map_read(cx->srv->store, attr.id, off, len, &cx->io.map));
 }
 
 void nfs3_read(struct tp_call *call)
@@ -74,7 +61,7 @@ void nfs3_read(struct tp_call *call)
 	READ3args args = { 0 };
 	READ3head head = { 0 };
 	READ3head_ok *ok = &head.READ3head_u.resok;
-	struct pm_map *m = NULL;
+	struct pm_map *m = &cx->io.map, pinned = { 0 };
 	XDR *x;
 
 	nfs3_preset_fh(&args.file, &fh);
@@ -82,7 +69,7 @@ void nfs3_read(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
-	head.status = read_map(cx, &args, &m);
+	head.status = read_map(cx, &args);
 	if (head.status != NFS3_OK) {
 		nfs3_post_attr_now(cx, cx->dir, &head.READ3head_u.resfail.file_attributes);
 		NFS3_REPLY(cx, READ3head, &head);
@@ -91,6 +78,7 @@ void nfs3_read(struct tp_call *call)
 	nfs3_post_attr(cx->srv, &m->attr, &ok->file_attributes);
 	ok->count = (u_int)m->len;
 	ok->eof = m->eof;
+	pinned.pin = m->pin; /* without a reply there is no context any more */
 	x = nfs3_reply_begin(call);
 	if (x && xdr_READ3head(x, &head)) {
 		tp_reply_end_payload(call, m->seg, m->nseg, (uint32_t)m->len, read_sent, m);
@@ -98,7 +86,7 @@ void nfs3_read(struct tp_call *call)
 	}
 	if (x)
 		tp_reply_error(call, SYSTEM_ERR);
-	read_sent(m, -ENOBUFS);
+	pm_unpin(&pinned);
 }
 
 /* --- WRITE --- */

@@ -769,24 +769,10 @@ static void place(struct rpc_call *c)
 	}
 }
 
-/* The header of a reply to this call: it returns the write list. */
-static struct rr_header reply_header(const struct rpc_call *c)
-{
-	const struct fcall *fc = fcall_of(c);
-	struct rr_header h = { .xid = fc->h.xid,
-		               .vers = RR_VERSION,
-		               .credits = conn_of(c)->granted,
-		               .proc = RR_MSG,
-		               .nwrites = fc->h.nwrites };
-
-	memcpy(h.write, fc->h.write, sizeof(h.write));
-	return h;
-}
-
+/* The header of a reply returns the call's write list. */
 static size_t inline_room(const struct rpc_call *c)
 {
-	struct rr_header h = reply_header(c);
-	size_t size = rr_size(&h), max = conn_of(c)->peer_max;
+	size_t size = rr_size_writes(&fcall_of(c)->h), max = conn_of(c)->peer_max;
 
 	return size < max ? max - size : 0;
 }
@@ -816,11 +802,10 @@ static uint32_t payload_room(const struct rpc_call *c)
 static uint8_t *reply_buf(struct rpc_call *c, size_t max)
 {
 	struct fcall *fc = fcall_of(c);
-	struct rr_header h = reply_header(c);
 
 	fbuf_put(fc->rb); /* a payload still in it is not wanted any more */
 	fc->rb = NULL;
-	fc->reply_hdr = rr_size(&h);
+	fc->reply_hdr = rr_size_writes(&fc->h);
 	fc->reply = fbuf_get(conn_of(c)->pool, fc->reply_hdr + max + 3);
 	return fc->reply ? fc->reply->p + fc->reply_hdr : NULL;
 }
@@ -861,7 +846,7 @@ static void reply_write(struct rpc_call *c, struct fxfer *x, const struct rr_chu
 }
 
 /* The message, and a payload that is too small for a chunk or has none, in one send. */
-static int reply_inline(struct rpc_call *c, struct rr_header *h, uint32_t payload)
+static int reply_inline(struct rpc_call *c, uint32_t payload)
 {
 	struct fconn *conn = conn_of(c);
 	struct fcall *fc = fcall_of(c);
@@ -883,7 +868,8 @@ static int reply_inline(struct rpc_call *c, struct rr_header *h, uint32_t payloa
 	} else {
 		fc->reply = NULL;
 	}
-	rr_encode(h, fc->segs, b->p, fc->reply_hdr);
+	fc->h.has_reply = false;
+	rr_encode(&fc->h, fc->segs, b->p, fc->reply_hdr);
 	b->len = at;
 	reply_send(c, b);
 	return 0;
@@ -891,7 +877,7 @@ static int reply_inline(struct rpc_call *c, struct rr_header *h, uint32_t payloa
 
 /* The message, and a payload without a chunk of its own, into the reply chunk; its header in a
  * send. */
-static int reply_chunk(struct rpc_call *c, struct rr_header *h, uint32_t payload)
+static int reply_chunk(struct rpc_call *c, uint32_t payload)
 {
 	struct fconn *conn = conn_of(c);
 	struct fcall *fc = fcall_of(c);
@@ -901,17 +887,15 @@ static int reply_chunk(struct rpc_call *c, struct rr_header *h, uint32_t payload
 
 	if (!fc->h.has_reply || fc->h.reply.length < total)
 		return -EMSGSIZE;
-	h->proc = RR_NOMSG;
-	h->has_reply = true;
-	h->reply = fc->h.reply;
+	fc->h.proc = RR_NOMSG;
 	rr_chunk_used(&fc->h.reply, fc->segs, total);
 	b = fbuf_get(conn->pool, conn->pool->cap);
 	fc->reply_iov = calloc(c->niov + 2, sizeof(*fc->reply_iov));
-	if (!b || !fc->reply_iov || rr_size(h) > conn->peer_max) {
+	if (!b || !fc->reply_iov || rr_size(&fc->h) > conn->peer_max) {
 		fbuf_put(b);
 		return -EMSGSIZE;
 	}
-	b->len = rr_encode(h, fc->segs, b->p, b->cap);
+	b->len = rr_encode(&fc->h, fc->segs, b->p, b->cap);
 	fc->reply_iov[n++] = (struct iovec){ c->buf, c->len };
 	if (payload) {
 		memset(c->buf + c->len, 0, pad4(payload)); /* reply_buf() left room */
@@ -929,28 +913,31 @@ static void reply_end(struct rpc_call *c)
 {
 	struct fconn *conn = conn_of(c);
 	struct fcall *fc = fcall_of(c);
-	struct rr_header h = reply_header(c);
 	uint32_t payload = c->reply_payload;
 	int err = 0;
 
-	for (unsigned i = 0; i < h.nwrites; i++) {
+	/* The call's header becomes the reply's, which returns the write list. */
+	fc->h.credits = conn->granted;
+	fc->h.proc = RR_MSG;
+	fc->h.nreads = 0;
+	for (unsigned i = 0; i < fc->h.nwrites; i++) {
 		uint64_t used = i ? 0 : payload;
 
-		if (used > h.write[i].length)
+		if (used > fc->h.write[i].length)
 			err = -EMSGSIZE;
-		rr_chunk_used(&h.write[i], fc->segs, used);
+		rr_chunk_used(&fc->h.write[i], fc->segs, used);
 	}
 	if (!err) {
-		bool chunked = payload && h.nwrites;
+		bool chunked = payload && fc->h.nwrites;
 		uint32_t along = chunked ? 0 : payload;
 		size_t total = c->len + along + pad4(along);
 
 		if (chunked)
 			reply_write(c, &fc->x[0], &fc->h.write[0], c->iov, c->niov, payload, true);
 		if (fc->reply_hdr + total <= conn->peer_max)
-			err = reply_inline(c, &h, along);
+			err = reply_inline(c, along);
 		else
-			err = reply_chunk(c, &h, along);
+			err = reply_chunk(c, along);
 		if (err && chunked) {
 			STAILQ_REMOVE(&conn->writeq, &fc->x[0], fxfer, next);
 			fc->pending = 0;
@@ -987,6 +974,7 @@ static void conn_free(struct tp_conn *conn)
 
 const struct tp_conn_ops fcall_ops = {
 	.priv_size = sizeof(struct fcall),
+	.priv_zeroed = offsetof(struct fcall, h),
 	.place = place,
 	.reply_buf = reply_buf,
 	.reply_end = reply_end,

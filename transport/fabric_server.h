@@ -127,8 +127,7 @@ LIST_HEAD(frma_list, frma);
 #define FCALL_SEGS 8
 
 struct fcall { /* rpc_call.priv */
-	struct rr_header h;
-	struct rr_seg *segs, few[FCALL_SEGS];
+	struct rr_seg *segs; /* few, or on the heap */
 	bool in_hand;    /* counts against the connection's receives */
 	bool pulling;    /* the program has not seen it yet */
 	struct fbuf *rb; /* the message, while payload lies in it */
@@ -146,6 +145,8 @@ struct fcall { /* rpc_call.priv */
 	struct fxfer x[2];
 	struct iovec head_iov, *reply_iov;
 	unsigned pending; /* transfers and send of the reply that are not done */
+	struct rr_header h; /* of the call, then of its reply; from here on not zeroed */
+	struct rr_seg few[FCALL_SEGS];
 };
 
 extern const struct tp_conn_ops fcall_ops;

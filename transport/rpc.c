@@ -3,7 +3,7 @@
  * rpc.c - ONC RPC version 2 (RFC 5531) between the transports and the programs
  *
  * The header of a call is read once, here, with every length measured against what arrived; a call
- * that cannot be run gets the error reply that the RFC names. Replies are encoded by libtirpc's
+ * that cannot be run gets the error reply that the RFC names. Error replies are encoded by libtirpc's
  * xdr_replymsg() into memory of the transport. Call objects come from a free list per kind of
  * transport: struct rpc_call, then the program's ctx, then the transport's priv, in one piece.
  *
@@ -265,7 +265,8 @@ struct rpc_call *rpc_call_get(struct tp_conn *conn)
 		if (!c)
 			return NULL;
 	}
-	memset(c, 0, size);
+	memset(c, 0, offsetof(struct rpc_call, iov_small));
+	memset((char *)c + base + ctx, 0, conn->ops->priv_zeroed);
 	c->pub.ctx = (char *)c + base;
 	c->priv = (char *)c + base + ctx;
 	c->pub.kind = conn->kind;
@@ -302,11 +303,8 @@ void rpc_call_done(struct rpc_call *c, int err)
 {
 	struct tp_conn *conn = c->pub.conn;
 	struct tp_service *svc = conn->svc;
-	void (*sent)(void *, int) = c->sent;
-	void *arg = c->sent_arg;
 
 	assert(c->stage == RPC_SENDING);
-	err = err ? err : c->end_err;
 	if (c->iov != c->iov_small)
 		free(c->iov);
 	free(c->own_buf);
@@ -314,14 +312,14 @@ void rpc_call_done(struct rpc_call *c, int err)
 	conn->ncalls--;
 	svc->ncalls--;
 	rpc_count(&svc->stats.calls_now, (uint64_t)-1);
+	if (c->sent)
+		c->sent(c->sent_arg, err ? err : c->end_err);
 	if (svc->nfree[conn->kind] < FREE_CALLS) {
 		TAILQ_INSERT_HEAD(&svc->free_calls[conn->kind], c, link);
 		svc->nfree[conn->kind]++;
 	} else {
 		free(c);
 	}
-	if (sent)
-		sent(arg, err);
 	rpc_conn_put(conn);
 }
 
@@ -490,6 +488,7 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 		tp_reply_error(&c->pub, GARBAGE_ARGS);
 	} else {
 		c->proc = t.proc;
+		memset(c->pub.ctx, 0, t.program->ctx_size);
 		t.proc->run(&c->pub);
 	}
 	return 0;
@@ -565,27 +564,19 @@ uint32_t tp_reply_payload_room(const struct tp_call *call)
 	return most < room ? most : room;
 }
 
-static bool_t no_results(XDR *x, ...)
-{
-	(void)x;
-	return TRUE; /* the program encodes them behind the header */
-}
-
 XDR *tp_reply_begin(struct tp_call *call, size_t max)
 {
 	struct rpc_call *c = container_of(call, struct rpc_call, pub);
-	struct rpc_msg m = { .rm_xid = call->xid, .rm_direction = REPLY };
+	const uint32_t hdr[RPC_REPLY_HDR / 4] = { htonl(call->xid), htonl(REPLY), htonl(MSG_ACCEPTED),
+		                                  htonl(AUTH_NONE), 0 /* bytes */, htonl(SUCCESS) };
 	size_t room = tp_reply_room(call);
 
-	m.rm_reply.rp_stat = MSG_ACCEPTED;
-	m.acpted_rply.ar_verf = _null_auth;
-	m.acpted_rply.ar_stat = SUCCESS;
-	m.acpted_rply.ar_results.proc = no_results;
-	if (!stream_open(c, RPC_REPLY_HDR + (max < room ? max : room) + 4) ||
-	    !xdr_replymsg(&c->out, &m)) {
+	if (!stream_open(c, RPC_REPLY_HDR + (max < room ? max : room) + 4)) {
 		finish(c, false, false);
 		return NULL;
 	}
+	memcpy(c->buf, hdr, sizeof(hdr));
+	xdr_setpos(&c->out, sizeof(hdr));
 	return &c->out;
 }
 

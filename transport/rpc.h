@@ -55,7 +55,8 @@ struct rpc_call {
 	 * transport's. */
 	uint8_t *buf;
 	size_t cap, len;
-	void *priv; /* ops->priv_size bytes of the transport's own, zeroed, aligned for anything */
+	void *priv; /* ops->priv_size bytes of the transport's own, the first ops->priv_zeroed of
+	             * them zero, aligned for anything */
 
 	/* rpc.c's own */
 	XDR out;
@@ -67,12 +68,12 @@ struct rpc_call {
 	void *sent_arg;
 	uint8_t *own_buf; /* results of a call whose connection died: encoded, thrown away */
 	int end_err;      /* what sent() hears if the transport has nothing worse to say */
-	struct iovec iov_small[RPC_IOV_SMALL];
+	struct iovec iov_small[RPC_IOV_SMALL]; /* last: not zeroed for a new call */
 };
 TAILQ_HEAD(rpc_call_list, rpc_call);
 
 struct tp_conn_ops {
-	size_t priv_size; /* the same for all connections of one kind */
+	size_t priv_size, priv_zeroed; /* the same for all connections of one kind */
 	/* Move the payload into c->iov[0..c->niov), then rpc_placed(), maybe at once. */
 	void (*place)(struct rpc_call *c);
 	/* Memory for a reply of at most @max bytes (RPC header in it). NULL: none. Stays until

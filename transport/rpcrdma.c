@@ -231,18 +231,26 @@ int rr_decode(const void *buf, size_t len, struct rr_header *h, struct rr_seg *s
 /* --- encode -------------------------------------------------------------------------------------
  */
 
-size_t rr_size(const struct rr_header *h)
+size_t rr_size_writes(const struct rr_header *h)
 {
 	size_t n = RR_MIN;
+
+	for (unsigned i = 0; i < h->nwrites; i++)
+		n += 8 + 16 * (size_t)h->write[i].n;
+	return n;
+}
+
+size_t rr_size(const struct rr_header *h)
+{
+	size_t n;
 
 	if (h->proc == RR_ERROR)
 		return h->err == RR_ERR_VERS ? 28 : 20;
 	if (h->proc == RR_DONE)
 		return RR_FIXED;
+	n = rr_size_writes(h);
 	for (unsigned i = 0; i < h->nreads; i++)
 		n += 24 * (size_t)h->read[i].n;
-	for (unsigned i = 0; i < h->nwrites; i++)
-		n += 8 + 16 * (size_t)h->write[i].n;
 	if (h->has_reply)
 		n += 4 + 16 * (size_t)h->reply.n;
 	return n;

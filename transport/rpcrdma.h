@@ -77,6 +77,8 @@ int rr_decode(const void *buf, size_t len, struct rr_header *h, struct rr_seg *s
 
 /* Bytes that rr_encode will need. */
 size_t rr_size(const struct rr_header *h);
+/* The same for an RR_MSG with the write list of @h and no other. */
+size_t rr_size_writes(const struct rr_header *h);
 /* Encode into @buf: returns the size, or 0 if @len is too short for it. */
 size_t rr_encode(const struct rr_header *h, const struct rr_seg *segs, void *buf, size_t len);
 /* The 20 or 28 bytes of an RDMA_ERROR; @buf holds at least RR_MIN. */

@@ -955,6 +955,7 @@ static void conn_update(struct sock_conn *sc)
 
 static const struct tp_conn_ops sock_ops = {
 	.priv_size = sizeof(struct sock_call),
+	.priv_zeroed = offsetof(struct sock_call, small),
 	.place = op_place,
 	.reply_buf = op_reply_buf,
 	.reply_end = op_reply_end,

@@ -60,7 +60,7 @@ struct tp_call {
 	uint32_t arg_len;
 	uint32_t payload_len; /* of the payload argument, already bounded by the service's max_payload */
 	enum tp_kind kind;
-	void *ctx;            /* program->ctx_size bytes, zeroed, for the program's own state */
+	void *ctx;            /* program->ctx_size bytes, zeroed before run(), for the program's own state */
 	void *worker;         /* tp_service_opts.worker of the service */
 	struct tp_conn *conn;
 };
@@ -173,7 +173,8 @@ size_t tp_reply_room(const struct tp_call *call);
 XDR *tp_reply_begin(struct tp_call *call, size_t max);
 void tp_reply_end(struct tp_call *call);
 /* The results so far, an opaque length word of @len (encoded by this function), then @len bytes from @iov. @sent(arg, err)
- * is called exactly once when the segments are no longer in use; call is gone by then. */
+ * is called exactly once when the segments are no longer in use; of the call only its ctx is left then, until sent()
+ * returns. */
 void tp_reply_end_payload(struct tp_call *call, const struct iovec *iov, unsigned n, uint32_t len,
 			  void (*sent)(void *arg, int err), void *arg);
 /* Most payload bytes that a reply to this call can carry (write or reply chunk the client gave; max_payload on sockets). */

@@ -314,6 +314,7 @@ static void conn_nothing(struct tp_conn *conn)
 
 static const struct tp_conn_ops ops = {
 	.priv_size = 1,
+	.priv_zeroed = 1,
 	.drop = drop,
 	.reply_buf = reply_buf,
 	.reply_end = reply_end,

@@ -115,6 +115,7 @@ static void notes_free(struct tp_conn *conn)
 
 static const struct tp_conn_ops notes_ops = {
 	.priv_size = sizeof(struct notes_call),
+	.priv_zeroed = sizeof(struct notes_call),
 	.place = notes_place,
 	.reply_buf = notes_reply_buf,
 	.reply_end = notes_reply_end,
