@@ -67,9 +67,9 @@ $(B)/gen/proto/%.h: proto/%.x
 $(B)/gen/proto/%_xdr.c: proto/%.x
 	$(call say,RPC)
 	$(Q)mkdir -p $(@D) && rm -f $@ && rpcgen -N -c -o $@ $<
-$(B)/obj/gen/%_xdr.o: $(B)/gen/proto/%_xdr.c $(gen_h)
+$(B)/obj/gen/%_xdr.o: $(B)/gen/proto/%_xdr.c $(gen_h) transport/xdr.h
 	$(call say,CC)
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -w -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -w -DTP_XDR_INLINE -include transport/xdr.h -c -o $@ $<
 .SECONDARY:
 
 # --- objects, libraries, programs ---------------------------------------------

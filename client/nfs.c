@@ -15,6 +15,7 @@
 
 #include "client/client.h"
 #include "proto/nfs3.h"
+#include "transport/xdr.h"
 
 #define RESULTS_SMALL 512 /* bytes that hold the results of any procedure but READDIR, with room   \
 	                   */
@@ -177,7 +178,9 @@ static bool from_fh(const struct nfs_fh3 *fh, struct berth_fh *out)
 struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, void *args,
                   int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg)
 {
-	struct op *op = calloc(1, sizeof(*op));
+	struct op *op = malloc(sizeof(*op));
+	uint8_t few[512]; /* most arguments */
+	bool whole;
 	XDR x;
 
 	if (!op)
@@ -191,11 +194,17 @@ struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, 
 		           .max_results = RESULTS_SMALL };
 	if (!enc)
 		return op;
-	op->args_len = xdr_sizeof(enc, args);
+	tp_xdr_open(&x, few, sizeof(few), XDR_ENCODE);
+	whole = enc(&x, args);
+	op->args_len = whole ? xdr_getpos(&x) : xdr_sizeof(enc, args);
 	op->args = malloc(op->args_len + 1);
 	if (!op->args)
 		goto fail;
-	xdrmem_create(&x, (char *)op->args, (u_int)op->args_len, XDR_ENCODE);
+	if (whole) {
+		memcpy(op->args, few, op->args_len);
+		return op;
+	}
+	tp_xdr_open(&x, op->args, op->args_len, XDR_ENCODE);
 	if (!enc(&x, args))
 		goto fail;
 	return op;

@@ -61,7 +61,7 @@ struct client_req {
 	struct tp_client *c;
 	XDR xdr;
 	size_t cap, len;    /* of the RPC message in buf, payload left out */
-	struct tp_mr **mrs; /* used by this request's payload segments */
+	struct tp_mr **mrs, *few_mrs[4]; /* used by this request's payload segments */
 	unsigned nmrs;
 	unsigned nin; /* segments of the write chunk */
 	struct fab_mr

@@ -12,6 +12,7 @@
  * it.
  */
 #include "transport/rpc.h"
+#include "transport/xdr.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -367,7 +368,7 @@ static bool stream_open(struct rpc_call *c, size_t max)
 		c->cap = max;
 		c->stage = RPC_BEGUN;
 	}
-	xdrmem_create(&c->out, (char *)c->buf, (u_int)c->cap, XDR_ENCODE);
+	tp_xdr_open(&c->out, c->buf, c->cap, XDR_ENCODE);
 	return true;
 }
 
@@ -445,7 +446,7 @@ static bool args_open(struct rpc_call *c, const struct tp_proc *proc, const uint
 	}
 	c->pub.arg_bytes = args;
 	c->pub.arg_len = (uint32_t)len;
-	xdrmem_create(&c->pub.args, (char *)(uintptr_t)args, (u_int)len, XDR_DECODE);
+	tp_xdr_open(&c->pub.args, (void *)(uintptr_t)args, len, XDR_DECODE);
 	return true;
 }
 
@@ -598,7 +599,7 @@ void tp_reply_end_payload(struct tp_call *call, const struct iovec *iov, unsigne
 	assert(c->stage == RPC_BEGUN);
 	c->sent = sent;
 	c->sent_arg = arg;
-	if (iov_set(c, iov, n) || !xdr_u_int32_t(&c->out, &len)) {
+	if (iov_set(c, iov, n) || !tp_xdr_u_int(&c->out, &len)) {
 		c->end_err = -ENOMEM;
 		finish(c, false, false);
 		return;
