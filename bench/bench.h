@@ -7,6 +7,7 @@
  *   nfs_fabric.c    NFS through libberth            floor_socket.c  the same bytes over a bare socket
  *   workers.c       pmemio by several threads
  *   onesided.c      puts, WRITE, bare libfabric      floor_fabric.c  the same bytes by bare libfabric calls
+ *   puts.c          puts on demand
  */
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
@@ -22,6 +23,7 @@ int bench_pool(int argc, char **argv);
 int bench_workers(const char *dir, unsigned threads, unsigned rounds, unsigned each);
 int bench_load(int argc, char **argv);
 int bench_onesided(int argc, char **argv);
+int bench_puts(int argc, char **argv);
 
 /* --- floor ------------------------------------------------------------------------------------- */
 

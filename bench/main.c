@@ -36,7 +36,8 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} part[] = { { "floor", bench_floor }, { "pool", bench_pool },
-		   { "load", bench_load }, { "onesided", bench_onesided } };
+		   { "load", bench_load }, { "onesided", bench_onesided },
+		   { "puts", bench_puts } };
 
 	for (size_t i = 0; i < sizeof(sigs) / sizeof(*sigs); i++) /* libfabric may have its own */
 		signal(sigs[i], SIG_DFL);
@@ -48,6 +49,7 @@ int main(int argc, char **argv)
 	        "everything\n"
 	        "       berth-bench load ...    many calls in flight over TCP, beside a bare echo and another server\n"
 	        "       berth-bench pool ...    the pool at many sizes, without a network\n"
-	        "       berth-bench onesided ...  puts through layouts beside WRITE and bare RMA\n");
+	        "       berth-bench onesided ...  puts through layouts beside WRITE and bare RMA\n"
+	        "       berth-bench puts ...    puts on demand, for a profile of the server\n");
 	return 2;
 }
