@@ -19,6 +19,7 @@
 
 #include "transport/fabric.h"
 #include "transport/rpcrdma.h"
+#include "transport/spin.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -99,6 +100,7 @@ struct tp_client {
 
 	/* sleeping without a wait descriptor */
 	bool armed, looked, slept;
+	struct spin spin; /* with a wait descriptor */
 	uint64_t last_ns; /* of the last event or send */
 
 	uint32_t buf_size, send_max, recv_max; /* bytes of a message */

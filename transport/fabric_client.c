@@ -36,7 +36,6 @@
 
 #define WATCH_SIGNAL (SIGRTMIN + 7)
 #define WATCH_NS     200000000
-#define SPIN_NS      50000
 #define NAP_MS       1
 #define LET_IN_MS    300
 #define NAP_LONG_MS  10 /* when nothing has happened for NAP_LONG_NS */
@@ -533,6 +532,7 @@ TP_API int tp_client_progress(struct tp_client *c)
 		                    : "the completion queue broke");
 	if (n) {
 		c->last_ns = client_now();
+		spin_event(&c->spin, c->last_ns);
 		disarm(c);
 	} else {
 		c->looked = c->armed;
@@ -590,6 +590,8 @@ TP_API int tp_client_before_poll(struct tp_client *c, int *timeout_ms)
 		*timeout_ms = NAP_MS;
 	if (c->f->rdm && c->dial != DIAL_DONE)
 		return 0;
+	if (c->f->cq_fd >= 0 && (c->inflight || c->rma_out) && spin_yield(&c->spin))
+		return -EAGAIN;
 	if (c->f->cq_fd >= 0)
 		return fab_before_sleep(c->f);
 	return before_nap(c, timeout_ms);

@@ -7,7 +7,8 @@
  * provider called. Everything else (the program's answers, sockets, timers) marks connections dirty
  * and keeps the loop from sleeping.
  *
- * Sleep. With wait descriptors: fi_trywait, then the loop polls them. Without (shm): keep looking
+ * Sleep. With wait descriptors: a few more rounds of the loop if the next event is likely to be near
+ * (spin.h), fi_trywait, then the loop polls them. Without (shm): keep looking
  * for SPIN_NS after the last event, within the turn for LINGER_NS at most since a round of the loop
  * costs more than a look; then raise the flag that clients ring at, look once more, and sleep until
  * a hello socket speaks; while operations are out, which may need us, naps of 1 ms and longer
@@ -42,7 +43,6 @@
 #define FIRST_CREDITS 8
 #define SPARE         1 /* receives beyond the credits, for a peer that oversteps */
 #define RDM_SPARE     16
-#define SPIN_NS       50000
 #define LINGER_NS     200000 /* of looking again and again, before others get the loop */
 #define NAP_MIN       0.001
 #define NAP_MAX       0.016
@@ -787,7 +787,9 @@ static void plan_sleep(struct flistener *l, bool any)
 	if (l->fab->cq_fd < 0) {
 		awake = stay_awake(l, any);
 	} else {
-		awake = fab_before_sleep(l->fab) == -EAGAIN;
+		if (any)
+			spin_event(&l->spin, spin_now());
+		awake = spin_yield(&l->spin) || fab_before_sleep(l->fab) == -EAGAIN;
 		if (!TAILQ_EMPTY(&l->stuck))
 			nap(l, NAP_MIN);
 	}

@@ -25,6 +25,7 @@
 
 #include "transport/fabric.h"
 #include "transport/rpcrdma.h"
+#include "transport/spin.h"
 
 #include <ev.h>
 #include <pthread.h>
@@ -210,6 +211,7 @@ struct flistener {
 	struct frma_list free_rma, orphans;
 	struct fbuf_list orphan_sends;
 	bool in_turn, stopped;
+	struct spin spin; /* with wait descriptors */
 	unsigned nout; /* operations out on all connections */
 	uint64_t posts; /* of them, ever */
 	unsigned nclosing; /* keys on all connections' closing lists: then */
