@@ -716,12 +716,6 @@ static bool turn(struct flistener *l)
 
 /* --- sleep --- */
 
-static int64_t since_ns(const struct timespec *then, struct timespec *now)
-{
-	clock_gettime(CLOCK_MONOTONIC, now);
-	return (now->tv_sec - then->tv_sec) * 1000000000LL + (now->tv_nsec - then->tv_nsec);
-}
-
 static void nap(struct flistener *l, double len)
 {
 	ev_timer_stop(loop_of(l), &l->nap);
@@ -730,40 +724,37 @@ static void nap(struct flistener *l, double len)
 }
 
 /* Without wait descriptors: clients need not ring now. */
-static void stay_up(struct flistener *l, const struct timespec *now)
+static void stay_up(struct flistener *l, uint64_t now)
 {
 	if (l->armed)
 		rdv_disarm(rdv_page_server(l->page));
 	l->armed = false;
-	l->active = *now;
+	l->active = now;
 	l->nap_len = NAP_MIN;
 }
 
 /* Turns, one after the other, while the next event is likely to be near. */
 static bool linger(struct flistener *l)
 {
-	struct timespec start, now;
 	bool any = turn(l);
+	uint64_t start = spin_now(), now = start;
 
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	now = start;
 	for (;;) {
 		if (any)
-			stay_up(l, &now);
-		if (since_ns(&start, &now) >= LINGER_NS || since_ns(&l->active, &now) >= SPIN_NS)
+			stay_up(l, now);
+		if (now - start >= LINGER_NS || now - l->active >= SPIN_NS)
 			return any;
 		if (!any)
 			sched_yield();
 		any = turn(l);
+		now = spin_now();
 	}
 }
 
 /* Without wait descriptors. True: do not sleep. */
 static bool stay_awake(struct flistener *l, bool any)
 {
-	struct timespec now;
-
-	if (any || since_ns(&l->active, &now) < SPIN_NS)
+	if (any || spin_now() - l->active < SPIN_NS)
 		return true;
 	/* The flag must have been up before the look that found nothing, and be up still: a client
 	 * that rang has taken it down. */

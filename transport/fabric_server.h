@@ -225,7 +225,7 @@ struct flistener {
 	int hello_fd;
 	struct rdv_page *page;
 	bool armed;
-	struct timespec active; /* when something last happened */
+	uint64_t active; /* ns: when something last happened */
 	struct fconn **by_addr;
 	size_t naddr;
 	struct fbuf_list recvs;
