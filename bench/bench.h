@@ -6,12 +6,13 @@
  *   floor.c         rounds, medians, table          nfs_socket.c    NFS over a plain socket
  *   nfs_fabric.c    NFS through libberth            floor_socket.c  the same bytes over a bare socket
  *   workers.c       pmemio by several threads
- *   onesided.c      puts, WRITE, bare libfabric      floor_fabric.c  the same bytes by bare libfabric calls
- *   puts.c          puts on demand
+ *   onesided.c      puts and gets, READ and WRITE    floor_fabric.c  the same bytes by bare libfabric calls
+ *   puts.c          puts on demand                    raw.c           RMA by bare libfabric calls
  */
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,5 +48,13 @@ int nfs_fabric_open(const char *name, const char *url, struct bench_target **out
 /* Each starts a server process of its own that does nothing else. @dir: where its memory lies (tmpfs). */
 int floor_socket_open(const char *dir, struct bench_target **out);
 int floor_fabric_open(const char *provider, const char *dir, struct bench_target **out);
+
+/* --- bare RMA: @ops writes or reads of @len bytes, @depth in flight, to a process of its own ---- */
+
+struct raw;
+/* @node: an address of this machine that @provider (FI_EP_MSG) has. 0 or -errno. */
+int raw_open(const char *provider, const char *node, const char *dir, struct raw **out);
+int raw_run(struct raw *r, bool write, size_t len, unsigned depth, unsigned ops);
+void raw_close(struct raw *r);
 
 #endif
