@@ -426,7 +426,8 @@ BERTH_API int berth_file_start_commit(struct berth_file *f, berth_done *done, vo
  * connection. Leases are renewed by it too; one that ran out is asked for again by the next operation.
  *
  * Cost. Where the provider writes durably (tcp with a pool of byte or cache line granularity), a durable
- * put over bytes that exist is one RMA write, and no call. Else, on providers that keep a call behind the
+ * put over bytes that exist is one RMA write, and no call; where a read behind it makes it so (verbs, method
+ * read-after-write), the write and a read of one byte. Else, on providers that keep a call behind the
  * writes before it (FI_ORDER_SAW: tcp, verbs), the COMMIT goes out right behind the data: one round trip.
  * Durable puts in flight together share a COMMIT. A get of holes asks nobody.
  *

@@ -77,6 +77,13 @@ static bool usable(const struct berth_map *m, const struct layout *l)
 	return l->epoch == m->f->b->epoch && m->f->b->up && !l->ending && now_ms() < l->expires;
 }
 
+struct layout *map_usable_layout(struct berth_map *m, uint64_t epoch, uint64_t id)
+{
+	struct layout *l = map_layout(m, epoch, id);
+
+	return l && usable(m, l) ? l : NULL;
+}
+
 static void forget_dead(struct berth_map *m)
 {
 	struct layout *l, *next;
@@ -330,6 +337,13 @@ struct layout *map_layout_at(struct berth_map *m, uint64_t off)
 	    start_mapping(m, off, NULL, NULL)) /* L4 */
 		m->no_map_before = now_ms() + AGAIN_MS;
 	return NULL;
+}
+
+uint64_t map_border(struct berth_map *m, uint64_t off, uint64_t end)
+{
+	const struct layout *l = map_layout_at(m, off);
+
+	return l && l->x.end < end && map_layout_at(m, l->x.end) ? l->x.end : end;
 }
 
 /* --- leases and news --- */
@@ -740,7 +754,7 @@ void berth_map_get_info(const struct berth_map *m, struct berth_map_info *out)
 		out->layouts++;
 		out->mapped_bytes += to - from;
 		out->method = layout_method_name(l->method);
-		out->needs_commit = l->method != LAYOUT_COMMIT_COMPLETE;
+		out->needs_commit = l->method != LAYOUT_COMMIT_COMPLETE && l->method != LAYOUT_READ_AFTER_WRITE;
 	}
 	if (!out->layouts)
 		snprintf(out->why, sizeof(out->why), "%s", m->why);

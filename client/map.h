@@ -41,6 +41,8 @@ struct put { /* or a get: one transfer of the application's */
 	bool by_rma;       /* whole; layout, epoch: through which */
 	uint64_t epoch, layout;
 	bool wants_commit, queued, answered; /* COMMIT (LAYOUT): needed; asked; how */
+	bool wants_push;   /* read-after-write: a read behind the writes is to come */
+	uint64_t push_addr, push_key; /* of the last byte */
 	bool unstable;     /* a WRITE was answered less than FILE_SYNC */
 };
 
@@ -76,6 +78,10 @@ unsigned maps_commit(struct berth_file *f, struct commit *c);
 /* The layout that may be used for @off; NULL: none, and one may have been asked for. */
 struct layout *map_layout_at(struct berth_map *m, uint64_t off);
 struct layout *map_layout(struct berth_map *m, uint64_t epoch, uint64_t id);
+/* The same, if RMA may begin on it. */
+struct layout *map_usable_layout(struct berth_map *m, uint64_t epoch, uint64_t id);
+/* Where in [off, end) the layout at @off ends and another one goes on; @end: nowhere. */
+uint64_t map_border(struct berth_map *m, uint64_t off, uint64_t end);
 void layout_rma_begun(struct layout *l);
 void layout_rma_over(struct berth_map *m, uint64_t epoch, uint64_t id);
 void map_idle(struct berth_map *m); /* busy or calls went down */

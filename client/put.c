@@ -10,7 +10,10 @@
  *       are the same, so doing it twice does no harm. Only what WRITE then says is an error.
  *   P2  Where a call stays behind the writes before it, the COMMIT is sent without waiting for the completions;
  *       the put is done when both are there. Else the COMMIT follows the completions.
- *   P3  A get reads zeros where nothing was written, and lays over what it read whatever this file has put and
+ *   P3  Where a read behind the writes makes them durable (read-after-write), it is sent behind them if the provider keeps
+ *       that order, else behind their completions; the put is done with it.
+ *   P4  A put over the border of two layouts is two puts.
+ *   P5  A get reads zeros where nothing was written, and lays over what it read whatever this file has put and
  *       not yet committed.
  */
 #include <errno.h>
@@ -19,10 +22,23 @@
 
 #include "client/map.h"
 
-/* From which size on the way by RMA is the quicker one; providers.md tells how it was measured. */
-#define RMA_DURABLE   1u /* the write itself is durable: one message, one acknowledgement, no call */
-#define RMA_COMMIT    4096u /* write and COMMIT against one WRITE with its data */
-#define RMA_GET       1u
+/*
+ * Which way is the quicker one; providers.md tells how it was measured. A write that is durable by itself is one message,
+ * one acknowledgement and no call: by RMA at any size. With a COMMIT it stands against one WRITE with its data; puts
+ * in flight share their COMMITs.
+ */
+struct ways {
+	const char *provider;   /* NULL: all others */
+	size_t commit_from;     /* bytes of a put that wants a COMMIT, alone */
+	size_t commit_many_from; /* with MANY in flight */
+	size_t get_below;       /* bytes of one piece */
+};
+static const struct ways ways[] = {
+	{ "shm", SIZE_MAX, 4096, SIZE_MAX },
+	{ "tcp", 4096, 1, 1 << 20 },
+	{ NULL, 4096, 1, SIZE_MAX },
+};
+#define MANY 4u /* transfers of one mapping */
 
 #define BY (BERTH_BY_RMA | BERTH_BY_SERVER)
 
@@ -37,6 +53,7 @@ struct piece {
 };
 
 static void settle(struct put *p);
+static void push(struct put *p);
 static void by_server(struct put *p);
 static void get_go(struct put *p);
 
@@ -94,7 +111,7 @@ static void fall_back(struct put *p)
 {
 	p->m->f->b->count.puts_fallen_back++;
 	p->err = 0;
-	p->by_rma = p->queued = p->answered = p->wants_commit = false;
+	p->by_rma = p->queued = p->answered = p->wants_commit = p->wants_push = false;
 	p->by_server = true;
 	by_server(p);
 }
@@ -123,6 +140,8 @@ static void settle_put(struct put *p)
 		put_over(p, p->err);
 	else if (p->err)
 		fall_back(p); /* P1 */
+	else if (p->wants_push)
+		push(p);
 	else if (p->wants_commit && !p->queued)
 		map_queue_commit(p);
 	else
@@ -137,7 +156,7 @@ static void settle_get(struct put *p)
 		return;
 	}
 	if (!p->err)
-		file_overlay(p->m->f, p->off, p->buf, p->len); /* P3 */
+		file_overlay(p->m->f, p->off, p->buf, p->len); /* P5 */
 	over(p, p->err);
 }
 
@@ -199,7 +218,7 @@ static void rma_done(struct tp_rma *rma, int err)
 
 static void count(struct berth *b, const struct tp_rma *rma)
 {
-	if (rma->how == TP_RMA_READ) {
+	if (rma->how == TP_RMA_READ || rma->how == TP_RMA_PUSH) {
 		b->count.rma_reads++;
 		b->count.rma_read_bytes += rma->len;
 	} else {
@@ -235,27 +254,61 @@ static int rma_start(struct put *p, struct layout *l, const struct extent *e, en
 	return 0;
 }
 
-/* Is the way by RMA open, and the one to take? *how, p->wants_commit: then. */
+/* P3 */
+static void push(struct put *p)
+{
+	struct layout *l = map_usable_layout(p->m, p->epoch, p->layout);
+	struct extent e = { .off = p->off + p->len - 1, .len = 1, .addr = p->push_addr, .key = p->push_key };
+
+	p->wants_push = false;
+	p->out++;
+	p->err = l ? rma_start(p, l, &e, TP_RMA_PUSH) : -EKEYEXPIRED;
+	p->out--;
+	settle(p);
+}
+
+static const struct ways *ways_of(const char *provider)
+{
+	const struct ways *w = ways;
+
+	while (w->provider && strcmp(w->provider, provider))
+		w++;
+	return w;
+}
+
+/* How the bytes become durable: *how, p->wants_push or p->wants_commit. */
+static void choose_method(struct put *p, const struct layout *l, bool valid, enum tp_rma_how *how,
+                          const struct tp_client_rma_info *info)
+{
+	*how = TP_RMA_WRITE;
+	p->wants_commit = p->flags & BERTH_DURABLE;
+	if (!p->wants_commit || !valid || p->off + p->len > l->size)
+		return;
+	if (l->method == LAYOUT_COMMIT_COMPLETE && info->commit_complete)
+		*how = TP_RMA_WRITE_COMMIT;
+	else if (l->method == LAYOUT_READ_AFTER_WRITE)
+		p->wants_push = true;
+	else
+		return;
+	p->wants_commit = false;
+}
+
+/* Is the way by RMA open, and the one to take? */
 static struct layout *choose(struct put *p, enum tp_rma_how *how, struct tp_client_rma_info *info)
 {
 	struct berth_map *m = p->m;
 	struct layout *l = p->flags & BERTH_BY_SERVER ? NULL : map_layout_at(m, p->off);
-	uint64_t end = p->off + p->len;
+	const struct ways *w;
 	bool valid;
 
-	if (!l || !l->rw || !extents_have_memory(&l->x, p->off, end, &valid))
+	if (!l || !l->rw || !extents_have_memory(&l->x, p->off, p->off + p->len, &valid))
 		return NULL;
 	tp_client_get_rma_info(m->f->b->c, info);
-	*how = TP_RMA_WRITE;
-	p->wants_commit = p->flags & BERTH_DURABLE;
-	if (p->wants_commit && l->method == LAYOUT_COMMIT_COMPLETE && info->commit_complete && valid &&
-	    end <= l->size) {
-		*how = TP_RMA_WRITE_COMMIT;
-		p->wants_commit = false;
-	}
-	if (p->flags & BERTH_BY_RMA || !(p->flags & BERTH_DURABLE))
+	choose_method(p, l, valid, how, info);
+	if (p->flags & BERTH_BY_RMA || !p->wants_commit)
 		return l;
-	return p->len >= (p->wants_commit ? RMA_COMMIT : RMA_DURABLE) ? l : NULL;
+	w = ways_of(info->provider);
+	return p->len >= (m->busy < MANY ? w->commit_from : w->commit_many_from) ? l : NULL;
 }
 
 static bool by_rma(struct put *p)
@@ -275,7 +328,11 @@ static bool by_rma(struct put *p)
 	for (; at < end && !p->err; at += e.len) {
 		extents_at(&l->x, at, end, &e);
 		p->err = rma_start(p, l, &e, how);
+		p->push_addr = e.addr + e.len - 1;
+		p->push_key = e.key;
 	}
+	if (!p->err && p->wants_push && info.read_after_write) /* P3 */
+		push(p);
 	if (!p->err && p->wants_commit && info.write_before_send) /* P2 */
 		map_queue_commit(p);
 	p->out--;
@@ -368,8 +425,50 @@ static void by_server(struct put *p)
 
 /* --- both --- */
 
+static void part_over(void *arg, int err, const struct berth_reply *r)
+{
+	struct put *p = arg;
+
+	(void)r;
+	if (err && !p->err)
+		p->err = err;
+	if (!--p->out)
+		put_over(p, p->err);
+}
+
+static struct put *part(struct put *p, uint64_t off, uint64_t end)
+{
+	struct put *q = calloc(1, sizeof(*q));
+
+	if (q)
+		*q = (struct put){ .m = p->m, .off = off, .buf = p->buf + (off - p->off), .len = (size_t)(end - off),
+			           .flags = p->flags, .done = part_over, .arg = p };
+	return q;
+}
+
+/* P4. Until both are over the file counts @p as well. */
+static bool in_parts(struct put *p)
+{
+	uint64_t end = p->off + p->len, border = p->flags & BERTH_BY_SERVER ? end : map_border(p->m, p->off, end);
+	struct put *a = border < end ? part(p, p->off, border) : NULL;
+	struct put *b = a ? part(p, border, end) : NULL;
+
+	if (!b) {
+		free(a);
+		return false;
+	}
+	file_put_begin(p->m->f);
+	p->m->busy += 2;
+	p->out = 2;
+	put_go(a);
+	put_go(b);
+	return true;
+}
+
 void put_go(struct put *p)
 {
+	if (in_parts(p))
+		return;
 	if (p->flags & BERTH_COPY && !file_may_copy(p->m->f, p->len))
 		p->flags |= BERTH_DURABLE;
 	file_put_begin(p->m->f);
@@ -379,7 +478,12 @@ void put_go(struct put *p)
 
 static bool get_by_rma(const struct put *p, const struct extent *e)
 {
-	return e->state == EXTENT_VALID && (p->flags & BERTH_BY_RMA || e->len >= RMA_GET);
+	struct tp_client_rma_info info;
+
+	if (e->state != EXTENT_VALID || p->flags & BERTH_BY_RMA)
+		return e->state == EXTENT_VALID;
+	tp_client_get_rma_info(p->m->f->b->c, &info);
+	return e->len < ways_of(info.provider)->get_below;
 }
 
 /* The piece at @at, its way, and where the next one begins. */

@@ -77,7 +77,7 @@ struct tp_client_rma { /* one operation of the caller's, a piece of at most msg_
 	struct fab_op op;
 	struct tp_client *c;
 	struct tp_rma *rma;
-	struct tp_mr *mr;
+	struct tp_mr *mr; /* NULL: TP_RMA_PUSH, whose bytes nobody looks at */
 	size_t done, piece; /* bytes completed; bytes of the piece that is posted */
 };
 TAILQ_HEAD(client_rmas, tp_client_rma);
@@ -124,6 +124,7 @@ struct tp_client {
 	uint32_t next_xid;
 	struct client_reqs queued, sent;
 
+	uint8_t *pushed; /* TP_PUSH_MAX bytes at the end of the slab */
 	struct client_rmas rma_queued, rma_posted;
 	unsigned rma_out;     /* of rma_posted */
 	unsigned rma_partial; /* of these, more pieces are to come */

@@ -7,6 +7,7 @@
  *
  * R1  Operations are posted in the order in which they were started, pieces of a long one likewise, and calls that
  *     were sent behind them wait until all of them are posted (client_flush).
+ *     So does TP_RMA_PUSH.
  * R2  At most half of what the endpoint can hold is posted: calls go on.
  */
 #include "transport/client.h"
@@ -28,7 +29,8 @@ static void finish(struct tp_client_rma *r, int err)
 {
 	struct tp_rma *rma = r->rma;
 
-	client_mr_put(r->c, r->mr);
+	if (r->mr)
+		client_mr_put(r->c, r->mr);
 	free(r);
 	rma->priv = NULL;
 	rma->done(rma, err);
@@ -60,12 +62,14 @@ static int post(struct tp_client *c, void *arg)
 {
 	struct tp_client_rma *r = arg;
 	const struct tp_rma *rma = r->rma;
-	struct iovec iov = { .iov_base = (char *)rma->buf + r->done, .iov_len = r->piece };
-	void *desc = r->mr->mr.desc;
+	bool push = rma->how == TP_RMA_PUSH;
+	struct iovec iov = { .iov_base = push ? c->pushed : (uint8_t *)rma->buf + r->done, .iov_len = r->piece };
+	void *desc = push ? c->slab_mr.desc : r->mr->mr.desc;
 	uint64_t at = rma->addr + r->done;
 
 	switch (rma->how) {
 	case TP_RMA_READ:
+	case TP_RMA_PUSH:
 		return fab_read(c->f, c->ep, &iov, &desc, 1, c->peer, at, rma->key, &r->op);
 	case TP_RMA_WRITE:
 		return fab_write(c->f, c->ep, &iov, &desc, 1, c->peer, at, rma->key, &r->op);
@@ -85,10 +89,14 @@ bool client_rma_flush(struct tp_client *c)
 		size_t left = r->rma->len - r->done;
 		int err;
 
+		if (r->rma->how == TP_RMA_PUSH && c->rma_partial)
+			break; /* R1: a completion goes on with it */
 		r->piece = left < c->f->msg_max ? left : c->f->msg_max;
 		err = client_guarded(c, post, r);
 		if (err == -EAGAIN) {
 			c->stuck = true;
+			if (c->f->rdm) /* shm: each copy leaves a note in the server's queue, which has to make room */
+				rdv_ring(&c->rdv);
 			break;
 		}
 		if (err) {
@@ -127,12 +135,14 @@ TP_API int tp_client_rma(struct tp_client *c, struct tp_rma *op)
 		return -ENOTCONN;
 	if (!op->len)
 		return -EINVAL;
+	if (op->how == TP_RMA_PUSH && op->len > TP_PUSH_MAX)
+		return -EINVAL;
 	if (op->how == TP_RMA_WRITE_COMMIT && !c->f->pmem)
 		return -EOPNOTSUPP;
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	err = client_mr_get(c, op->buf, op->len, op->how == TP_RMA_READ ? FI_READ : FI_WRITE, &r->mr);
+	err = op->how == TP_RMA_PUSH ? 0 : client_mr_get(c, op->buf, op->len, op->how == TP_RMA_READ ? FI_READ : FI_WRITE, &r->mr);
 	if (err) {
 		free(r);
 		return err;
@@ -150,6 +160,7 @@ TP_API void tp_client_get_rma_info(const struct tp_client *c, struct tp_client_r
 {
 	*out = (struct tp_client_rma_info){ .commit_complete = c->f->pmem,
 		                            .write_before_send = c->f->saw,
+		                            .read_after_write = c->f->raw,
 		                            .virt = c->f->mr_virt,
 		                            .keys_checked = !c->f->shm,
 		                            .polled = c->f->cq_fd < 0 };

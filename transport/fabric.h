@@ -72,6 +72,7 @@ struct fab {
 	bool mr_virt;  /* remote addresses are virtual ones, else offsets from the region's start */
 	bool mr_prov_key; /* the provider picks the keys */
 	bool saw;         /* a send is not seen before the writes ahead of it on its endpoint */
+	bool raw;         /* a read is done behind the writes ahead of it on its endpoint */
 	bool pmem;        /* FI_RMA_PMEM: FI_COMMIT_COMPLETE is obeyed */
 	bool deliver;     /* writes ask for FI_DELIVERY_COMPLETE */
 	size_t iov_max;   /* local segments per send, read, write (1..FAB_MAX_IOV) */

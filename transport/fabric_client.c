@@ -572,6 +572,8 @@ static int before_nap(struct tp_client *c, int *timeout_ms)
 		if (c->rdv.mine)
 			rdv_arm(c->rdv.mine);
 	}
+	if (c->rma_out) /* it may need the server: shm where one process may not copy into the other */
+		rdv_ring(&c->rdv);
 	if (!c->looked)
 		return -EAGAIN;
 	c->slept = true;
@@ -643,14 +645,15 @@ static int make_slots(struct tp_client *c)
 	if (nsend > c->f->tx_size)
 		nsend = (unsigned)c->f->tx_size;
 	c->nslots = nrecv + nsend;
-	len = (size_t)c->nslots * c->buf_size;
+	len = (size_t)c->nslots * c->buf_size + TP_PUSH_MAX;
 	c->slots = calloc(c->nslots, sizeof(*c->slots));
 	c->slab = aligned_alloc(4096, (len + 4095) & ~(size_t)4095);
 	if (!c->slots || !c->slab)
 		return -ENOMEM;
-	err = fab_mr_open(c->f, c->slab, len, FI_SEND | FI_RECV, &c->slab_mr);
+	err = fab_mr_open(c->f, c->slab, len, FI_SEND | FI_RECV | FI_READ, &c->slab_mr);
 	if (err)
 		return err;
+	c->pushed = c->slab + len - TP_PUSH_MAX;
 	for (unsigned i = 0; i < c->nslots; i++) {
 		struct client_slot *s = &c->slots[i];
 

@@ -321,7 +321,11 @@ enum tp_rma_how {
 	TP_RMA_READ,
 	TP_RMA_WRITE,
 	TP_RMA_WRITE_COMMIT, /* FI_COMMIT_COMPLETE: done() means durable, where tp_client_rma_info.commit_complete */
+	TP_RMA_PUSH, /* read at most TP_PUSH_MAX bytes and throw them away; buf is not used. On cards done() says that what was
+	              * written before has left them: put it behind the writes where tp_client_rma_info.read_after_write,
+	              * else behind their completions */
 };
+#define TP_PUSH_MAX 8
 struct tp_rma { /* yours, untouched until done() */
 	enum tp_rma_how how;
 	void *buf; /* local bytes; registered as payloads are */
@@ -339,6 +343,7 @@ TP_API int tp_client_rma(struct tp_client *c, struct tp_rma *op);
 struct tp_client_rma_info {
 	bool commit_complete; /* the provider has FI_RMA_PMEM */
 	bool write_before_send; /* a call sent behind RMA writes is not seen by the server before they are placed */
+	bool read_after_write; /* a read sent behind writes is done behind them (FI_ORDER_RAW) */
 	bool virt;            /* addresses are virtual (FI_MR_VIRT_ADDR) */
 	bool keys_checked;    /* RMA with a dead key fails: all but shm */
 	bool polled;          /* no wait descriptor */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "client/berth.h"
+#include "client/map.h"
 #include "test/lib/daemon.h"
 
 #define KIB 1024u
@@ -110,7 +111,7 @@ static uint8_t *bytes(size_t len, unsigned seed)
 }
 
 /* What the file holds, as NFS over a connection of its own says. */
-static void file_holds(struct on *o, uint64_t off, const void *want, size_t len)
+static void holds(struct on *o, uint64_t off, const void *want, size_t len)
 {
 	struct berth *b = session(&o->d, false);
 	uint8_t *got = calloc(1, len);
@@ -160,7 +161,7 @@ BOTH(onesided, what_is_put_durably_is_in_the_file)
 	is_one_sided(m);
 	for (size_t i = 0; i < sizeof(size) / sizeof(*size); i++) {
 		OK(berth_put(m, buf, size[i], at, BERTH_DURABLE | BERTH_BY_RMA));
-		file_holds(o, at, buf, size[i]);
+		holds(o, at, buf, size[i]);
 		OK(berth_get(m, got, size[i], at, BERTH_BY_RMA));
 		cr_expect_arr_eq(got, buf, size[i]);
 		at += size[i];
@@ -186,12 +187,12 @@ BOTH(onesided, puts_become_durable_by_persist_commit_and_unmap)
 	OK(berth_put(m, buf, MIB, 0, BERTH_BY_RMA));
 	OK(berth_put(m, buf + MIB, 100, MIB, BERTH_BY_RMA));
 	OK(berth_persist(m, 0, MIB));
-	file_holds(o, 0, buf, MIB);
+	holds(o, 0, buf, MIB);
 	OK(berth_commit(o->f));
-	file_holds(o, 0, buf, MIB + 100);
+	holds(o, 0, buf, MIB + 100);
 	OK(berth_put(m, buf + MIB + 100, MIB, MIB + 100, BERTH_BY_RMA | BERTH_COPY));
 	OK(berth_unmap(m));
-	file_holds(o, 0, buf, 2 * MIB + 100);
+	holds(o, 0, buf, 2 * MIB + 100);
 	cr_expect_eq(counters(o).puts_fallen_back, 0);
 	cr_expect_eq(counters(o).resent_unstable_bytes, 0);
 	free(buf);
@@ -213,7 +214,7 @@ BOTH(onesided, a_get_sees_what_was_put)
 	OK(berth_get(m, got, 60000, 1000, BERTH_BY_SERVER));
 	cr_expect_arr_eq(got, buf, 60000);
 	OK(berth_unmap(m));
-	file_holds(o, 1000, buf, 60000);
+	holds(o, 1000, buf, 60000);
 	free(buf);
 	free(got);
 }
@@ -319,9 +320,53 @@ BOTH(onesided, durable_puts_in_flight_together_share_commits)
 	cr_expect_eq(after.puts_fallen_back, 0);
 	cr_expect_lt(after.layout_commits - before.layout_commits, s.total / 4, "%llu COMMITs for %u puts",
 	             (unsigned long long)(after.layout_commits - before.layout_commits), s.total);
-	file_holds(o, 0, s.buf, s.total * s.len);
+	holds(o, 0, s.buf, s.total * s.len);
 	OK(berth_unmap(s.m));
 	free(s.buf);
+}
+
+/* More than the provider keeps for a server that is asleep, and no call between them. */
+WITH(onesided, thousands_of_puts_and_gets_and_no_call, slow_recall)
+{
+	uint8_t buf[64], got[64];
+	struct berth_counters before, after;
+	struct berth_map *m;
+
+	fill(buf, sizeof(buf), 15);
+	OK(berth_pwrite(o->f, buf, 64, 0, BERTH_FILE_SYNC));
+	OK(berth_map(o->f, 0, 4096, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	before = counters(o);
+	for (unsigned i = 0; i < 3000; i++) {
+		OK(berth_get(m, got, 64, 0, BERTH_BY_RMA));
+		cr_assert_arr_eq(got, buf, 64);
+		OK(berth_put(m, buf, 64, 64 * (i % 64), BERTH_BY_RMA));
+	}
+	after = counters(o);
+	cr_expect_geq(after.rma_reads - before.rma_reads, 3000);
+	cr_expect_eq(after.puts_fallen_back, 0);
+	OK(berth_unmap(m));
+}
+
+/* Where the kernel does not let the client copy (containers without ptrace), shm's server has to. */
+Test(onesided, over_shm_without_the_right_to_copy)
+{
+	uint8_t *buf = bytes(100000, 16), *got = malloc(100000);
+	struct berth_map *m;
+	struct on o;
+
+	setenv("FI_SHM_DISABLE_CMA", "1", 1);
+	begin(&o, true, &(struct daemon_opts){ .set = slow_recall });
+	OK(berth_map(o.f, 0, MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	for (unsigned i = 0; i < 20; i++) {
+		OK(berth_put(m, buf, 100000, i, BERTH_BY_RMA));
+		OK(berth_get(m, got, 100000, i, BERTH_BY_RMA));
+		cr_expect_arr_eq(got, buf, 100000);
+	}
+	cr_expect_geq(counters(&o).rma_writes, 20);
+	OK(berth_unmap(m));
+	free(buf);
+	free(got);
+	end(&o);
 }
 
 /* Puts, gets, WRITEs and READs on the same file against a copy in memory. */
@@ -359,7 +404,7 @@ BOTH(onesided, mixed_with_read_and_write)
 	cr_expect_eq(berth_pread(o->f, got, 2 * MIB, 0), 2 * MIB);
 	cr_expect_arr_eq(got, model, 2 * MIB);
 	OK(berth_unmap(m));
-	file_holds(o, 0, model, 2 * MIB);
+	holds(o, 0, model, 2 * MIB);
 	free(model);
 	free(got);
 	free(src);
@@ -409,9 +454,133 @@ Test(no_rpc, durable_writes_over_tcp_cost_no_call)
 	cr_expect_gt(before, 0);
 	OK(berth_unmap(s.m));
 	cr_expect_gt(calls_of_all_procedures(&o), after, "the counters count");
-	file_holds(&o, 0, s.buf, s.total * s.len);
+	holds(&o, 0, s.buf, s.total * s.len);
 	free(s.buf);
 	end(&o);
+}
+
+/* --- which way --- */
+
+/* As if the server had said so: what these providers' writes are worth is not the question. */
+static void by_read_after_write(struct berth_map *m)
+{
+	struct layout *l;
+
+	LIST_FOREACH (l, &m->layouts, link)
+		l->method = LAYOUT_READ_AFTER_WRITE;
+}
+
+WITH(way, read_after_write_costs_a_read_and_no_call, slow_recall)
+{
+	struct many s = { .total = 100, .depth = 4, .len = 5000 };
+	struct berth_counters before, after;
+	struct berth_map_info i;
+
+	s.buf = bytes(MIB, 17);
+	OK(berth_pwrite(o->f, s.buf + 1, s.total * s.len, 0, BERTH_FILE_SYNC));
+	OK(berth_map(o->f, 0, MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &s.m));
+	by_read_after_write(s.m);
+	berth_map_get_info(s.m, &i);
+	cr_expect_str_eq(i.method, "read-after-write");
+	cr_expect_not(i.needs_commit);
+	before = counters(o);
+	run_many(o, &s);
+	after = counters(o);
+	cr_expect_eq(after.rma_writes - before.rma_writes, s.total);
+	cr_expect_eq(after.rma_reads - before.rma_reads, s.total, "one behind each");
+	cr_expect_eq(after.rma_read_bytes - before.rma_read_bytes, s.total, "of a byte");
+	cr_expect_eq(after.calls, before.calls);
+	cr_expect_eq(after.puts_fallen_back, 0);
+	holds(o, 0, s.buf, s.total * s.len);
+	/* New blocks are the server's to commit. */
+	OK(berth_put(s.m, s.buf, 4096, 800 * KIB, BERTH_DURABLE | BERTH_BY_RMA));
+	cr_expect_eq(counters(o).layout_commits, after.layout_commits + 1);
+	cr_expect_eq(counters(o).rma_reads, after.rma_reads);
+	OK(berth_unmap(s.m));
+	holds(o, 800 * KIB, s.buf, 4096);
+	free(s.buf);
+}
+
+/* The read does not come back: the put is written again. */
+BOTH(way, read_after_write_and_the_server_dies)
+{
+	struct many s = { .total = 400, .depth = 8, .len = 1000 };
+
+	s.buf = bytes(MIB, 18);
+	OK(berth_pwrite(o->f, s.buf + 1, s.total * s.len, 0, BERTH_FILE_SYNC));
+	OK(berth_map(o->f, 0, MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &s.m));
+	by_read_after_write(s.m);
+	for (unsigned i = 0; i < s.depth; i++)
+		one_more(&s);
+	while (s.done < s.total / 2)
+		OK(berth_wait(o->b, -1));
+	daemon_kill(&o->d);
+	daemon_launch(&o->d);
+	while (s.done < s.total)
+		OK(berth_wait(o->b, -1));
+	cr_expect_eq(s.bad, 0);
+	holds(o, 0, s.buf, s.total * s.len);
+	OK(berth_unmap(s.m));
+	free(s.buf);
+}
+
+/* One layout is at most 64 MiB: a put over the border goes through both of them. */
+BOTH(way, over_the_border_of_two_layouts)
+{
+	uint8_t *buf = bytes(3 * MIB, 19), *got = malloc(3 * MIB);
+	uint64_t at = (64ull * MIB) - MIB - 5;
+	struct berth_counters before, after;
+	struct berth_map_info i;
+	struct berth_map *m;
+
+	OK(berth_map(o->f, 0, (64ull * MIB) + 8 * MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	berth_map_get_info(m, &i);
+	cr_assert_eq(i.layouts, 2);
+	before = counters(o);
+	OK(berth_put(m, buf, 3 * MIB, at, BERTH_DURABLE | BERTH_BY_RMA));
+	OK(berth_put(m, buf, 2 * MIB, at, BERTH_BY_RMA));
+	OK(berth_get(m, got, 3 * MIB, at, BERTH_BY_RMA));
+	after = counters(o);
+	cr_expect_arr_eq(got, buf, 3 * MIB);
+	cr_expect_geq(after.rma_writes - before.rma_writes, 4);
+	cr_expect_eq(after.rma_write_bytes - before.rma_write_bytes, 5 * MIB);
+	cr_expect_eq(after.written_bytes, before.written_bytes, "some went by WRITE");
+	OK(berth_persist(m, 0, 0));
+	holds(o, at, buf, 3 * MIB);
+	OK(berth_unmap(m));
+	free(buf);
+	free(got);
+}
+
+/* Left to itself the library takes the way that was measured to be the quicker one (providers.md). */
+static uint64_t by_rma_of(struct on *o, struct berth_map *m, size_t len, unsigned depth)
+{
+	static uint64_t at; /* new blocks each time */
+	struct many s = { .m = m, .total = depth, .depth = depth, .len = len };
+	uint64_t before = counters(o).rma_writes;
+
+	s.buf = bytes(depth * len, 20);
+	for (; s.next < depth; s.next++)
+		OK(berth_map_start_put(m, at + s.next * len, s.buf + s.next * len, len, BERTH_DURABLE, many_done, &s));
+	while (s.done < depth)
+		OK(berth_wait(o->b, -1));
+	cr_assert_eq(s.bad, 0);
+	free(s.buf);
+	at += depth * len + MIB;
+	return counters(o).rma_writes - before;
+}
+
+BOTH(way, chosen_by_size_depth_and_provider)
+{
+	struct berth_map *m;
+
+	OK(berth_map(o->f, 0, 16 * MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	cr_expect_eq(by_rma_of(o, m, 512, 1), 0);
+	cr_expect_eq(by_rma_of(o, m, 4096, 1), !o->shm);
+	cr_expect_eq(by_rma_of(o, m, MIB, 1), !o->shm);
+	cr_expect_gt(by_rma_of(o, m, 64 * KIB, 16), 0);
+	cr_expect_eq(by_rma_of(o, m, 512, 16) > 0, !o->shm);
+	OK(berth_unmap(m));
 }
 
 /* --- no layout --- */
@@ -432,7 +601,7 @@ WITH(fallback, without_layouts_all_goes_by_read_and_write, layouts_off)
 	OK(berth_get(m, got, 2 * MIB + 1000, 0, BERTH_BY_RMA));
 	cr_expect_arr_eq(got, buf, 2 * MIB + 1000);
 	OK(berth_persist(m, 0, 0));
-	file_holds(o, 0, buf, 2 * MIB + 1000);
+	holds(o, 0, buf, 2 * MIB + 1000);
 	cr_expect_eq(counters(o).rma_writes, 0);
 	OK(berth_get(m, got, MIB, 3 * MIB, 0));
 	cr_expect_eq(got[0], 0);
@@ -485,7 +654,7 @@ BOTH(lost, a_truncate_by_another_client_costs_a_delay)
 	OK(berth_get(m, got, MIB, 0, 0));
 	cr_expect_arr_eq(got, buf, MIB);
 	OK(berth_persist(m, 0, 0));
-	file_holds(o, 0, buf, MIB);
+	holds(o, 0, buf, MIB);
 	cr_expect_gt(counters(o).layouts_lost, 0);
 	for (unsigned i = 0; i < 200; i++) /* goes on, one-sided again after a while */
 		OK(berth_put(m, buf, 4096, 4096 * (i % 100), BERTH_DURABLE | BERTH_BY_RMA));
@@ -525,7 +694,7 @@ BOTH(lost, two_writers_take_turns)
 	OK(berth_map(f, 0, 64 * KIB, BERTH_MAP_WRITE, &m[1]));
 	for (unsigned i = 0; i < 16; i++)
 		OK(berth_put(m[i % 2], buf + i * 4096, 4096, i * 4096, BERTH_DURABLE | BERTH_BY_RMA));
-	file_holds(o, 0, buf, 64 * KIB);
+	holds(o, 0, buf, 64 * KIB);
 	OK(berth_unmap(m[1]));
 	OK(berth_unmap(m[0]));
 	OK(berth_close(f));
@@ -548,7 +717,7 @@ BOTH(lost, the_server_dies_between_put_and_commit)
 	OK(berth_get(m, got, 2 * MIB, 0, 0));
 	cr_expect_arr_eq(got, buf, 2 * MIB);
 	OK(berth_commit(o->f));
-	file_holds(o, 0, buf, 2 * MIB);
+	holds(o, 0, buf, 2 * MIB);
 	cr_expect_geq(counters(o).resent_unstable_bytes, MIB / 2);
 	cr_expect_geq(counters(o).reconnects, 1);
 	OK(berth_unmap(m));
@@ -574,7 +743,7 @@ BOTH(lost, the_server_dies_under_load)
 		}
 	}
 	cr_expect_eq(s.bad, 0);
-	file_holds(o, 0, s.buf, s.total * s.len);
+	holds(o, 0, s.buf, s.total * s.len);
 	OK(berth_unmap(s.m));
 	free(s.buf);
 }
@@ -599,7 +768,7 @@ WITH(lost, a_lease_that_ran_out_is_asked_for_again, short_lease)
 	before = counters(o);
 	OK(berth_put(m, buf, 4096, 0, BERTH_DURABLE | BERTH_BY_RMA));
 	OK(berth_commit(o->f));
-	file_holds(o, 0, buf, MIB);
+	holds(o, 0, buf, MIB);
 	cr_expect_gt(counters(o).layouts_lost, before.layouts_lost);
 	do
 		OK(berth_put(m, buf, 4096, 0, BERTH_DURABLE | BERTH_BY_RMA));
