@@ -98,7 +98,7 @@ static void insert_at(struct file *f, unsigned i, struct fresh e)
 
 void fresh_count(struct pm_store *st, struct file *f, bool owned, uint64_t len)
 {
-	STAT_ADD(st, fresh_blocks, len);
+	COUNT(stats_of(st, worker_here(st)), fresh_blocks, len);
 	if (owned)
 		return;
 	f->pending += len;
@@ -421,7 +421,7 @@ struct file *file_find(struct pm_store *st, struct pm_id id)
 {
 	struct file *f;
 
-	LIST_FOREACH (f, &st->files->hash[ino_slot(id.ino)], link) {
+	LIST_FOREACH (f, &ino_slot(st, id.ino)->files, link) {
 		if (f->id.ino == id.ino && f->id.gen == id.gen)
 			return f;
 	}
@@ -446,7 +446,7 @@ struct file *file_get(struct pm_store *st, struct pm_id id)
 	f->quota[1] = g;
 	LIST_INIT(&f->pins);
 	LIST_INIT(&f->limbo);
-	LIST_INSERT_HEAD(&st->files->hash[ino_slot(id.ino)], f, link);
+	LIST_INSERT_HEAD(&ino_slot(st, id.ino)->files, f, link);
 	return f;
 }
 
@@ -480,7 +480,7 @@ void files_sweep(struct pm_store *st)
 	struct pm_files *fs = st->files;
 	struct file *f, *next;
 
-	if (!fs->doubt)
+	if (!fs->doubt || worker_here(st)) /* of other inodes */
 		return;
 	fs->doubt = false;
 	for (f = TAILQ_FIRST(&fs->dirty); f; f = next) {
@@ -492,14 +492,24 @@ void files_sweep(struct pm_store *st)
 	}
 }
 
+void files_pending(struct pm_store *st)
+{
+	struct file *f;
+
+	for (unsigned i = 0; i < INO_SLOTS; i++) {
+		LIST_FOREACH (f, &st->workers->ino[i].files, link) {
+			quota_pending(f->quota[0], f->pending);
+			quota_pending(f->quota[1], f->pending);
+		}
+	}
+}
+
 int files_init(struct pm_store *st)
 {
 	struct pm_files *fs = calloc(1, sizeof(*fs));
 
 	if (!fs)
 		return -ENOMEM;
-	for (unsigned i = 0; i < INO_LOCKS; i++)
-		LIST_INIT(&fs->hash[i]);
 	TAILQ_INIT(&fs->dirty);
 	pthread_cond_init(&fs->idle, NULL);
 	st->files = fs;
@@ -529,9 +539,9 @@ void files_fini(struct pm_store *st)
 {
 	if (!st->files)
 		return;
-	for (unsigned i = 0; i < INO_LOCKS; i++) {
-		while (!LIST_EMPTY(&st->files->hash[i]))
-			file_free(st, LIST_FIRST(&st->files->hash[i]));
+	for (unsigned i = 0; i < INO_SLOTS; i++) {
+		while (!LIST_EMPTY(&st->workers->ino[i].files))
+			file_free(st, LIST_FIRST(&st->workers->ino[i].files));
 	}
 	pthread_cond_destroy(&st->files->idle);
 	free(st->files);

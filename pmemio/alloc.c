@@ -34,6 +34,7 @@ struct queue { /* ring */
 	uint64_t blocks;
 };
 struct pm_space_map {
+	struct pm_lock lock; /* for whoever is inside: all but proved, which is atomic */
 	uint64_t *bits;
 	uint64_t *proved; /* 1: a tree node that passed its check since it was given */
 	size_t map_len; /* of each of the two */
@@ -92,13 +93,26 @@ static uint64_t group_end(const struct pm_space_map *a, uint64_t g)
 	return (g + 1) * GROUP < a->end ? (g + 1) * GROUP : a->end;
 }
 
+/* Whoever proves a node writes to the same words. */
+static void unprove(struct pm_space_map *a, uint64_t from, uint64_t end)
+{
+	while (from < end) {
+		uint64_t lo = from % 64, n = end - from < 64 - lo ? end - from : 64 - lo;
+		uint64_t mask = (n == 64 ? ~0ull : (1ull << n) - 1) << lo, *word = &a->proved[from / 64];
+
+		if (__atomic_load_n(word, __ATOMIC_RELAXED) & mask)
+			__atomic_fetch_and(word, ~mask, __ATOMIC_RELAXED);
+		from += n;
+	}
+}
+
 /* Every block of the run was free. */
 static void take_run(struct pm_space_map *a, uint64_t start, uint64_t len)
 {
 	uint64_t end = start + len;
 
 	set_bits(a->bits, start, end, true);
-	set_bits(a->proved, start, end, false);
+	unprove(a, start, end);
 	a->free -= len;
 	while (start < end) {
 		uint64_t g = start / GROUP, stop = group_end(a, g) < end ? group_end(a, g) : end;
@@ -259,11 +273,22 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
              struct blk_run *out)
 {
 	struct pm_space_map *a = st->space;
-	int err = st->doubt ? -ENOSPC : try_take(a, goal, want, phase, flags, out);
+	bool fits, inside = false;
+	int err;
 
+	lock_take(&a->lock);
+	err = st->doubt ? -ENOSPC : try_take(a, goal, want, phase, flags, out);
 	/* what waits may lie between short runs; a checkpoint for each of few would cost too much */
-	if (!err && (out->len >= want || a->meta.blocks < WORTH))
+	fits = !err && (out->len >= want || a->meta.blocks < WORTH);
+	if (!fits)
+		inside = worker_here(st);
+	if (!err && inside)
+		free_run(a, out->start, out->len);
+	lock_drop(&a->lock);
+	if (fits)
 		return 0;
+	if (inside)
+		return NEEDS_ALL;
 	if (st->doubt || (err && err != -ENOSPC) || !a->meta.n || !journal_checkpoint(st))
 		return err;
 	if (!err)
@@ -275,8 +300,11 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
 
 void blk_give(struct pm_store *st, uint64_t start, uint64_t len)
 {
-	if (len)
-		free_run(st->space, start, len);
+	if (!len)
+		return;
+	lock_take(&st->space->lock);
+	free_run(st->space, start, len);
+	lock_drop(&st->space->lock);
 }
 
 static int queue_room(struct queue *q, size_t n)
@@ -302,29 +330,39 @@ static int queue_room(struct queue *q, size_t n)
 
 int alloc_reserve(struct pm_store *st, size_t n)
 {
-	int err = queue_room(&st->space->data, n);
+	int err;
 
-	return err ? err : queue_room(&st->space->meta, n);
+	if (!n)
+		return 0;
+	lock_take(&st->space->lock);
+	err = queue_room(&st->space->data, n);
+	if (!err)
+		err = queue_room(&st->space->meta, n);
+	lock_drop(&st->space->lock);
+	return err;
 }
 
 void alloc_give(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len, bool meta)
 {
 	struct queue *q = meta ? &st->space->meta : &st->space->data;
 	pm_lsn safe = meta ? journal_ckpt(st) : journal_durable(st);
+	bool lost = false;
 
 	if (len == 0)
 		return;
+	lock_take(&st->space->lock);
 	if (lsn <= safe) {
 		free_run(st->space, start, len);
-		return;
+	} else if (queue_room(q, 1)) {
+		lost = true;
+	} else {
+		q->at[(q->head + q->n++) % q->cap] = (struct waiting){ lsn, start, len };
+		q->blocks += len;
 	}
-	if (queue_room(q, 1)) {
+	lock_drop(&st->space->lock);
+	if (lost)
 		store_log(st, 4, "no memory: %llu freed blocks come back at the next open only",
 		          (unsigned long long)len);
-		return;
-	}
-	q->at[(q->head + q->n++) % q->cap] = (struct waiting){ lsn, start, len };
-	q->blocks += len;
 }
 
 void blk_give_after(struct pm_store *st, pm_lsn lsn, uint64_t start, uint64_t len)

@@ -58,11 +58,13 @@ size_t journal_max_rec(const struct pm_store *st);
 int journal_error(struct pm_store *st);
 /* What was stored cannot be trusted to be there: none may from now on. Lock held. */
 void journal_fail(struct pm_store *st);
-/* Everything that can fail: room for a record of @len bytes. */
+/* Room for a record of @len bytes. Inside that is only known by journal_append. */
 int journal_reserve(struct pm_store *st, size_t len);
 /* Give @rec its seq and CRC and make it durable (at once, or by the flusher). After
- * journal_reserve. */
-pm_lsn journal_append(struct pm_store *st, struct pm_rec *rec);
+ * journal_reserve. NEEDS_ALL, and nothing is done: inside, and the lane is full. */
+int journal_append(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w, pm_lsn *lsn);
+/* Did several workers append lately? */
+bool journal_shared(struct pm_store *st);
 /* PM_MSYNC: the range was stored to the shared mapping and must be durable before any record that
  * follows. */
 int journal_sync_first(struct pm_store *st, uint64_t at, size_t len);
@@ -125,7 +127,11 @@ int table_load(struct pm_store *st, const uint8_t *buf, size_t len); /* @len: ta
 int quota_open(struct pm_store *st); /* limits; nobody uses anything yet */
 void quota_close(struct pm_store *st);
 int quota_count(struct pm_store *st, const struct pm_inode *in); /* open: a live inode */
-/* A transaction changes this inode; then judge (-EDQUOT), then settle: keep or forget the changes. */
+/* Inside: is this change of an inode one that needs no judging? 0, NEEDS_ALL. */
+int quota_plain(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now);
+/* It is durable. */
+void quota_moved(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now);
+/* Alone: a transaction changes this inode; then judge (-EDQUOT), then settle: keep or forget the changes. */
 int quota_note(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now);
 int quota_judge(struct pm_store *st);
 void quota_settle(struct pm_store *st, bool keep);

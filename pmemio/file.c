@@ -167,12 +167,17 @@ static int each_flush(struct pm_pin *p, const struct pm_inode *in,
 	return err;
 }
 
+struct flushing {
+	struct pm_store *st;
+	struct pm_stats *count;
+};
+
 static void flush_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
 {
-	struct pm_store *st = arg;
+	const struct flushing *to = arg;
 
 	(void)at;
-	med_flush(st, (uint64_t)(place - st->media.base), len);
+	med_flush_as(to->st, to->count, (uint64_t)(place - to->st->media.base), len);
 }
 
 static void job_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
@@ -577,9 +582,10 @@ static int commit_later(struct pm_pin *p, const struct pm_inode *in, struct pm_w
 	return -EINPROGRESS;
 }
 
-static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_wait *w)
+static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *who, struct pm_wait *w)
 {
 	struct pm_store *st = p->st;
+	struct flushing to = { st, stats_of(st, who) };
 	bool slow = st->media.method == PM_MSYNC;
 	const struct pm_inode *in;
 	pm_lsn lsn;
@@ -597,7 +603,7 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_wait *w)
 	if (slow && (!p->unstable || !(st->super.state & PM_STATE_UNSTABLE)))
 		return commit_later(p, in, w);
 	if (!p->unstable && st->media.method != PM_VOLATILE) {
-		err = each_flush(p, in, flush_place, st);
+		err = each_flush(p, in, flush_place, &to);
 		if (err)
 			return err;
 	}
@@ -609,8 +615,10 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 {
 	struct pm_pin *p = m->pin;
 	struct pm_wait *waiters = NULL;
+	struct pm_worker *who;
 	struct pm_store *st;
 	bool bound = false;
+	uint64_t ino;
 	int err = 0;
 
 	if (!p || !p->write || p->committed)
@@ -624,15 +632,22 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 		err = super_note_unstable(st);
 	if (err)
 		return err;
-	store_lock(st);
+	ino = p->f->id.ino;
+	who = inode_lock_write(st, ino);
+	if (who && (p->unstable || p->f->over)) /* what is unstable is on a list of all */
+		inode_alone(st, &who, ino);
 	err = faults_probe(st, m->seg, m->nseg, false);
 	if (!err)
-		err = commit_locked(p, prefix, w);
+		err = commit_locked(p, prefix, who, w);
+	if (err == NEEDS_ALL) {
+		inode_alone(st, &who, ino);
+		err = commit_locked(p, prefix, who, w);
+	}
 	if (err != -EINPROGRESS) {
 		pin_wake(p, &waiters);
 		bound = st->files->dirty_pages > DIRTY_PAGES || st->files->dirty_runs > DIRTY_RUNS;
 	}
-	store_unlock(st);
+	inode_unlock(st, who, ino);
 	if (err == -EINPROGRESS)
 		flusher_add(st, &p->job); /* may be over before this returns */
 	wake_all(waiters);

@@ -67,7 +67,7 @@ struct runs { /* sorted, disjoint runs of pool blocks */
 
 LIST_HEAD(pin_list, pm_pin);
 struct file {
-	LIST_ENTRY(file) link;   /* hash chain */
+	LIST_ENTRY(file) link;   /* in its inode's slot */
 	TAILQ_ENTRY(file) dirty; /* in pm_files.dirty iff over */
 	struct pm_id id;
 	struct pin_list pins;
@@ -91,7 +91,6 @@ struct file {
 };
 
 struct pm_files {
-	LIST_HEAD(, file) hash[INO_LOCKS];
 	TAILQ_HEAD(, file) dirty;
 	uint64_t dirty_pages, dirty_runs;
 	unsigned jobs;   /* on the flusher */

@@ -15,6 +15,13 @@
  * J2  What a checkpoint names is durable in place before the lane header says so.
  * J3  A lane is reused from its start only after a checkpoint behind its records is durable.
  *
+ * Threads commit side by side: each claims a seq and the bytes behind the last record, a few instructions under
+ * a lock, then stores, flushes and drains its record by itself. Replay stops at a record that is not whole, so
+ *
+ * J5  A transaction is durable, is applied in place and is answered only when all of lower seq are durable.
+ *
+ * Checkpoints are for whoever is alone: nobody is between claiming and applying.
+ *
  * PM_MSYNC: the kernel may write any page of the shared mapping at any time, so records wait in
  * DRAM and the flusher alone touches lanes and metadata:
  *
@@ -26,6 +33,7 @@
  */
 #include <errno.h>
 #include <isa-l/crc.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -45,11 +53,18 @@ struct first { /* ranges to sync before the next records */
 
 struct pm_journal {
 	unsigned lane; /* being filled */
-	size_t head;   /* byte in its record area */
 	size_t area;   /* bytes of a record area */
-	pm_lsn last, durable, ckpt;
+	pm_lsn ckpt;
 	uint8_t copy[PM_MAX_LANES]; /* header copy to write next */
-	int err;
+	int err; /* atomic */
+
+	/* written by everybody who commits */
+	struct pm_lock claim __attribute__((aligned(64))); /* the next four */
+	size_t head;                                        /* byte in the lane's record area; atomic */
+	pm_lsn last;
+	const struct pm_worker *who; /* of it */
+	unsigned shared;             /* records to come until it counts as one worker's again; atomic */
+	pm_lsn durable __attribute__((aligned(64))); /* atomic */
 
 	/* PM_MSYNC, under the store's lock */
 	pthread_t thread;
@@ -82,12 +97,12 @@ size_t journal_max_rec(const struct pm_store *st)
 
 pm_lsn journal_last(const struct pm_store *st)
 {
-	return st->journal->last;
+	return __atomic_load_n(&st->journal->last, __ATOMIC_ACQUIRE);
 }
 
 pm_lsn journal_durable(const struct pm_store *st)
 {
-	return st->journal->durable;
+	return __atomic_load_n(&st->journal->durable, __ATOMIC_ACQUIRE);
 }
 
 pm_lsn journal_ckpt(const struct pm_store *st)
@@ -95,17 +110,17 @@ pm_lsn journal_ckpt(const struct pm_store *st)
 	return st->journal->ckpt;
 }
 
-void journal_fail(struct pm_store *st)
-{
-	if (!st->journal->err)
-		store_log(st, 2, "metadata met a media error: the pool takes no more changes; "
-		                 "restart, and run `berth check`");
-	st->journal->err = -EIO;
-}
-
 int journal_error(struct pm_store *st)
 {
-	return st->journal->err;
+	return __atomic_load_n(&st->journal->err, __ATOMIC_ACQUIRE);
+}
+
+void journal_fail(struct pm_store *st)
+{
+	if (!journal_error(st))
+		store_log(st, 2, "metadata met a media error: the pool takes no more changes; "
+		                 "restart, and run `berth check`");
+	__atomic_store_n(&st->journal->err, -EIO, __ATOMIC_RELEASE);
 }
 
 /* --- checkpoint ------------------------------------------------------------------------------ */
@@ -178,6 +193,7 @@ static void seal(struct pm_rec *rec, uint64_t seq)
 	rec->crc = pm_crc(rec, rec->len, offsetof(struct pm_rec, crc));
 }
 
+/* The flusher's. */
 static uint64_t put_record(struct pm_store *st, const struct pm_rec *rec)
 {
 	struct pm_journal *j = st->journal;
@@ -195,8 +211,11 @@ int journal_reserve(struct pm_store *st, size_t len)
 	struct pending *p;
 
 	if (!media_slow(st)) {
-		if (j->head + len > j->area)
-			checkpoint_now(st);
+		if (__atomic_load_n(&j->head, __ATOMIC_RELAXED) + len <= j->area)
+			return 0;
+		if (worker_here(st))
+			return NEEDS_ALL;
+		checkpoint_now(st);
 		return 0;
 	}
 	p = malloc(offsetof(struct pending, rec) + len);
@@ -207,29 +226,88 @@ int journal_reserve(struct pm_store *st, size_t len)
 	return 0;
 }
 
-pm_lsn journal_append(struct pm_store *st, struct pm_rec *rec)
+bool journal_shared(struct pm_store *st)
+{
+	return __atomic_load_n(&st->journal->shared, __ATOMIC_RELAXED);
+}
+
+static void note_worker(struct pm_journal *j, const struct pm_worker *w)
+{
+	if (!w)
+		return; /* alone: nobody is in its way */
+	if (j->who && w != j->who)
+		__atomic_store_n(&j->shared, 64, __ATOMIC_RELAXED);
+	else if (j->shared)
+		__atomic_store_n(&j->shared, j->shared - 1, __ATOMIC_RELAXED);
+	j->who = w;
+}
+
+/* Take the next seq, and the place that goes with it. */
+static int claim(struct pm_store *st, struct pm_rec *rec, const struct pm_worker *w, uint64_t *at)
+{
+	struct pm_journal *j = st->journal;
+	int err = 0;
+
+	lock_take(&j->claim);
+	if (j->head + rec->len > j->area) { /* whoever is alone has made room */
+		err = NEEDS_ALL;
+	} else {
+		*at = lane_at(st, j->lane) + PM_BLOCK + j->head;
+		__atomic_store_n(&j->head, j->head + rec->len, __ATOMIC_RELAXED);
+		rec->seq = j->last + 1;
+		__atomic_store_n(&j->last, rec->seq, __ATOMIC_RELEASE);
+		note_worker(j, w);
+	}
+	lock_drop(&j->claim);
+	return err;
+}
+
+/* Records of several threads are on their way to the lane: one counts when those before it do. */
+static void in_turn(struct pm_journal *j, uint64_t seq)
+{
+	for (unsigned k = 0; __atomic_load_n(&j->durable, __ATOMIC_ACQUIRE) != seq - 1; k++)
+		if (k >= 256)
+			sched_yield();
+	__atomic_store_n(&j->durable, seq, __ATOMIC_RELEASE);
+}
+
+static int append_now(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w)
+{
+	struct pm_stats *count = stats_of(st, w);
+	uint64_t at;
+	int err = claim(st, rec, w, &at);
+
+	if (err)
+		return err;
+	seal(rec, rec->seq);
+	med_store(st, at, rec, rec->len);
+	med_flush_as(st, count, at, rec->len);
+	med_drain_as(st, count);
+	if (faults_in(st, at, rec->len))
+		journal_fail(st);
+	in_turn(st->journal, rec->seq);
+	return 0;
+}
+
+int journal_append(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w, pm_lsn *lsn)
 {
 	struct pm_journal *j = st->journal;
 	struct pending *p;
+	int err = 0;
 
-	seal(rec, ++j->last);
 	if (!media_slow(st)) {
-		uint64_t at = put_record(st, rec);
-
-		med_flush(st, at, rec->len);
-		med_drain(st);
-		if (faults_in(st, at, rec->len))
-			journal_fail(st);
-		j->durable = rec->seq;
-		return rec->seq;
+		err = append_now(st, rec, w);
+	} else {
+		seal(rec, ++j->last);
+		p = j->reserved;
+		j->reserved = NULL;
+		memcpy(&p->rec, rec, rec->len);
+		STAILQ_INSERT_TAIL(&j->pending, p, link);
+		j->view_dirty = true;
+		pthread_cond_signal(&j->work);
 	}
-	p = j->reserved;
-	j->reserved = NULL;
-	memcpy(&p->rec, rec, rec->len);
-	STAILQ_INSERT_TAIL(&j->pending, p, link);
-	j->view_dirty = true;
-	pthread_cond_signal(&j->work);
-	return rec->seq;
+	*lsn = rec->seq;
+	return err;
 }
 
 int journal_sync_first(struct pm_store *st, uint64_t at, size_t len)
@@ -462,11 +540,12 @@ static int recover(struct pm_store *st, struct pm_error *why)
 
 int journal_open(struct pm_store *st, struct pm_error *why)
 {
-	struct pm_journal *j = calloc(1, sizeof(*j));
+	struct pm_journal *j = aligned_alloc(_Alignof(struct pm_journal), sizeof(*j));
 	int err;
 
 	if (!j)
 		return -ENOMEM;
+	*j = (struct pm_journal){ .err = 0 };
 	j->area = lane_area(st);
 	STAILQ_INIT(&j->pending);
 	STAILQ_INIT(&j->jobs);
@@ -731,6 +810,8 @@ int pm_durable(struct pm_store *st, pm_lsn lsn, struct pm_wait *w)
 	struct pm_journal *j = st->journal;
 	int err = 0;
 
+	if (!media_slow(st)) /* durable before anybody sees it */
+		return 0;
 	pthread_mutex_lock(&st->lock);
 	if (lsn == PM_LSN_SEEN)
 		lsn = j->last;

@@ -294,6 +294,8 @@ static int map_piece(struct mapper *k, uint64_t b, uint64_t end, uint64_t *n)
 	if (err || (sum_moves(k->st) && !e.unwritten)) {
 		bool cow = !err;
 
+		if (k->w && (quota_limits(k->f->quota[0]) || quota_limits(k->f->quota[1])))
+			return NEEDS_ALL;
 		if (!cow && !file_may_grow(k->f, *n))
 			return -EDQUOT;
 		err = blk_take(k->st, k->goal, *n, b % 512, k->flags, &run);
@@ -416,45 +418,58 @@ static int map_new(struct mapper *k)
 	return 0;
 }
 
+static int map_write(struct mapper *k, struct pm_id id, struct pm_wait *w)
+{
+	struct pm_store *st = k->st;
+	struct pm_pin *p;
+	int err;
+
+	files_sweep(st);
+	k->in = file_regular(st, id, &err);
+	if (!k->in)
+		return err;
+	err = k->w ? NEEDS_ALL : -ENOMEM;
+	k->f = file_get(st, id);
+	if (!k->f)
+		return err;
+	p = conflict(k);
+	if (p) {
+		w->next = p->waiters;
+		p->waiters = w;
+		return -EINPROGRESS;
+	}
+	if (pin_new(k, true)) {
+		err = map_new(k);
+		if (!err)
+			return 0;
+		if (err == -ENOSPC && journal_want_space(st, w))
+			err = -EINPROGRESS;
+		free(k->pin->heap);
+		free(k->pin);
+	}
+	file_rest(st, k->f);
+	return err;
+}
+
 int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m,
                  struct pm_wait *w)
 {
 	struct mapper k = { .st = st, .m = m, .off = off, .end = off + len };
-	struct pm_pin *p;
 	int err;
 
 	if (off > PM_FILE_MAX || len > PM_FILE_MAX - off)
 		return -EFBIG;
 	if (st->read_only)
 		return -EROFS;
-	store_lock(st);
-	files_sweep(st);
-	k.in = file_regular(st, id, &err);
-	if (!k.in)
-		goto out;
-	err = -ENOMEM;
-	k.f = file_get(st, id);
-	if (!k.f)
-		goto out;
-	p = conflict(&k);
-	if (p) {
-		w->next = p->waiters;
-		p->waiters = w;
-		err = -EINPROGRESS;
-		goto out;
+	k.w = inode_lock_write(st, id.ino);
+	err = map_write(&k, id, w);
+	if (err == NEEDS_ALL) {
+		struct mapper again = { .st = st, .m = m, .off = off, .end = off + len };
+
+		inode_alone(st, &k.w, id.ino);
+		err = map_write(&again, id, w);
 	}
-	if (pin_new(&k, true)) {
-		err = map_new(&k);
-		if (!err)
-			goto out;
-		if (err == -ENOSPC && journal_want_space(st, w))
-			err = -EINPROGRESS;
-		free(k.pin->heap);
-		free(k.pin);
-	}
-	file_rest(st, k.f);
-out:
-	store_unlock(st);
+	inode_unlock(st, k.w, id.ino);
 	return err;
 }
 

@@ -34,7 +34,7 @@ struct quota {
 	struct quota *next;    /* hash chain */
 	struct quota *touched; /* by the transaction that commits; itself: the last one */
 	uint32_t kind, id;
-	uint64_t blocks, inodes, pending;
+	uint64_t blocks, inodes, pending; /* blocks: atomic for whoever is inside; pending: see quota_pend */
 	uint64_t owed; /* nodes that unstable writes may need */
 	uint64_t max_blocks, max_inodes; /* 0: no limit */
 	uint64_t slot;                   /* record in the quota file + 1; 0: has none */
@@ -181,6 +181,32 @@ int quota_note(struct pm_store *st, const struct pm_inode *old, const struct pm_
 	return err;
 }
 
+/* Blocks more or less, of the same owners; anything else has to be judged by somebody alone. */
+int quota_plain(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now)
+{
+	struct quota *u, *g;
+
+	if (old->type && now->type && old->uid == now->uid && old->gid == now->gid) {
+		if (old->blocks == now->blocks || !counts(st, now))
+			return 0;
+		u = find(st->quotas, PM_QUOTA_UID, now->uid);
+		g = find(st->quotas, PM_QUOTA_GID, now->gid);
+		if (u && g && !u->max_blocks && !g->max_blocks)
+			return 0;
+	}
+	return NEEDS_ALL;
+}
+
+void quota_moved(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now)
+{
+	if (old->blocks == now->blocks || !counts(st, now))
+		return;
+	__atomic_fetch_add(&find(st->quotas, PM_QUOTA_UID, now->uid)->blocks, now->blocks - old->blocks,
+	                   __ATOMIC_RELAXED);
+	__atomic_fetch_add(&find(st->quotas, PM_QUOTA_GID, now->gid)->blocks, now->blocks - old->blocks,
+	                   __ATOMIC_RELAXED);
+}
+
 static bool over(const struct quota *q, int64_t blocks, int64_t inodes)
 {
 	return (blocks > 0 && q->max_blocks &&
@@ -221,7 +247,24 @@ bool quota_allows(const struct quota *q, uint64_t blocks)
 
 void quota_pend(struct quota *q, uint64_t blocks)
 {
+	if (q->max_blocks)
+		__atomic_fetch_add(&q->pending, blocks, __ATOMIC_RELAXED);
+}
+
+void quota_pending(struct quota *q, uint64_t blocks)
+{
 	q->pending += blocks;
+}
+
+/* Where there is no limit nobody counts what is pending, all the time. */
+static void count_pending(struct pm_store *st)
+{
+	struct pm_quotas *qs = st->quotas;
+
+	for (size_t i = 0; i < qs->nbuckets; i++)
+		for (struct quota *q = qs->bucket[i]; q; q = q->next)
+			q->pending = 0;
+	files_pending(st);
 }
 
 bool quota_limits(const struct quota *q)
@@ -460,6 +503,7 @@ int pm_quota_set(struct pm_store *st, const struct pm_quota *want, pm_lsn *lsn)
 	if (!err) {
 		q->max_blocks = want->max_blocks;
 		q->max_inodes = want->max_inodes;
+		count_pending(st);
 	}
 	store_unlock(st);
 	return err;
@@ -471,6 +515,7 @@ void pm_quota_get(struct pm_store *st, enum pm_quota_kind kind, uint32_t id, str
 
 	*out = (struct pm_quota){ .kind = kind, .id = id };
 	store_lock(st);
+	count_pending(st);
 	q = find(st->quotas, kind, id);
 	if (q)
 		show(q, out);
@@ -498,6 +543,7 @@ int pm_quota_list(struct pm_store *st, struct pm_quota **out, size_t *n)
 	size_t k = 0;
 
 	store_lock(st);
+	count_pending(st);
 	list = malloc((qs->n + 1) * sizeof(*list));
 	for (size_t i = 0; list && i < qs->nbuckets; i++)
 		for (const struct quota *q = qs->bucket[i]; q; q = q->next)

@@ -405,6 +405,7 @@ static int open_media(struct pm_media *m, const struct pm_open_opts *o, bool rep
 		store_free(st);
 		return err;
 	}
+	st->workers->writes = !media_slow(st) && !sum_on(st) && !st->repair && !st->doubt;
 	st->info.open_usec = now_usec() - t0;
 	*out = st;
 	return 0;

@@ -275,7 +275,8 @@ struct quota;
 /* The account of an owner, stays until close; made if need be by whoever is alone. NULL: no memory, or not there. */
 struct quota *quota_of(struct pm_store *st, uint32_t kind, uint32_t id);
 bool quota_allows(const struct quota *q, uint64_t blocks);
-void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too */
+void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too; counted if there is a limit of blocks */
+void quota_pending(struct quota *q, uint64_t blocks); /* for files_pending */
 bool quota_limits(const struct quota *q);         /* is there a limit of blocks? */
 void quota_owe(struct quota *q, uint64_t blocks);  /* as quota_pend: extent nodes that may be needed */
 uint64_t quota_ino(const struct pm_store *st);     /* the quota file, which has no name; 0: none */
@@ -310,6 +311,8 @@ int file_unlinked(struct pm_tx *tx, const struct pm_inode *in);
 /* New symbolic link longer than PM_INLINE_LINK, or reading one. */
 int file_link_put(struct pm_tx *tx, const struct pm_inode *in, const char *target, size_t len);
 int file_link_get(struct pm_store *st, const struct pm_inode *in, char *buf, size_t size, size_t *len);
+/* Alone: tell quota_pending what all files have pending. */
+void files_pending(struct pm_store *st);
 int files_init(struct pm_store *st);
 int files_settle(struct pm_store *st); /* close: commit all unstable writes, may block */
 void files_fini(struct pm_store *st);

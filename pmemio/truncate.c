@@ -160,6 +160,8 @@ int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in)
 		if (err && err != -ENOENT)
 			return err;
 		if (!err && !e.unwritten) {
+			if (worker_here(st))
+				return NEEDS_ALL;
 			err = cut_rest(st, f, in, lblk, &lsn);
 			if (err)
 				return err;

@@ -49,6 +49,9 @@ struct chunk {
 
 struct pm_tx {
 	struct pm_store *st;
+	struct pm_worker *w;    /* inside; NULL: alone */
+	struct pm_stats *count;
+	bool padded; /* the last range is nothing new */
 	bool open, after_data, grew, reply, admitted;
 	size_t bound;   /* the record will not be longer */
 	unsigned quiet; /* calls of tx_large that need not look */
@@ -185,7 +188,7 @@ static void reset(struct pm_tx *tx)
 	}
 	tx->nedit = tx->ntake = tx->ngive = tx->nslot = 0;
 	tx->err = 0;
-	tx->open = tx->after_data = tx->grew = tx->reply = tx->rec_full = tx->admitted = false;
+	tx->open = tx->after_data = tx->grew = tx->reply = tx->rec_full = tx->admitted = tx->padded = false;
 	tx->bound = 0;
 	tx->quiet = 0;
 }
@@ -234,9 +237,14 @@ struct pm_store *tx_store(const struct pm_tx *tx)
 
 struct pm_tx *tx_begin(struct pm_store *st)
 {
-	assert(!st->tx->open);
-	st->tx->open = true;
-	return st->tx;
+	struct pm_worker *w = worker_here(st);
+	struct pm_tx *tx = w ? worker_tx(w) : st->tx;
+
+	assert(!tx->open);
+	tx->open = true;
+	tx->w = w;
+	tx->count = stats_of(st, w);
+	return tx;
 }
 
 static struct edit *add_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind)
@@ -492,6 +500,27 @@ bool tx_large(struct pm_tx *tx)
 	return n > half;
 }
 
+/* Side by side with others: end with a cache line, so that nobody stores to one that somebody else is flushing. What fills
+ * it up is a range that says what is so already. */
+static void pad_record(struct pm_tx *tx)
+{
+	size_t pad = -tx->rec_len & 63;
+
+	if (!pad || tx->rec_full)
+		return;
+	if (pad < sizeof(struct pm_rec_range) + 8)
+		pad += 64;
+	for (size_t i = 0; i < tx->nedit; i++) {
+		const struct edit *e = &tx->edit[i];
+
+		if (e->dead || e->is_new || e->len < pad)
+			continue;
+		add_range(tx, e, 0, (uint32_t)(pad - sizeof(struct pm_rec_range)));
+		tx->padded = !tx->rec_full;
+		return;
+	}
+}
+
 /* Returns how many new blocks go past the record. */
 static size_t build_record(struct pm_tx *tx)
 {
@@ -514,6 +543,8 @@ static size_t build_record(struct pm_tx *tx)
 		else
 			fresh++;
 	}
+	if (tx->w && rec->nranges && journal_shared(tx->st))
+		pad_record(tx);
 	rec->len = (uint32_t)tx->rec_len;
 	return fresh;
 }
@@ -529,8 +560,20 @@ static void write_new_blocks(struct pm_tx *tx)
 		if (!e->is_new || e->dead)
 			continue;
 		st->media.ops->store_nt(&st->media, st->media.base + at, e->shadow, e->len);
-		med_flush(st, at, e->len);
+		med_flush_as(st, tx->count, at, e->len);
 	}
+}
+
+/* The flushes have to be over before a drain of another thread's, at a checkpoint. Every lock ends with a locked
+ * instruction, which on x86 waits for them as a fence does. */
+static void leave_flushed(struct pm_tx *tx)
+{
+#if defined(__x86_64__)
+	(void)tx;
+#else
+	if (!media_slow(tx->st))
+		med_drain_as(tx->st, tx->count);
+#endif
 }
 
 static void apply(struct pm_tx *tx)
@@ -539,7 +582,7 @@ static void apply(struct pm_tx *tx)
 	struct pm_store *st = tx->st;
 	const uint8_t *p = tx->rec + sizeof(*rec);
 
-	for (uint32_t i = 0; i < rec->nranges; i++) {
+	for (uint32_t i = 0; i < rec->nranges - tx->padded; i++) {
 		struct pm_rec_range rr;
 
 		memcpy(&rr, p, sizeof(rr));
@@ -548,12 +591,13 @@ static void apply(struct pm_tx *tx)
 			memcpy(st->media.view + rr.at, p, rr.len);
 		} else {
 			med_store(st, rr.at, p, rr.len);
-			med_flush(st, rr.at, rr.len);
+			med_flush_as(st, tx->count, rr.at, rr.len);
 		}
 		if (faults_in(st, rr.at, rr.len))
 			journal_fail(st);
 		p += rr.len;
 	}
+	leave_flushed(tx);
 }
 
 static void settle(struct pm_tx *tx, pm_lsn lsn)
@@ -574,7 +618,7 @@ static void settle(struct pm_tx *tx, pm_lsn lsn)
 	reset(tx);
 }
 
-/* What the inodes of the transaction change in their owners' accounts. */
+/* What the inodes of the transaction change in their owners' accounts; inside: may it? */
 static int account(struct pm_tx *tx)
 {
 	struct pm_store *st = tx->st;
@@ -583,16 +627,31 @@ static int account(struct pm_tx *tx)
 	for (size_t i = 0; i < tx->nedit && !err; i++) {
 		const struct edit *e = &tx->edit[i];
 
-		if (e->kind == TX_INODE)
+		if (e->kind == TX_INODE && tx->w)
+			err = quota_plain(st, (const void *)e->at, (const void *)e->shadow);
+		else if (e->kind == TX_INODE)
 			err = quota_note(st, (const void *)e->at, (const void *)e->shadow);
 	}
+	if (tx->w)
+		return err;
 	if (!err && !tx->admitted)
 		err = quota_judge(st);
 	quota_settle(st, !err);
 	return err;
 }
 
-/* Everything that may fail comes first. */
+/* Inside: it is durable, and not applied. */
+static void account_inside(struct pm_tx *tx)
+{
+	for (size_t i = 0; tx->w && i < tx->nedit; i++) {
+		const struct edit *e = &tx->edit[i];
+
+		if (e->kind == TX_INODE)
+			quota_moved(tx->st, (const void *)e->at, (const void *)e->shadow);
+	}
+}
+
+/* Everything that may fail comes first, but for a full lane when inside. */
 static int prepare(struct pm_tx *tx, size_t *fresh)
 {
 	struct pm_store *st = tx->st;
@@ -633,12 +692,17 @@ int tx_commit(struct pm_tx *tx, pm_lsn *lsn)
 	if (fresh)
 		write_new_blocks(tx);
 	if ((fresh || tx->after_data) && !media_slow(st))
-		med_drain(st);
+		med_drain_as(st, tx->count);
 	if (rec->nranges) {
-		at = journal_append(st, rec);
+		err = journal_append(st, rec, tx->w, &at);
+		if (err) {
+			tx_abort(tx);
+			return err;
+		}
+		account_inside(tx);
 		apply(tx);
-		STAT_ADD(st, transactions, 1);
-		STAT_ADD(st, journal_bytes, rec->len);
+		COUNT(tx->count, transactions, 1);
+		COUNT(tx->count, journal_bytes, rec->len);
 	}
 	settle(tx, at);
 	if (lsn)

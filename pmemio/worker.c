@@ -17,15 +17,25 @@
 
 /* --- a lock of four bytes --- */
 
+#define SPINS 200u /* some microseconds: longer than what is done under the locks that all share */
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#endif
+}
+
 void lock_wait(struct pm_lock *l)
 {
-	for (unsigned i = 0; i < 64; i++) {
+	for (unsigned i = 0; i < SPINS; i++) {
 		uint32_t is_free = 0;
 
 		if (!__atomic_load_n(&l->word, __ATOMIC_RELAXED) &&
 		    __atomic_compare_exchange_n(&l->word, &is_free, 1, false, __ATOMIC_ACQUIRE,
 		                                __ATOMIC_RELAXED))
 			return;
+		relax();
 	}
 	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE))
 		syscall(SYS_futex, &l->word, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
@@ -115,7 +125,9 @@ void store_lock(struct pm_store *st)
 	__atomic_store_n(&ws->alone, 1, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < ws->n; i++)
 		for (unsigned k = 0; __atomic_load_n(&ws->at[i]->inside, __ATOMIC_SEQ_CST); k++)
-			if (k >= 64)
+			if (k < SPINS)
+				relax();
+			else
 				sched_yield();
 }
 
@@ -131,10 +143,13 @@ int workers_open(struct pm_store *st)
 
 	if (!ws)
 		return -ENOMEM;
-	*ws = (struct pm_workers){ .ino = calloc(INO_LOCKS, sizeof(struct pm_lock)) };
+	*ws = (struct pm_workers){
+		.ino = aligned_alloc(_Alignof(struct ino_slot), INO_SLOTS * sizeof(struct ino_slot))
+	};
 	st->workers = ws;
 	if (!ws->ino)
 		return -ENOMEM;
+	memset(ws->ino, 0, INO_SLOTS * sizeof(struct ino_slot));
 	/* without a key everybody is alone */
 	ws->keyed = !pthread_key_create(&ws->key, worker_left);
 	return 0;

@@ -21,7 +21,7 @@
 #include "pmemio/store.h"
 
 #define WORKERS   32u    /* threads inside at most; more of them take turns, alone */
-#define INO_LOCKS 1024u  /* inodes that share one stand in each other's way, no more */
+#define INO_SLOTS 512u   /* inodes that share one stand in each other's way, no more */
 #define NEEDS_ALL (-EDEADLK)
 
 struct pm_lock { /* 0 free, 1 held, 2 held and somebody sleeps */
@@ -45,6 +45,12 @@ static inline void lock_drop(struct pm_lock *l)
 		lock_wake(l);
 }
 
+LIST_HEAD(file_list, file);
+struct ino_slot { /* a line each: threads at different inodes share none */
+	struct pm_lock lock;
+	struct file_list files; /* active.c: of these inodes */
+} __attribute__((aligned(64)));
+
 struct pm_worker { /* a thread that is inside now and then */
 	uint32_t inside; /* atomic */
 	uint32_t taken;  /* by a live thread; atomic */
@@ -56,9 +62,10 @@ struct pm_worker { /* a thread that is inside now and then */
 struct pm_workers {
 	pthread_key_t key; /* a thread's worker */
 	bool keyed;
+	bool writes; /* changes may go side by side, too; constant once open */
 	struct pm_worker *at[WORKERS];
 	unsigned n; /* under st->lock */
-	struct pm_lock *ino;
+	struct ino_slot *ino;
 	uint32_t alone __attribute__((aligned(128))); /* somebody is, or wants to be; atomic */
 };
 
@@ -92,15 +99,9 @@ static inline struct pm_stats *stats_of(struct pm_store *st, struct pm_worker *w
 
 struct pm_worker *worker_enter_slow(struct pm_store *st, struct pm_worker *w);
 
-/* Also of its struct file in the table of these. */
-static inline unsigned ino_slot(uint64_t ino)
+static inline struct ino_slot *ino_slot(struct pm_store *st, uint64_t ino)
 {
-	return (unsigned)(ino * 0x9e3779b97f4a7c15ull >> 32) % INO_LOCKS;
-}
-
-static inline struct pm_lock *ino_lock_of(struct pm_store *st, uint64_t ino)
-{
-	return &st->workers->ino[ino_slot(ino)];
+	return &st->workers->ino[(unsigned)(ino * 0x9e3779b97f4a7c15ull >> 32) % INO_SLOTS];
 }
 
 /* Inside with that inode; or NULL: alone, there is no other way. */
@@ -113,7 +114,7 @@ static inline struct pm_worker *inode_lock(struct pm_store *st, uint64_t ino)
 	if (!w || __atomic_load_n(&st->workers->alone, __ATOMIC_SEQ_CST))
 		w = worker_enter_slow(st, w);
 	if (w)
-		lock_take(ino_lock_of(st, ino));
+		lock_take(&ino_slot(st, ino)->lock);
 	return w;
 }
 
@@ -123,14 +124,14 @@ static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64
 		store_unlock(st);
 		return;
 	}
-	lock_drop(ino_lock_of(st, ino));
+	lock_drop(&ino_slot(st, ino)->lock);
 	__atomic_store_n(&w->inside, 0, __ATOMIC_RELEASE);
 }
 
 /* Inside: from one inode to another. */
 static inline void inode_next(struct pm_store *st, uint64_t from, uint64_t to)
 {
-	struct pm_lock *a = ino_lock_of(st, from), *b = ino_lock_of(st, to);
+	struct pm_lock *a = &ino_slot(st, from)->lock, *b = &ino_slot(st, to)->lock;
 
 	if (a == b)
 		return;
@@ -144,6 +145,21 @@ static inline void inode_alone(struct pm_store *st, struct pm_worker **w, uint64
 	inode_unlock(st, *w, ino);
 	*w = NULL;
 	store_lock(st);
+}
+
+/* As inode_lock, for a transaction: alone where a pool's changes have to go one by one, or memory is short. */
+static inline struct pm_worker *inode_lock_write(struct pm_store *st, uint64_t ino)
+{
+	struct pm_worker *w;
+
+	if (!st->workers->writes) {
+		store_lock(st);
+		return NULL;
+	}
+	w = inode_lock(st, ino);
+	if (w && !w->tx && !worker_tx(w))
+		inode_alone(st, &w, ino);
+	return w;
 }
 
 #endif

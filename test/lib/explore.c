@@ -20,6 +20,7 @@ struct ver {
 struct unit {
 	uint32_t no;
 	unsigned nver, flushed; /* versions up to flushed were written back, but not fenced */
+	unsigned held[2];       /* by a thread of two, which alone can fence them for now */
 	struct ver ver[MAX_VER];
 };
 struct seen { /* hashes of states that were right */
@@ -592,6 +593,12 @@ static unsigned unit_of(struct walk *k, uint32_t no)
 	return k->n - 1;
 }
 
+static void forget_one(unsigned *mark, unsigned v)
+{
+	if (*mark > v)
+		--*mark;
+}
+
 /* A new content of the unit; among many the older ones that no flush names are forgotten. */
 static unsigned new_version(struct walk *k, uint32_t no, uint32_t in, const uint8_t *bytes,
                             uint32_t len, bool nt)
@@ -603,13 +610,14 @@ static unsigned new_version(struct walk *k, uint32_t no, uint32_t in, const uint
 	memcpy(p, u->nver ? u->ver[u->nver - 1].bytes : k->safe + (size_t)no * k->size, k->size);
 	memcpy(p + in, bytes, len);
 	if (u->nver == MAX_VER) {
-		unsigned v = u->flushed == 1 ? 1 : 0;
+		unsigned v = u->flushed == 1 || u->held[0] == 1 || u->held[1] == 1;
 
 		free(u->ver[v].bytes);
 		memmove(&u->ver[v], &u->ver[v + 1], (u->nver - v - 1) * sizeof(u->ver[0]));
 		u->nver--;
-		if (u->flushed > v)
-			u->flushed--;
+		forget_one(&u->flushed, v);
+		forget_one(&u->held[0], v);
+		forget_one(&u->held[1], v);
 	}
 	u->ver[u->nver++] = (struct ver){ p, ++k->seq, nt };
 	return i;
@@ -631,7 +639,9 @@ static void settle(struct walk *k, struct unit *u, unsigned upto)
 		free(u->ver[v].bytes);
 	memmove(&u->ver[0], &u->ver[upto], (u->nver - upto) * sizeof(u->ver[0]));
 	u->nver -= upto;
-	u->flushed = 0;
+	u->flushed -= u->flushed < upto ? u->flushed : upto;
+	for (unsigned t = 0; t < 2; t++)
+		u->held[t] -= u->held[t] < upto ? u->held[t] : upto;
 }
 
 static void drop_settled(struct walk *k)
@@ -650,20 +660,38 @@ static void drop_settled(struct walk *k)
 	k->n = n;
 }
 
-static void fence(struct walk *k)
+static unsigned more_of(unsigned a, unsigned b)
+{
+	return a > b ? a : b;
+}
+
+/* @by: 0, or the thread; a fence says nothing about what another thread has flushed and still holds. */
+static void fence(struct walk *k, unsigned by)
 {
 	if (k->x->rules == RULES_PAGES)
 		return; /* says nothing about the disk */
 	for (unsigned i = 0; i < k->n; i++) {
 		struct unit *u = &k->unit[i];
 
-		settle(k, u, k->x->rules == RULES_EADR ? u->nver : u->flushed);
+		settle(k, u,
+		       k->x->rules == RULES_EADR ? u->nver
+		                                 : more_of(u->flushed, by ? u->held[by - 1] : 0));
 	}
 	drop_settled(k);
 	k->fenced = k->seq;
 }
 
-static void flush(struct walk *k, uint32_t at, uint32_t len, bool sync)
+static void released(struct walk *k, unsigned by)
+{
+	for (unsigned i = 0; by && i < k->n; i++) {
+		struct unit *u = &k->unit[i];
+
+		u->flushed = more_of(u->flushed, u->held[by - 1]);
+		u->held[by - 1] = 0;
+	}
+}
+
+static void flush(struct walk *k, uint32_t at, uint32_t len, bool sync, unsigned by)
 {
 	for (uint32_t no = at / k->size; no <= (at + len - 1) / k->size; no++) {
 		struct unit *u;
@@ -671,7 +699,7 @@ static void flush(struct walk *k, uint32_t at, uint32_t len, bool sync)
 		if (!k->index[no])
 			continue;
 		u = &k->unit[k->index[no] - 1];
-		u->flushed = u->nver;
+		*(by ? &u->held[by - 1] : &u->flushed) = u->nver;
 		if (sync)
 			settle(k, u, u->nver);
 	}
@@ -723,13 +751,16 @@ static void step(struct walk *k, const struct ev *e, bool look)
 		break;
 	case EV_FLUSH:
 		if (k->x->rules == RULES_ADR)
-			flush(k, e->at, e->len, false);
+			flush(k, e->at, e->len, false, e->by);
 		break;
 	case EV_FENCE:
-		fence(k);
+		fence(k, e->by);
+		break;
+	case EV_RELEASED:
+		released(k, e->by);
 		break;
 	case EV_SYNC:
-		flush(k, e->at, e->len, true);
+		flush(k, e->at, e->len, true, 0);
 		break;
 	case EV_WINDOW:
 		window(k, e->at, e->len, look);
@@ -817,7 +848,7 @@ bool explore(struct explore *x, const struct world *w, size_t from)
 {
 	struct walk k = { .x = x, .w = w, .log = w->d };
 
-	begin(&k, w->d->before);
+	begin(&k, w->d->image);
 	for (k.at = 0; k.at < w->d->nev && !k.stop; k.at++)
 		step(&k, &w->d->ev[k.at],
 		     k.at >= from && (x->sparse < 2 || rnd(&k) % x->sparse == 0));

@@ -33,7 +33,7 @@ static uint32_t off(const struct pm_media *m, const void *at)
 
 /* --- the log --------------------------------------------------------------------------------- */
 
-static uint8_t where_is(const struct medium *d, uint32_t at)
+enum ev_where medium_where(const struct medium *d, uint32_t at)
 {
 	if (at < d->head)
 		return AT_SUPER;
@@ -51,9 +51,9 @@ static struct ev *log_event(struct medium *d, uint8_t kind, uint32_t at, size_t 
 		d->ev = must(realloc(d->ev, d->cap * sizeof(*d->ev)));
 	}
 	e = &d->ev[d->nev++];
-	*e = (struct ev){ .kind = kind, .at = at, .len = (uint32_t)len };
-	if (kind != EV_FENCE && kind != EV_WINDOW)
-		e->where = where_is(d, at);
+	*e = (struct ev){ .kind = kind, .at = at, .len = (uint32_t)len, .by = d->by };
+	if (kind != EV_FENCE && kind != EV_WINDOW && kind != EV_RELEASED)
+		e->where = (uint8_t)medium_where(d, at);
 	return e;
 }
 
@@ -93,6 +93,8 @@ static void put(struct pm_media *m, uint8_t kind, void *dst, const void *src, si
 
 	if (!len)
 		return;
+	if (d->before)
+		d->before(d->hook_arg, kind, off(m, dst), src);
 	pthread_mutex_lock(&d->lock);
 	if (src)
 		memcpy(dst, src, len);
@@ -133,13 +135,24 @@ static void logged(struct pm_media *m, uint8_t kind, uint32_t at, size_t len)
 
 static void med_op_flush(struct pm_media *m, const void *at, size_t len)
 {
-	if (len)
-		logged(m, EV_FLUSH, off(m, at), len);
+	struct medium *d = of(m);
+
+	if (!len)
+		return;
+	if (d->before)
+		d->before(d->hook_arg, EV_FLUSH, off(m, at), NULL);
+	logged(m, EV_FLUSH, off(m, at), len);
 }
 
 static void med_op_drain(struct pm_media *m)
 {
+	struct medium *d = of(m);
+
+	if (d->before)
+		d->before(d->hook_arg, EV_FENCE, 0, NULL);
 	logged(m, EV_FENCE, 0, 0);
+	if (d->fenced)
+		d->fenced(d->hook_arg);
 }
 
 static int med_op_sync(struct pm_media *m, const void *at, size_t len)
@@ -170,6 +183,11 @@ void medium_place(struct medium *d, void *dst, const void *src, size_t len)
 void medium_window(struct medium *d, unsigned answered, unsigned begun)
 {
 	logged(&d->m, EV_WINDOW, answered, begun);
+}
+
+void medium_released(struct medium *d)
+{
+	logged(&d->m, EV_RELEASED, 0, 0);
 }
 
 /* --- making and opening ---------------------------------------------------------------------- */
@@ -204,8 +222,8 @@ struct medium *medium_new(const uint8_t *image, size_t len, enum pm_method metho
 		memcpy(d->m.base, image, len);
 	d->via = must(calloc(1, len / LINE));
 	if (recording && image) {
-		d->before = must(malloc(len));
-		memcpy(d->before, image, len);
+		d->image = must(malloc(len));
+		memcpy(d->image, image, len);
 	}
 	if (!recording) {
 		d->hot = must(malloc(len / LINE * sizeof(*d->hot)));
@@ -226,7 +244,7 @@ void medium_free(struct medium *d)
 	free(d->ev);
 	free(d->bytes);
 	free(d->via);
-	free(d->before);
+	free(d->image);
 	free(d->hot);
 	free(d->is_hot);
 	free(d);

@@ -25,12 +25,14 @@ enum ev_kind {
 	EV_FENCE,
 	EV_SYNC,   /* durable when it returns */
 	EV_WINDOW, /* at: steps answered; len: steps begun */
+	EV_RELEASED, /* the thread has let go of its locks: what it flushed is covered by any fence */
 };
 enum ev_where { AT_SUPER, AT_HEAD, AT_RECORD, AT_POOL };
 struct ev {
 	uint8_t kind;
 	uint8_t where;
 	uint8_t via; /* EV_FLUSH: how its first line was stored last */
+	uint8_t by;  /* which of two threads (pair.h), from 1; 0: they are no more than one */
 	uint32_t at, len;
 	size_t bytes; /* in medium.bytes; stores */
 };
@@ -45,7 +47,12 @@ struct medium {
 	uint8_t *bytes;
 	size_t nbytes, capbytes;
 	uint8_t *via;    /* per line */
-	uint8_t *before; /* the image when recording began */
+	uint8_t *image;  /* when recording began */
+	uint8_t by;      /* who does what is logged */
+	/* Called before something is done to the media, and behind a fence; may be NULL. No lock held. */
+	void (*before)(void *arg, uint8_t kind, uint32_t at, const void *src);
+	void (*fenced)(void *arg);
+	void *hook_arg;
 	/* plain: lines touched since medium_mark() */
 	uint32_t *hot;
 	size_t nhot;
@@ -69,5 +76,7 @@ struct pm_store *medium_open(struct medium *d, struct pm_error *why);
 struct pm_store *medium_open_ro(struct medium *d, struct pm_error *why);
 void medium_place(struct medium *d, void *dst, const void *src, size_t len);
 void medium_window(struct medium *d, unsigned answered, unsigned begun);
+void medium_released(struct medium *d);
+enum ev_where medium_where(const struct medium *d, uint32_t at);
 
 #endif

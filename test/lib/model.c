@@ -992,6 +992,55 @@ static bool one_step(struct world *w, const struct op *op)
 	return ok;
 }
 
+struct side {
+	struct wpin *p;
+	int err;
+};
+
+static void side_commit(void *arg)
+{
+	struct side *s = arg;
+
+	s->err = commit_step(s->p, PM_FILE_SYNC);
+}
+
+/* Two states more: one of them committed, then both. What the first looked like alone is known at the end. */
+static bool both_step(struct world *w, const struct op *op)
+{
+	struct side side[2] = { { .p = &w->pin[0] }, { .p = &w->pin[1] } };
+	struct pair pair = { .d = w->d, .seed = op->off, .answered = w->n };
+	struct state *one, *two;
+	unsigned k;
+
+	if (ino_slot(w->st, w->state[w->n]->obj[w->pin[0].obj].attr.id.ino) ==
+	    ino_slot(w->st, w->state[w->n]->obj[w->pin[1].obj].attr.id.ino)) {
+		SAY(w, "step %u: the two files share a lock", w->n);
+		return false;
+	}
+	for (k = 0; k < 2; k++)
+		pair.side[k] = (struct pair_side){ .run = side_commit, .arg = &side[k] };
+	k = pair_run(&pair);
+	w->switches += pair.switches;
+	if (pair.why || side[0].err || side[1].err) {
+		SAY(w, "step %u: %s, %d, %d", w->n, pair.why ? pair.why : "two commits", side[0].err,
+		    side[1].err);
+		return false;
+	}
+	one = next_state(w);
+	commit_bytes(w, &one->obj[w->pin[k].obj], &w->pin[k]);
+	w->pin[k].placed = false;
+	all_alts(w, one);
+	two = next_state(w);
+	commit_bytes(w, &two->obj[w->pin[!k].obj], &w->pin[!k]);
+	w->pin[!k].placed = false;
+	all_alts(w, two);
+	if (!learn_attrs(w, two))
+		return false;
+	one->obj[w->pin[k].obj].attr = two->obj[w->pin[k].obj].attr;
+	memcpy(one->verf, two->verf, sizeof(one->verf));
+	return settle(w, op, 0);
+}
+
 /* Unstable: readable at once; on the media any mixture until a sync. */
 static bool unstable_step(struct world *w, const struct op *op)
 {
@@ -1021,6 +1070,8 @@ bool world_do(struct world *w, const struct op *op)
 
 	if (op->kind == OP_UNSTABLE)
 		return unstable_step(w, op);
+	if (op->kind == OP_BOTH)
+		return both_step(w, op);
 	if (op->kind != OP_WRITE)
 		return one_step(w, op);
 	part.kind = OP_MAP;

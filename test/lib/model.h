@@ -12,6 +12,7 @@
 #define TEST_LIB_MODEL_H
 
 #include "test/lib/medium.h"
+#include "test/lib/pair.h"
 #include "test/lib/pool.h"
 
 #define W_OBJ   280
@@ -48,6 +49,7 @@ enum op_kind {
 	OP_LDONE,   /* close it; what was not committed is lost or in doubt */
 	OP_CHECKPOINT,
 	OP_REOPEN,
+	OP_BOTH, /* commit pins 0 and 1, of two files, by two threads; off: seed */
 };
 struct op {
 	enum op_kind kind;
@@ -103,6 +105,7 @@ struct world {
 	struct wpin soft[8]; /* unstable writes that no sync has followed */
 	unsigned nsoft;
 	bool failed;      /* of the step */
+	unsigned switches; /* from thread to thread, in all OP_BOTH */
 	unsigned refused; /* steps, for lack of space */
 	int err;
 	void **garbage;

@@ -303,6 +303,26 @@ static int names_list(struct actor *a, bool attr)
 	return err || !eof || n != want ? complain(a, "readdir: %s, %u names, not %u", strerror(-err), n, want) : 0;
 }
 
+/* A file that is removed while what was written to it is unstable. */
+static int brief_file(struct actor *a)
+{
+	struct pm_committed out;
+	struct pm_change ch;
+	struct pm_map m;
+	struct pm_id id;
+	int err = make(a->st, a->dir, "brief", PM_REG, &id);
+
+	if (!err)
+		err = map_write(a->st, id, 0, PM_BLOCK, &m);
+	if (!err) {
+		err = commit(&m, PM_BLOCK, PM_UNSTABLE, true, &out);
+		pm_unpin(&m);
+	}
+	if (!err)
+		err = pm_remove(a->st, a->dir, "brief", 5, &ch);
+	return err ? complain(a, "a brief file: %s", strerror(-err)) : 0;
+}
+
 /* A name more in the directory of all, and a look at one from before. */
 static int common_name(struct actor *a)
 {
@@ -392,6 +412,8 @@ static int act(struct actor *a)
 	case 14:
 	case 15:
 		return shared_write(a, (unsigned)roll(a, SHARED));
+	case 17:
+		return brief_file(a);
 	case 16:
 		return shared_read(a, (unsigned)roll(a, SHARED));
 	default:
@@ -497,7 +519,7 @@ static struct pm_store *open_again(struct stress *s, struct pm_media *m)
 	struct pm_store *st = NULL;
 
 	if (store_open_media(m, &o, &st, &why))
-		snprintf(s->why, sizeof(s->why), "open: %s", why.text);
+		snprintf(s->why, sizeof(s->why), "open: %.380s", why.text);
 	return st;
 }
 
@@ -537,7 +559,7 @@ bool stress_run(struct stress *s)
 	m.base = m.view = aligned_alloc(PM_BLOCK, len);
 	memset(m.base, 0, len);
 	if (mkfs_media(&m, &mo, &why))
-		snprintf(s->why, sizeof(s->why), "mkfs: %s", why.text);
+		snprintf(s->why, sizeof(s->why), "mkfs: %.380s", why.text);
 	else
 		st = open_again(s, &m);
 	if (st)

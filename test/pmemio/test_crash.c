@@ -35,6 +35,7 @@ struct campaign {
 	bool whole;   /* from the opening of the pool on */
 	bool sparse;  /* long runs: look here and there first */
 	bool kill;    /* between @before and @ops instead of a clean close */
+	bool both;    /* two threads must have taken turns */
 };
 
 static const struct op none[] = { { .kind = OP_END } };
@@ -86,6 +87,8 @@ static void one_plan(const struct campaign *c, const struct plan *p, struct expl
 	cr_assert(world_run(w, p->ops), "%s: %s", p->name, w->why);
 	cr_assert_eq(c->refused, w->refused > 0, "%s: %u steps found no space", p->name,
 	             w->refused);
+	if (c->both)
+		cr_assert_gt(w->switches, 1, "%s: no thread got between the other's steps", p->name);
 	if (c->whole)
 		cr_assert(world_close(w), "%s: %s", p->name, w->why);
 	else
@@ -208,7 +211,7 @@ static void name_pairs(const struct campaign *c, bool nowait, unsigned stride)
 
 Test(crash, names_in_pairs)
 {
-	struct campaign c = { "names, clwb", &small, PM_CLWB, RULES_ADR, .share = .2 };
+	struct campaign c = { "names, clwb", &small, PM_CLWB, RULES_ADR, .share = .14 };
 
 	name_pairs(&c, false, 1);
 }
@@ -305,7 +308,7 @@ static const struct plan byte_plans[] = {
 
 Test(crash, bytes)
 {
-	struct campaign c = { "bytes, clwb", &small, PM_CLWB, RULES_ADR, .share = .14 };
+	struct campaign c = { "bytes, clwb", &small, PM_CLWB, RULES_ADR, .share = .1 };
 
 	run(&c, byte_plans, NBYTES);
 }
@@ -322,6 +325,67 @@ Test(crash, bytes_with_msync)
 	struct campaign c = { "bytes, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .07 };
 
 	run(&c, byte_plans, NBYTES);
+}
+
+/* --- two threads at once --------------------------------------------------------------------- */
+
+static const struct op two_files[] = { NEW("x"),         W("x", 0, 6000),  NEW("y"),        W("y", 0, 9000),
+	                               NEW("z"),         W("z", 0, B),     W("z", 2 * B, B), W("z", 4 * B, B),
+	                               W("z", 6 * B, B), W("z", 8 * B, B), W("z", 10 * B, B), W("z", 12 * B, B),
+	                               W("z", 14 * B, B), { .kind = OP_END } };
+
+/* What the two write, and where. */
+static const struct {
+	const char *name, *a, *b;
+	unsigned a_off, a_len, b_off, b_len;
+} both[] = {
+	{ "both overwrite", "x", "y", 100, 200, 1000, 4099 },
+	{ "both append", "x", "y", 6000, 5000, 9000, 300 },
+	{ "one appends", "x", "y", 6000, 2 * B, 10, 20 },
+	{ "one behind a gap", "x", "y", 5 * B + 5, 100, 8999, 2 },
+	{ "one makes a tree", "z", "y", 16 * B, B, 9000, 5000 },
+	{ "one fills gaps", "z", "x", B, 5 * B, 0, 6000 },
+};
+#define NBOTH (sizeof(both) / sizeof(both[0]))
+
+/* Twice, with a single step and a checkpoint between and one behind. */
+static void both_ops(struct op *o, unsigned i, unsigned seed)
+{
+	const struct op of[] = {
+		MAP(0, both[i].a, both[i].a_off, both[i].a_len),
+		MAP(1, both[i].b, both[i].b_off, both[i].b_len),
+		{ .kind = OP_BOTH, .off = seed },
+		{ .kind = seed % 3 ? OP_CHMOD : OP_CHECKPOINT, .a = seed % 3 ? "y" : NULL, .off = 0600 },
+		MAP(0, both[i].b, both[i].b_off + 50, both[i].b_len),
+		MAP(1, both[i].a, both[i].a_off + 70, both[i].a_len),
+		{ .kind = OP_BOTH, .off = seed + 1000 },
+		SIZE("y", 4000),
+		{ .kind = OP_END },
+	};
+
+	memcpy(o, of, sizeof(of));
+}
+
+#define SEEDS 8u
+
+static void in_pairs(const struct campaign *c)
+{
+	struct plan plan[NBOTH * SEEDS];
+	struct op ops[NBOTH * SEEDS][9];
+	uint64_t from = first_seed();
+
+	for (unsigned i = 0; i < NBOTH * SEEDS; i++) {
+		both_ops(ops[i], i / SEEDS, (unsigned)(from % 100000) + i);
+		plan[i] = (struct plan){ both[i / SEEDS].name, two_files, ops[i] };
+	}
+	run(c, plan, NBOTH * SEEDS);
+}
+
+Test(crash, two_threads)
+{
+	struct campaign c = { "two threads, clwb", &wide, PM_CLWB, RULES_ADR, .share = .14, .both = true };
+
+	in_pairs(&c);
 }
 
 /* --- leases: bytes placed by others, committed in parts ---------------------------------------- */

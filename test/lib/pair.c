@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* pair.c - whose turn it is */
+#include <stdlib.h>
+
+#include "test/lib/pair.h"
+
+static uint64_t roll(struct pair *p)
+{
+	p->seed ^= p->seed << 13;
+	p->seed ^= p->seed >> 7;
+	p->seed ^= p->seed << 17;
+	return p->seed >> 20;
+}
+
+static int side_of(const struct pair *p)
+{
+	for (int k = 0; k < 2; k++)
+		if (pthread_equal(pthread_self(), p->side[k].th))
+			return k;
+	return -1;
+}
+
+/* Lock held: give the turn to @k. */
+static void hand_to(struct pair *p, unsigned k)
+{
+	p->switches += p->turn != k;
+	p->turn = k;
+	pthread_cond_broadcast(&p->moved);
+}
+
+static void await_turn(struct pair *p, unsigned k)
+{
+	while (p->turn != k)
+		pthread_cond_wait(&p->moved, &p->lock);
+	p->d->by = (uint8_t)(k + 1);
+}
+
+/* Side @k has got beyond where the other waited for its record: let that come to its next step. */
+static void let_come(struct pair *p, unsigned k)
+{
+	if (p->side[k].fenced)
+		while (p->side[!k].waits)
+			pthread_cond_wait(&p->moved, &p->lock);
+}
+
+/* Somebody is about to do something to the media. */
+static void before(void *arg, uint8_t kind, uint32_t at, const void *src)
+{
+	struct pair *p = arg;
+	int k = side_of(p);
+	struct pair_side *me, *other;
+
+	if (k < 0)
+		return;
+	me = &p->side[k];
+	other = &p->side[!k];
+	pthread_mutex_lock(&p->lock);
+	if (me->waits) { /* no longer: is that right? */
+		if (!other->fenced)
+			p->why = "a transaction went on while one of lower seq was not durable";
+		me->waits = false;
+		pthread_cond_broadcast(&p->moved);
+		await_turn(p, (unsigned)k);
+	} else {
+		let_come(p, (unsigned)k);
+	}
+	if (kind == EV_STORE && medium_where(p->d, at) == AT_RECORD) {
+		const struct pm_rec *rec = src;
+
+		me->seq = rec->seq;
+		me->stored = true;
+	}
+	if (other->live && !other->waits && roll(p) % 2) {
+		hand_to(p, (unsigned)!k);
+		await_turn(p, (unsigned)k);
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* A fence is done. */
+static void fenced(void *arg)
+{
+	struct pair *p = arg;
+	int k = side_of(p);
+	struct pair_side *me, *other;
+
+	if (k < 0)
+		return;
+	me = &p->side[k];
+	other = &p->side[!k];
+	pthread_mutex_lock(&p->lock);
+	if (me->stored && !me->fenced) {
+		me->fenced = true;
+		if (other->live && other->stored && !other->fenced && other->seq < me->seq) {
+			me->waits = true;
+			hand_to(p, (unsigned)!k);
+		}
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void *side_main(void *arg)
+{
+	struct pair *p = arg;
+	struct pair_side *me, *other;
+	unsigned k, rank;
+
+	pthread_mutex_lock(&p->lock);
+	k = (unsigned)side_of(p);
+	me = &p->side[k];
+	other = &p->side[!k];
+	await_turn(p, k);
+	pthread_mutex_unlock(&p->lock);
+	me->run(me->arg);
+	pthread_mutex_lock(&p->lock);
+	if (me->waits) { /* nothing of it came behind the fence */
+		if (!other->fenced)
+			p->why = "a transaction was answered while one of lower seq was not durable";
+		me->waits = false;
+		pthread_cond_broadcast(&p->moved);
+		await_turn(p, k);
+	} else {
+		let_come(p, k);
+	}
+	rank = other->stored && other->seq < me->seq ? 2 : 1;
+	medium_released(p->d);
+	medium_window(p->d, p->answered + (other->live ? rank : 2), p->answered + 2);
+	me->live = false;
+	if (other->live)
+		hand_to(p, !k);
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+unsigned pair_run(struct pair *p)
+{
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->moved, NULL);
+	p->seed = p->seed * 0x9e3779b97f4a7c15ull | 1;
+	p->turn = (unsigned)(roll(p) % 2);
+	medium_window(p->d, p->answered, p->answered + 2);
+	pthread_mutex_lock(&p->lock);
+	for (unsigned k = 0; k < 2; k++) {
+		p->side[k].live = true;
+		if (pthread_create(&p->side[k].th, NULL, side_main, p))
+			abort();
+	}
+	p->d->before = before;
+	p->d->fenced = fenced;
+	p->d->hook_arg = p;
+	pthread_mutex_unlock(&p->lock);
+	for (unsigned k = 0; k < 2; k++)
+		pthread_join(p->side[k].th, NULL);
+	p->d->before = NULL;
+	p->d->fenced = NULL;
+	p->d->by = 0;
+	pthread_mutex_destroy(&p->lock);
+	pthread_cond_destroy(&p->moved);
+	return p->side[1].seq && (!p->side[0].seq || p->side[1].seq < p->side[0].seq);
+}
