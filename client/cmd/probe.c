@@ -137,6 +137,7 @@ static void add_persistence(const struct probe *p, const struct tp_provider_fact
 	f.purpose = PM_FOR_LAYOUT;
 	json_object_set_new(o, "layout_persistence", verdict_json(&f));
 	json_object_set_new(o, "layouts", json_boolean(!t->staged && !t->memory_err));
+	json_object_set_new(o, "pool_numa_node", node_json(to));
 	json_object_set_new(o, "numa_distance", node_json(node_distance(from, to)));
 }
 
@@ -420,6 +421,22 @@ static void print_verdict(const char *what, json_t *v)
 		printf("    %-12s not promised: %s\n", "", not);
 }
 
+/* Nothing where the kernel tells of no node: one there is, or a device of none. */
+static void print_numa(json_t *o)
+{
+	json_t *node = json_object_get(o, "numa_node"), *pool = json_object_get(o, "pool_numa_node");
+	json_t *distance = json_object_get(o, "numa_distance");
+
+	if (!json_is_integer(node))
+		return;
+	printf("    %-12s node %lld", "NUMA", (long long)json_integer_value(node));
+	if (json_is_integer(pool))
+		printf(", the pool node %lld", (long long)json_integer_value(pool));
+	if (json_is_integer(distance))
+		printf(", distance %lld (10: the same)", (long long)json_integer_value(distance));
+	printf("\n");
+}
+
 static void print_usable(json_t *o, bool pool)
 {
 	const char *at = first_address(o);
@@ -429,6 +446,7 @@ static void print_usable(json_t *o, bool pool)
 	       str(o, "ep_type"), at, *at ? ", " : "",
 	       (long long)json_integer_value(json_object_get(o, "key_size")), str(o, "addressing"), str(o, "wait"),
 	       pmem ? ", FI_RMA_PMEM, self-test " : "", pmem ? str(o, "commit_test") : "");
+	print_numa(o);
 	if (pool) {
 		printf("    %-12s %s\n", "placement", str(o, "placement"));
 		print_verdict("server", json_object_get(o, "persistence"));

@@ -531,6 +531,80 @@ Test(layout, truncate_recalls_it, .fini = finish)
 	os_close(&o);
 }
 
+/* The blocks of what another file's name has replaced are taken back as those of a removed one. */
+static void renamed_over(const char *provider)
+{
+	static uint8_t data[4 * BLOCK], got[BLOCK];
+	struct berth_fh fh, other;
+	struct os_commit c;
+	layoutnews news;
+	struct os_map m;
+	struct os o;
+
+	start_with(no_opts, patient);
+	connect_nfs();
+	fh = make("f");
+	other = make("g");
+	os_open(&o, &d, provider);
+	fill(data, sizeof(data), 15);
+	nfs_write(&other, 0, data, sizeof(data));
+	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	cr_assert_eq(os_renew(&o, m.id, &news), 0);
+	cr_assert_eq(news.status, LAYOUT_OK, "not before");
+	cr_assert_eq(berth_rename(b, NULL, "g", NULL, "f"), 0);
+	do
+		cr_assert_eq(os_renew(&o, m.id, &news), 0);
+	while (news.status == LAYOUT_OK);
+	cr_assert_eq(news.status, LAYOUTERR_RECALLED);
+	memset(got, 0xee, sizeof(got));
+	cr_assert_eq(os_put(&o, &m, 0, got, sizeof(got)), 0, "into its own blocks still");
+	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
+	returned(&o, m.id);
+	nfs_expect(&other, 0, data, sizeof(data));
+	os_close(&o);
+	while (daemon_counter(&d, "layouts") || daemon_counter(&d, "pins"))
+		;
+}
+
+Test(layout, rename_over_recalls_it_tcp, .fini = finish)
+{
+	renamed_over("tcp");
+}
+
+Test(layout, rename_over_recalls_it_shm, .fini = finish)
+{
+	renamed_over("shm");
+}
+
+/* Where keys are not checked a client that renews keeps a recalled layout no longer than its lease. */
+Test(layout, renewing_does_not_keep_what_is_recalled, .fini = finish)
+{
+	static const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric shm.layout_lease=1",
+		                           "fabric shm.layout_recall=60000", NULL };
+	struct berth_fh fh;
+	layoutnews news;
+	struct os_map m;
+	struct os o;
+
+	start_with(no_opts, set);
+	connect_nfs();
+	fh = make("f");
+	os_open(&o, &d, "shm");
+	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	cr_assert_eq(berth_unlink(b, NULL, "f"), 0);
+	do
+		cr_assert_eq(os_renew(&o, m.id, &news), 0);
+	while (news.status == LAYOUT_OK);
+	cr_assert_eq(news.status, LAYOUTERR_RECALLED);
+	do
+		cr_assert_eq(os_renew(&o, m.id, &news), 0);
+	while (news.status == LAYOUTERR_RECALLED);
+	cr_assert_eq(news.status, LAYOUTERR_BADLAYOUT);
+	while (daemon_counter(&d, "pins"))
+		;
+	os_close(&o);
+}
+
 /* A client that does not return what is asked back loses it, and here its connection. */
 Test(layout, who_does_not_return_is_cut_off, .init = start, .fini = finish)
 {

@@ -5,12 +5,20 @@
  * goes on serving.
  */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stddef.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "test/lib/onesided.h"
 
@@ -310,6 +318,90 @@ Test(layout_hostile, a_layout_for_reading_does_not_write, .init = start, .fini =
 	refused(&o, TP_RMA_WRITE, evil, BLOCK, m.ext[0].addr, m.ext[0].key);
 	os_close(&o);
 	expect(&fh, good, MIB);
+}
+
+/* --- another user of this machine (shm) --- */
+
+/* The endpoint's socket has an abstract name: no permissions of a file keep anybody from connecting to it. */
+static int connect_by_name(const char *part)
+{
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	char line[256], *name = NULL;
+	FILE *f = fopen("/proc/net/unix", "r");
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	while (f && !name && fgets(line, sizeof(line), f))
+		if (strstr(line, part))
+			name = strchr(line, '@');
+	if (f)
+		fclose(f);
+	if (!name)
+		return -1;
+	name[strcspn(name, "\n")] = '\0';
+	memcpy(sun.sun_path + 1, name + 1, strlen(name) - 1);
+	return connect(fd, (struct sockaddr *)&sun, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))) ? -1 : fd;
+}
+
+static void region_of(pid_t pid, char path[320])
+{
+	char part[32];
+	DIR *dir = opendir("/dev/shm");
+	struct dirent *e;
+
+	path[0] = '\0';
+	snprintf(part, sizeof(part), "-%d-", pid);
+	while ((e = readdir(dir)))
+		if (!strncmp(e->d_name, "berth-s-", 8) && strstr(e->d_name, part))
+			snprintf(path, 320, "/dev/shm/%s", e->d_name);
+	closedir(dir);
+}
+
+/* What is wrong, or NULL. Runs as somebody else. */
+static const char *intrude(pid_t pid, const char *region)
+{
+	char byte = 'x', buf[64];
+	struct iovec mine = { &byte, 1 }, theirs = { &byte, 1 };
+	int fd;
+
+	if (open(region, O_RDWR) >= 0 || open(region, O_RDONLY) >= 0)
+		return "the region can be opened";
+	if (process_vm_writev(pid, &mine, 1, &theirs, 1, 0) != -1 || errno != EPERM)
+		return "the kernel lets it write into the server";
+	if (open(d.pool, O_RDWR) >= 0)
+		return "the pool can be opened";
+	fd = connect_by_name(d.shm);
+	if (fd < 0)
+		return "there is no socket to try";
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 10 }, sizeof(struct timeval));
+	if (recv(fd, buf, sizeof(buf), 0)) /* hung up at once, before a word was said */
+		return "the socket waits for what it has to say";
+	return NULL;
+}
+
+Test(layout_hostile, shm_is_for_one_user, .init = start, .fini = finish)
+{
+	pid_t server = daemon_server_pid(&d), pid;
+	char region[320];
+	struct stat st;
+	int status;
+
+	region_of(server, region);
+	cr_assert_eq(stat(region, &st), 0, "%s", region);
+	cr_assert_eq(st.st_mode & 077, 0, "mode %o", st.st_mode & 0777);
+	cr_assert_eq(st.st_uid, geteuid());
+	if (geteuid()) /* only root can be somebody else */
+		return;
+	pid = fork();
+	if (!pid) {
+		const char *bad = setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534) ? "setresuid" :
+		                                                                             intrude(server, region);
+
+		if (bad)
+			fprintf(stderr, "%s\n", bad);
+		_exit(bad != NULL);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "another user gets in");
 }
 
 /* --- old bytes (I1) --- */
