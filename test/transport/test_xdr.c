@@ -106,7 +106,7 @@ Test(xdr, what_is_read_is_what_xdrmem_reads)
 		XDR a, b;
 
 		for (unsigned i = 0; i < ROOM; i++)
-			bytes[i] = rand() % 3 ? 0 : (char)(rand() % 16); /* lengths that fit, mostly */
+			bytes[i] = (char)(rand() % 3 ? 0 : rand() % 16); /* lengths that fit, mostly */
 		xdrmem_create(&a, bytes, len, XDR_DECODE);
 		tp_xdr_open(&b, bytes, len, XDR_DECODE);
 		while (more) {
