@@ -61,6 +61,7 @@ static const struct key keys[] = {
 	{ "fabric", "layout_recall", V_COUNT, F(recall_ms), 0, 60000 },
 	{ "fabric", "layout_count", V_COUNT, F(layout_count), 1, 65536 },
 	{ "fabric", "layout_mib", V_COUNT, F(layout_mib), 1, 1 << 20 },
+	{ "fabric", "layout_exclusive", V_SWITCH, F(layout_exclusive), 0, 0 },
 	{ "fabric", "persistence", V_LAYOUT_METHOD, F(method), 0, 0 },
 	{ "fabric", "ddio", V_DDIO, F(ddio), 0, 0 },
 };

@@ -23,7 +23,6 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -35,28 +34,6 @@ struct who_what { /* hashed as it stands: no padding */
 	uint32_t family, uid, gid, xid, prog, vers, proc, arg_len;
 };
 static_assert(sizeof(struct who_what) == 64, "no padding");
-
-/* An IPv4 client is the same one whether it arrived at an IPv6 socket or not. */
-static void client_of(const struct tp_call *call, struct who_what *w)
-{
-	struct sockaddr_storage ss;
-	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&ss;
-
-	tp_call_peer(call, &ss);
-	w->family = ss.ss_family;
-	if (ss.ss_family == AF_INET) {
-		memcpy(w->addr, &in->sin_addr, 4);
-	} else if (ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
-		w->family = AF_INET;
-		memcpy(w->addr, in6->sin6_addr.s6_addr + 12, 4);
-	} else if (ss.ss_family == AF_INET6) {
-		memcpy(w->addr, &in6->sin6_addr, 16);
-	} else {
-		w->family = AF_UNSPEC;
-		tp_call_instance(call, w->addr);
-	}
-}
 
 static void key_of(const struct nfs3_ctx *cx, struct pm_once *once)
 {
@@ -70,7 +47,7 @@ static void key_of(const struct nfs3_ctx *cx, struct pm_once *once)
 		              .proc = call->proc,
 		              .arg_len = call->arg_len };
 
-	client_of(call, &w);
+	w.family = nfs3_client(call, w.addr);
 	crypto_shorthash_siphashx24(w.args, call->arg_bytes, call->arg_len, secret);
 	crypto_shorthash_siphashx24(once->key, (const uint8_t *)&w, sizeof(w), secret);
 	once->tag = call->proc;

@@ -414,6 +414,10 @@ static void map_begin(struct layout_ctx *lx, const LAYOUTMAPargs *args, const st
 		map_fail(lx, LAYOUTERR_JUKEBOX, LAYOUT_WHY_NONE, "no memory");
 		return;
 	}
+	if (layout_taken(cl)) {
+		map_fail(lx, LAYOUTERR_JUKEBOX, LAYOUT_WHY_NONE, "another client has layouts of this fabric (layout_exclusive)");
+		return;
+	}
 	if (lx->min > lx->len || !layout_reserve(cl, bytes)) {
 		map_fail(lx, LAYOUTERR_TOOMANY, LAYOUT_WHY_NONE,
 		         "more layouts, or more bytes in them, than one client may have: return some");

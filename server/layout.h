@@ -35,6 +35,7 @@ struct layout_client { /* one connection */
 	struct tp_conn *conn; /* the key; not followed */
 	struct worker *w;
 	const struct fabric_conf *conf;
+	uint8_t peer[16]; /* which client this is a connection of */
 	struct tp_conn_watch watch;
 	TAILQ_HEAD(, layout) live;
 	unsigned n; /* layouts that are not gone, MAPs under way counted */
@@ -66,6 +67,8 @@ struct layout_client *layout_client_of(struct tp_call *call, const struct fabric
 struct layout_client *layout_client_find(struct tp_call *call);
 /* May it have another one of @bytes? Then they are counted. */
 bool layout_reserve(struct layout_client *cl, uint64_t bytes);
+/* layout_exclusive: another client of this fabric has layouts. */
+bool layout_taken(const struct layout_client *cl);
 void layout_unreserve(struct layout_client *cl, uint64_t bytes);
 /* A layout that has counted, not yet live; give it a lease or free it. */
 struct layout *layout_new(struct layout_client *cl, uint64_t bytes, bool rw);

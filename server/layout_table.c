@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <syslog.h>
 
 #define UNFENCED_MARGIN 1.0 /* seconds behind a lease that nobody enforces */
@@ -35,6 +36,7 @@ struct layout_client *layout_client_of(struct tp_call *call, const struct fabric
 	cl->conn = call->conn;
 	cl->w = call->worker;
 	cl->conf = conf;
+	nfs3_client(call, cl->peer);
 	cl->fenced = fenced;
 	cl->next_id = 1;
 	TAILQ_INIT(&cl->live);
@@ -72,6 +74,19 @@ bool layout_reserve(struct layout_client *cl, uint64_t bytes)
 	cl->n++;
 	cl->mapped += bytes;
 	return true;
+}
+
+/* A fabric is served by one worker: all its clients are here. One that is gone has no open key. */
+bool layout_taken(const struct layout_client *cl)
+{
+	const struct layout_client *other, *next;
+
+	if (!cl->conf->layout_exclusive)
+		return false;
+	HASH_ITER (hh, cl->w->layout_clients, other, next)
+		if (other->conf == cl->conf && other->n && memcmp(other->peer, cl->peer, sizeof(cl->peer)) != 0)
+			return true;
+	return false;
 }
 
 void layout_unreserve(struct layout_client *cl, uint64_t bytes)

@@ -5,6 +5,7 @@
  *
  * The calls that move data are in nfs3_io.c, those about names in nfs3_dir.c.
  */
+#include <netinet/in.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +13,31 @@
 #include "server/nfs3.h"
 
 /* --- context --- */
+
+/* An IPv4 client is the same one whether it arrived at an IPv6 socket or not. */
+uint32_t nfs3_client(const struct tp_call *call, uint8_t addr[16])
+{
+	struct sockaddr_storage ss;
+	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&ss;
+
+	memset(addr, 0, 16);
+	tp_call_peer(call, &ss);
+	if (ss.ss_family == AF_INET) {
+		memcpy(addr, &in->sin_addr, 4);
+		return AF_INET;
+	}
+	if (ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+		memcpy(addr, in6->sin6_addr.s6_addr + 12, 4);
+		return AF_INET;
+	}
+	if (ss.ss_family == AF_INET6) {
+		memcpy(addr, &in6->sin6_addr, 16);
+		return AF_INET6;
+	}
+	tp_call_instance(call, addr);
+	return AF_UNSPEC;
+}
 
 struct nfs3_ctx *nfs3_begin(struct tp_call *call)
 {

@@ -91,6 +91,8 @@ struct nfs3_ctx { /* tp_call.ctx */
 };
 
 struct nfs3_ctx *nfs3_begin(struct tp_call *call);
+/* Which client it comes from, the same over all its connections: address family and address; AF_UNSPEC: what it says it is. */
+uint32_t nfs3_client(const struct tp_call *call, uint8_t addr[16]);
 nfsstat3 nfs3_errstat(int err); /* the one place where an errno becomes a status */
 /* First handle of a call: is it ours, may this client use its export? Sets cx->fh, opts, who. */
 nfsstat3 nfs3_may_use(struct nfs3_ctx *cx, const nfs_fh3 *wire);

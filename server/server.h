@@ -66,7 +66,7 @@ bool exports_entry(const struct exports *ex, unsigned i, const char **path, cons
 enum stability { STABILITY_AUTO, STABILITY_HONOR };
 struct fabric_conf {
 	struct tp_fabric_opts opts;
-	bool layouts;
+	bool layouts, layout_exclusive;
 	unsigned lease, recall_ms; /* of layouts: seconds; milliseconds */
 	unsigned layout_count, layout_mib; /* most of one connection */
 	enum pm_method method; /* layouts: what the administrator insists on */

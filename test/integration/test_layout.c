@@ -413,6 +413,47 @@ Test(layout, checksums_allow_reading_only, .fini = finish)
 	os_close(&o);
 }
 
+/* One client at a time, however many connections it has. */
+static void one_client_at_a_time(bool exclusive)
+{
+	const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on",
+		                    exclusive ? "fabric shm.layout_exclusive=on" : "fabric shm.layout_exclusive=off", NULL };
+	struct os o, same, other;
+	struct os_map m, m2;
+	struct berth_fh fh;
+
+	start_with((struct daemon_opts){ 0 }, set);
+	connect_nfs();
+	fh = make("f");
+	os_open_as(&o, &d, "shm", 1);
+	os_open_as(&same, &d, "shm", 1);
+	os_open_as(&other, &d, "shm", 2);
+	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m2 = mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
+	cr_assert_eq(os_map(&other, &fh, 2 * BLOCK, BLOCK, 0, LAYOUT_RW, &m2), 0);
+	cr_assert_eq(m2.status, exclusive ? LAYOUTERR_JUKEBOX : LAYOUT_OK);
+	returned(&o, m.id);
+	os_close(&same);
+	while (daemon_counter(&d, "layouts") > !exclusive)
+		;
+	cr_assert_eq(os_map(&other, &fh, 2 * BLOCK, BLOCK, 0, LAYOUT_RW, &m2), 0);
+	cr_assert_eq(m2.status, LAYOUT_OK);
+	cr_assert_eq(os_map(&o, &fh, 0, BLOCK, 0, LAYOUT_RW, &m), 0);
+	cr_assert_eq(m.status, exclusive ? LAYOUTERR_JUKEBOX : LAYOUT_OK);
+	os_close(&o);
+	os_close(&other);
+}
+
+Test(layout, exclusive, .fini = finish)
+{
+	one_client_at_a_time(true);
+}
+
+Test(layout, not_exclusive, .fini = finish)
+{
+	one_client_at_a_time(false);
+}
+
 /* --- leases and recalls --- */
 
 Test(layout, a_lease_ends, .fini = finish)

@@ -14,8 +14,13 @@ static void die(const char *what, const char *why)
 
 void os_open(struct os *o, const struct daemon *d, const char *provider)
 {
+	os_open_as(o, d, provider, 0);
+}
+
+void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint8_t who)
+{
 	char port[16];
-	struct tp_fabric_opts opts = { .name = "test", .provider = provider };
+	struct tp_fabric_opts opts = { .name = "test", .provider = provider, .instance = { who } };
 	struct tp_error why = { "" };
 	int err;
 

@@ -34,6 +34,8 @@ struct os_commit {
 };
 
 void os_open(struct os *o, const struct daemon *d, const char *provider); /* "tcp", "shm" */
+/* Over shm as another client than this process, unless @who is 0. */
+void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint8_t who);
 void os_close(struct os *o);
 bool os_up(struct os *o); /* the connection stands, as far as is known */
 /* 0, or -errno of the connection; the answer's status is in the output. */
