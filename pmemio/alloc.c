@@ -17,6 +17,7 @@
 #include "pmemio/core.h"
 
 #define GROUP   32768ull
+#define HOMES   8u /* workers that begin in different parts of the pool */
 #define UNKNOWN UINT32_MAX
 #define WORTH   64u /* blocks of metadata, waiting: a checkpoint to get longer runs */
 
@@ -235,12 +236,23 @@ static uint64_t allowed(const struct pm_space_map *a, unsigned flags)
 	return a->free > a->reserve ? a->free - a->reserve : 0;
 }
 
-static int try_take(struct pm_space_map *a, uint64_t goal, uint64_t want, uint64_t phase,
-                    unsigned flags, struct blk_run *out)
+/* Where @w looks for data when it is one of several: far from the others, so that files which grow at the same
+ * time do not take each other's next block. */
+static uint64_t *home_of(struct pm_space_map *a, struct pm_worker *w)
+{
+	if (w->home == UINT64_MAX)
+		w->home = (a->rotor[0] + w->no * a->ngroups / HOMES) % a->ngroups;
+	return &w->home;
+}
+
+/* @w: inside, beside others; or NULL. */
+static int try_take(struct pm_space_map *a, struct pm_worker *w, uint64_t goal, uint64_t want,
+                    uint64_t phase, unsigned flags, struct blk_run *out)
 {
 	uint64_t most = allowed(a, flags), need;
-	uint64_t *rotor = &a->rotor[!!(flags & BLK_META)];
-	uint64_t g0 = goal >= a->start && goal < a->end ? goal / GROUP : *rotor;
+	bool home = w && !(flags & BLK_META);
+	uint64_t *rotor = home ? home_of(a, w) : &a->rotor[!!(flags & BLK_META)];
+	uint64_t g0 = !home && goal >= a->start && goal < a->end ? goal / GROUP : *rotor;
 	struct blk_run run;
 
 	if (most == 0 || want == 0 || ((flags & BLK_WHOLE) && most < want))
@@ -261,7 +273,7 @@ static int try_take(struct pm_space_map *a, uint64_t goal, uint64_t want, uint64
 	}
 	if (!find_run(a, g0, want, &run) && (run.len == 0 || (flags & BLK_WHOLE)))
 		return -ENOSPC;
-	if (goal == 0)
+	if (goal == 0 || home)
 		*rotor = run.start / GROUP;
 found:
 	take_run(a, run.start, run.len);
@@ -273,16 +285,17 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
              struct blk_run *out)
 {
 	struct pm_space_map *a = st->space;
-	bool fits, inside = false;
+	struct pm_worker *w = worker_here(st), *beside = NULL;
+	bool fits, inside = w;
 	int err;
 
+	if (w && __atomic_load_n(&st->workers->n, __ATOMIC_RELAXED) > 1)
+		beside = w;
 	lock_take(&a->lock);
-	err = st->doubt ? -ENOSPC : try_take(a, goal, want, phase, flags, out);
+	err = st->doubt ? -ENOSPC : try_take(a, beside, goal, want, phase, flags, out);
 	/* what waits may lie between short runs; a checkpoint for each of few would cost too much */
 	fits = !err && (out->len >= want || a->meta.blocks < WORTH);
-	if (!fits)
-		inside = worker_here(st);
-	if (!err && inside)
+	if (!err && !fits && inside)
 		free_run(a, out->start, out->len);
 	lock_drop(&a->lock);
 	if (fits)
@@ -293,7 +306,7 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
 		return err;
 	if (!err)
 		free_run(a, out->start, out->len);
-	return try_take(a, goal, want, phase, flags, out);
+	return try_take(a, NULL, goal, want, phase, flags, out);
 }
 
 /* --- giving back ----------------------------------------------------------------------------- */

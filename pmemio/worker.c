@@ -70,7 +70,7 @@ static struct pm_worker *worker_new(struct pm_store *st)
 	w = aligned_alloc(_Alignof(struct pm_worker), sizeof(*w));
 	if (!w)
 		return NULL;
-	*w = (struct pm_worker){ .st = st };
+	*w = (struct pm_worker){ .st = st, .no = ws->n, .home = UINT64_MAX };
 	ws->at[ws->n] = w;
 	__atomic_store_n(&ws->n, ws->n + 1, __ATOMIC_RELEASE);
 	return w;

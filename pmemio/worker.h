@@ -56,6 +56,8 @@ struct pm_worker { /* a thread that is inside now and then */
 	uint32_t taken;  /* by a live thread; atomic */
 	struct pm_store *st;
 	struct pm_tx *tx; /* made when first needed */
+	unsigned no;
+	uint64_t home; /* alloc.c, under its lock: the group where it finds space; UINT64_MAX: not chosen yet */
 	struct pm_stats stats;
 } __attribute__((aligned(128)));
 

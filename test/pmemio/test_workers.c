@@ -2,6 +2,9 @@
 /* test_workers.c - threads in the store at the same time; test/stress/pool.c does the same under ThreadSanitizer */
 #include <criterion/criterion.h>
 
+#include <pthread.h>
+
+#include "test/lib/pool.h"
 #include "test/lib/stress.h"
 
 static void stress(struct stress s)
@@ -25,4 +28,72 @@ Test(workers, more_threads_than_cores)
 Test(workers, stores_in_the_persistence_domain)
 {
 	stress((struct stress){ .method = PM_FENCE, .threads = 3, .steps = 2000, .seed = 2 });
+}
+
+/* --- files that grow at the same time -------------------------------------------------------- */
+
+#define BLOCKS 60u
+
+struct grower {
+	struct pm_store *st;
+	struct pm_id id;
+	pthread_barrier_t *step;
+	unsigned no;
+	int err;
+};
+
+/* Block by block, in turns. */
+static void *grow(void *arg)
+{
+	struct grower *g = arg;
+
+	for (unsigned i = 0; i < 2 * BLOCKS; i++) {
+		struct pm_wait w = { .done = NULL };
+		struct pm_committed out;
+		struct pm_map m;
+
+		pthread_barrier_wait(g->step);
+		if (i % 2 != g->no || g->err)
+			continue;
+		g->err = pm_map_write(g->st, g->id, (uint64_t)i / 2 * PM_BLOCK, PM_BLOCK, &m, &w);
+		if (g->err)
+			continue;
+		g->err = pm_commit(&m, PM_BLOCK, PM_FILE_SYNC, false, &out, &w);
+		pm_unpin(&m);
+	}
+	return NULL;
+}
+
+Test(workers, files_that_grow_together_stay_in_one_piece)
+{
+	struct pm_new nw = { .type = PM_REG, .mode = 0600 };
+	struct grower g[2] = { { .no = 0 }, { .no = 1 } };
+	pthread_barrier_t step;
+	struct test_pool pool;
+	pthread_t th[2];
+
+	pool_new(&pool, "grow", 1ull << 30, PM_CLWB); /* several groups of blocks */
+	pthread_barrier_init(&step, NULL, 2);
+	for (unsigned k = 0; k < 2; k++) {
+		struct pm_change ch;
+
+		cr_assert_eq(pm_create(pool.st, (struct pm_id){ PM_ROOT_INO, 1 }, k ? "b" : "a", 1, &nw, &ch), 0);
+		g[k].st = pool.st;
+		g[k].id = ch.obj.id;
+		g[k].step = &step;
+	}
+	for (unsigned k = 0; k < 2; k++)
+		cr_assert_eq(pthread_create(&th[k], NULL, grow, &g[k]), 0);
+	for (unsigned k = 0; k < 2; k++)
+		pthread_join(th[k], NULL);
+	for (unsigned k = 0; k < 2; k++) {
+		struct pm_extent e[BLOCKS];
+		unsigned n = 0;
+
+		cr_assert_eq(g[k].err, 0);
+		cr_assert_eq(pm_extents(pool.st, g[k].id, 0, e, BLOCKS, &n), 0);
+		cr_expect_leq(n, 2, "file %u is in %u pieces", k, n);
+	}
+	pthread_barrier_destroy(&step);
+	pool_drop(&pool);
 }
