@@ -102,7 +102,7 @@ $(B)/berth: $(call obj,$(cli_src)) $(lib_client) $(lib_pmemio)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # --- tests: test/MODULE/*.c is one Criterion program each, linked with what MODULE may use ----
-test_src := $(wildcard test/pmemio/*.c test/transport/*.c test/server/*.c test/client/*.c test/integration/*.c)
+test_src := $(wildcard test/pmemio/*.c test/transport/*.c test/server/*.c test/client/*.c test/bench/*.c test/integration/*.c)
 test_bin := $(patsubst %.c,$(B)/%,$(test_src))
 test_lib := $(B)/libtest.a
 srv_obj  := $(filter-out %/main.o,$(call obj,$(call src,server)))
@@ -138,6 +138,9 @@ $(B)/test/server/%: $(B)/obj/test/server/%.o $(test_lib) $(srv_obj) $(lib_client
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
 $(B)/test/client/%: $(B)/obj/test/client/%.o $(test_lib) $(lib_client) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+$(B)/test/bench/%: $(B)/obj/test/bench/%.o $(B)/obj/bench/hist.o
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
 $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client) $(lib_pmemio)
@@ -185,7 +188,7 @@ check: deps
 	@$(MAKE) --no-print-directory deps-vm || echo "without them the tests in a virtual machine do not run"
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run VM=test/vm/quick.sh@1200
 check-run: all tests $(B)/berth-bench
-	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh)) $(VM)
+	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh test/bench/*.sh)) $(VM)
 SECONDS ?= 600
 check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
@@ -226,7 +229,6 @@ install: all $(B)/berth-bench
 	sed 's|/usr/local|$(PREFIX)|' etc/berthd.service | install -D -m644 /dev/stdin $(DESTDIR)/usr/lib/systemd/system/berthd.service
 .PHONY: check-run check-vm-run
 
-# Berth beside bare libfabric and bare sockets; ROUNDS=n for more rounds, PIN=0 for one processor.
 $(B)/berth-bench: $(call obj,$(call src,bench)) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -248,6 +250,7 @@ bench-peers: deps deps-peers
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@mkdir -p $(B)/bench
 	@unshare -n -m sh -c 'ip link set lo up; mount -t tmpfs tmpfs /run; PEER=ganesha bench/peers/run $(B) --depths 16 --json $(B)/bench/peers.json'
+# Berth beside bare libfabric and bare sockets: a page of tables and plots, $(B)/bench/index.html.
 bench: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
-	@bench/run $(B) $(ROUNDS)
+	@bench/run $(B) $(B)/bench

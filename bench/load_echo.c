@@ -1,61 +1,110 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * load_echo.c - the floor of `berth-bench load`: a process that answers each request with as many bytes as it asks for
+ * load_echo.c - the floor of sockets: a process that answers each request with as many bytes as it asks for
  *
- * It reads what is there and sends one reply for each request, without RPC, file or persistence. A request is
- * its length and the reply's length (both with these words), an id, and filling; a reply begins with its length and the id.
+ * It reads what is there and sends one reply for each request, without RPC, file or persistence. A request is its
+ * length and the reply's length (both with these words), an id, a place, and filling; a reply begins with its length
+ * and the id. The bytes of long requests are read into, and those of long replies sent from, that place in memory like
+ * a pool's: what a server does to a cache, the echo does as well.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "bench/load.h"
+#include "bench/media.h"
+
+enum { LONG = 2048 }; /* bytes: what is longer has a place */
 
 struct peer {
 	int fd;
 	size_t have;
-	uint8_t *in;
+	size_t rest; /* of a long request, still to come into place */
+	char *at;    /* where */
+	uint32_t reply, id;
+	uint8_t in[65536];
 };
 
-static void send_reply(int fd, uint8_t *reply, size_t len)
+static void send_reply(struct peer *p, const char *media, uint32_t place)
 {
-	for (size_t n = 0; n < len;) {
-		ssize_t k = send(fd, reply + n, len - n, MSG_NOSIGNAL);
+	uint32_t head[2] = { p->reply, p->id };
+	size_t body = p->reply - sizeof(head);
+	struct iovec iov[2] = { { head, sizeof(head) }, { (char *)(uintptr_t)media + (body > LONG ? place : 0), body } };
+	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
 
-		if (k < 0)
+	while (iov[0].iov_len + iov[1].iov_len) {
+		ssize_t n = sendmsg(p->fd, &m, MSG_NOSIGNAL);
+
+		if (n < 0)
 			return;
-		n += (size_t)k;
+		for (int i = 0; i < 2; i++) {
+			size_t k = (size_t)n < iov[i].iov_len ? (size_t)n : iov[i].iov_len;
+
+			iov[i].iov_base = (char *)iov[i].iov_base + k;
+			iov[i].iov_len -= k;
+			n -= (ssize_t)k;
+		}
 	}
 }
 
-/* Answer what is whole. False: the peer is gone or broke the rules. */
-static bool serve(struct peer *p, uint8_t *reply)
+static bool fits(const uint32_t *h)
 {
-	ssize_t n = recv(p->fd, p->in + p->have, LOAD_RECORD - p->have, 0);
+	return h[0] >= 16 && h[0] <= LOAD_RECORD && h[1] >= 8 && h[1] <= LOAD_RECORD;
+}
+
+/* The beginning of a long request is there: the rest goes where it belongs. */
+static void begin_long(struct peer *p, const uint32_t *h, const uint8_t *rec, size_t have, char *media)
+{
+	p->at = media + h[3] % (LOAD_SPAN - LOAD_RECORD);
+	memcpy(p->at, rec, have);
+	p->at += have;
+	p->rest = h[0] - have;
+	p->reply = h[1];
+	p->id = h[2];
+}
+
+/* Answer what is whole. False: the peer is gone or broke the rules. */
+static bool serve(struct peer *p, char *media)
+{
+	ssize_t n = p->rest ? recv(p->fd, p->at, p->rest, 0) : recv(p->fd, p->in + p->have, sizeof(p->in) - p->have, 0);
 	size_t at = 0;
-	uint32_t h[3];
+	uint32_t h[4];
 
 	if (n <= 0)
 		return false;
+	if (p->rest) {
+		p->rest -= (size_t)n;
+		p->at += n;
+		if (!p->rest)
+			send_reply(p, media, 0);
+		return true;
+	}
 	p->have += (size_t)n;
 	while (p->have - at >= sizeof(h)) {
 		memcpy(h, p->in + at, sizeof(h));
-		if (h[0] < sizeof(h) || h[0] > LOAD_RECORD || h[1] < 8 || h[1] > LOAD_RECORD)
+		if (!fits(h))
 			return false;
+		if (p->have - at < h[0] && h[0] > LONG) {
+			begin_long(p, h, p->in + at, p->have - at, media);
+			at = p->have;
+			break;
+		}
 		if (p->have - at < h[0])
 			break;
-		memcpy(reply, &h[1], 4);
-		memcpy(reply + 4, &h[2], 4);
-		send_reply(p->fd, reply, h[1]);
+		if (h[0] > LONG)
+			memcpy(media + h[3] % (LOAD_SPAN - LOAD_RECORD), p->in + at, h[0]);
+		p->reply = h[1];
+		p->id = h[2];
+		send_reply(p, media, h[3] % (LOAD_SPAN - LOAD_RECORD));
 		at += h[0];
 	}
 	memmove(p->in, p->in + at, p->have - at);
@@ -66,9 +115,11 @@ static bool serve(struct peer *p, uint8_t *reply)
 static void loop(int lfd)
 {
 	struct epoll_event ev[64], add = { .events = EPOLLIN };
-	uint8_t *reply = calloc(1, LOAD_RECORD);
+	char *media = bench_media("/dev/shm");
 	int ep = epoll_create1(0), one = 1;
 
+	if (!media)
+		_exit(1);
 	epoll_ctl(ep, EPOLL_CTL_ADD, lfd, &add);
 	for (;;) {
 		int n = epoll_wait(ep, ev, 64, -1);
@@ -76,13 +127,11 @@ static void loop(int lfd)
 		for (int i = 0; i < n; i++) {
 			struct peer *p = ev[i].data.ptr;
 
-			if (p && !serve(p, reply)) {
+			if (p && !serve(p, media)) {
 				close(p->fd);
-				free(p->in);
 				free(p);
 			} else if (!p && (p = calloc(1, sizeof(*p)))) {
 				p->fd = accept(lfd, NULL, NULL);
-				p->in = malloc(LOAD_RECORD);
 				setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 				add.data.ptr = p;
 				epoll_ctl(ep, EPOLL_CTL_ADD, p->fd, &add);

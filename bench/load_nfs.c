@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "bench/load.h"
 
@@ -49,12 +48,17 @@ static void put_head(struct out *o, uint32_t xid, uint32_t prog, uint32_t proc)
 		put(o, words[i]);
 }
 
+void load_name(const struct load_conn *c, unsigned slot, uint64_t n, char out[32])
+{
+	snprintf(out, 32, "b%05u.%03u.%010llu", c->id % 100000, slot % 1000, (unsigned long long)n);
+}
+
 static void put_name(struct out *o, const struct load_conn *c, unsigned slot, uint64_t n)
 {
 	char name[32];
-	int len = snprintf(name, sizeof(name), "b%04u.%03u.%010llu", c->id % 10000, slot % 1000, (unsigned long long)n);
 
-	put_opaque(o, name, (uint32_t)len);
+	load_name(c, slot, n, name);
+	put_opaque(o, name, (uint32_t)strlen(name));
 }
 
 static void put_create(struct out *o)
@@ -74,12 +78,11 @@ static void put_write(struct out *o, const struct load_fh *fh, uint64_t off, uin
 	put(o, len);
 }
 
-/* The head of a step at @buf; returns its length. *payload: bytes of data that follow. */
-size_t load_nfs_encode(struct load_target *t, struct load_conn *c, unsigned slot, enum load_step s, uint8_t *buf,
-		       uint32_t *payload)
+size_t load_nfs_encode(const struct load_names *t, uint32_t len, const struct load_conn *c, unsigned slot, enum load_step s,
+		       uint8_t *buf, uint32_t *payload)
 {
 	static const uint32_t proc[L_NSTEPS] = { 0, 1, 3, 6, 7, 7, 21, 8, 12, 7, 6 };
-	struct load_slot *sl = &c->slot[slot];
+	const struct load_slot *sl = &c->slot[slot];
 	struct out o = { buf };
 
 	*payload = 0;
@@ -95,17 +98,17 @@ size_t load_nfs_encode(struct load_target *t, struct load_conn *c, unsigned slot
 	case L_READ_NEW:
 		put_opaque(&o, s == L_READ ? t->file.data : sl->fh.data, s == L_READ ? t->file.len : sl->fh.len);
 		put64(&o, s == L_READ ? sl->off : 0);
-		put(&o, t->len);
+		put(&o, len);
 		break;
 	case L_WRITE:
 	case L_WRITE_UNSTABLE:
-		put_write(&o, &t->file, sl->off, *payload = t->len, s == L_WRITE ? FILE_SYNC : 0);
+		put_write(&o, &t->file, sl->off, *payload = len, s == L_WRITE ? FILE_SYNC : 0);
 		break;
-	case L_WRITE_NEW: put_write(&o, &sl->fh, 0, *payload = t->len, FILE_SYNC); break;
+	case L_WRITE_NEW: put_write(&o, &sl->fh, 0, *payload = len, FILE_SYNC); break;
 	case L_COMMIT:
 		put_opaque(&o, t->file.data, t->file.len);
 		put64(&o, sl->off);
-		put(&o, t->len);
+		put(&o, len);
 		break;
 	case L_CREATE:
 		put_opaque(&o, t->root.data, t->root.len);
@@ -116,7 +119,9 @@ size_t load_nfs_encode(struct load_target *t, struct load_conn *c, unsigned slot
 		put_opaque(&o, t->root.data, t->root.len);
 		put_name(&o, c, slot, sl->made - 1);
 		break;
-	case L_NSTEPS: break;
+	case L_PUT:
+	case L_GET:
+	case L_NSTEPS: break; /* not of NFS */
 	}
 	return (size_t)(o.p - buf);
 }
@@ -142,72 +147,38 @@ int load_nfs_status(enum load_step s, const uint8_t *rec, uint32_t len, struct l
 	return 0;
 }
 
-static int mount_root(struct load_target *t, unsigned port, const char *host, const char *export)
+size_t load_nfs_create(const struct load_fh *dir, const char *name, uint8_t *buf)
 {
-	struct load_target m = { 0 };
-	uint8_t buf[1400];
 	struct out o = { buf };
-	const uint8_t *p;
-	uint32_t got, n;
-	int err = load_connect(&m, host, port, 1);
 
-	if (err)
-		return err;
+	put_head(&o, 1, PROG_NFS, 8);
+	put_opaque(&o, dir->data, dir->len);
+	put_opaque(&o, name, (uint32_t)strlen(name));
+	put_create(&o);
+	return (size_t)(o.p - buf);
+}
+
+size_t load_nfs_mount(const char *export, uint8_t *buf)
+{
+	struct out o = { buf };
+
 	put_head(&o, 1, PROG_MOUNT, 1);
 	put_opaque(&o, export, (uint32_t)strlen(export));
-	err = load_raw_call(m.conn, buf, (size_t)(o.p - buf), &got);
-	p = m.conn->in + 4 + HEAD_REPLY;
-	if (!err && (got < 4 + HEAD_REPLY + 8 || get(m.conn->in + 12) || get(m.conn->in + 24)))
-		err = -EPROTO;
-	if (!err && get(p))
-		err = -(int)get(p);
-	if (!err && ((n = get(p + 4)) > LOAD_FH || got < 4 + HEAD_REPLY + 8 + n))
-		err = -EPROTO;
-	if (!err) {
-		t->root.len = n;
-		memcpy(t->root.data, p + 8, n);
-	}
-	load_close(&m);
-	return err;
+	return (size_t)(o.p - buf);
 }
 
-static int once(struct load_target *t, enum load_step s, struct load_fh *fh)
+int load_nfs_mounted(const uint8_t *rec, uint32_t len, struct load_fh *root)
 {
-	struct load_conn *c = t->conn;
-	uint8_t *buf = t->data + LOAD_DATA; /* room for a head in front of a copy of the data */
-	uint32_t payload, got;
-	size_t n;
-	int err;
+	const uint8_t *p = rec + 4 + HEAD_REPLY;
+	uint32_t n;
 
-	c->slot[0].xid = 1;
-	n = load_nfs_encode(t, c, 0, s, buf, &payload);
-	memcpy(buf + n, t->data, payload);
-	err = load_raw_call(c, buf, n + payload, &got);
-	return err ? err : load_nfs_status(s, c->in, got, fh);
-}
-
-int load_nfs_prepare(struct load_target *t, unsigned mountport, const char *host, const char *export)
-{
-	uint32_t len = t->len;
-	int err = mount_root(t, mountport, host, export);
-
-	if (!err) { /* the file has the name of slot 0's first one for a moment only: LOOKUP wants "bench" */
-		uint8_t buf[512];
-		struct out o = { buf };
-		uint32_t got;
-
-		put_head(&o, 1, PROG_NFS, 8);
-		put_opaque(&o, t->root.data, t->root.len);
-		put_opaque(&o, "bench", 5);
-		put_create(&o);
-		err = load_raw_call(t->conn, buf, (size_t)(o.p - buf), &got);
-		err = err ? err : load_nfs_status(L_CREATE, t->conn->in, got, &t->file);
-	}
-	t->len = LOAD_DATA;
-	for (uint64_t at = 0; !err && at < LOAD_SPAN; at += LOAD_DATA) {
-		t->conn->slot[0].off = at;
-		err = once(t, L_WRITE, NULL);
-	}
-	t->len = len;
-	return err > 0 ? -err : err;
+	if (len < 4 + HEAD_REPLY + 4 || get(rec + 12) || get(rec + 24))
+		return -EPROTO;
+	if (get(p))
+		return (int)get(p);
+	if (len < 4 + HEAD_REPLY + 8 || (n = get(p + 4)) > LOAD_FH || len < 4 + HEAD_REPLY + 8 + n)
+		return -EPROTO;
+	root->len = n;
+	memcpy(root->data, p + 8, n);
+	return 0;
 }

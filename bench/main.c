@@ -35,8 +35,8 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} part[] = { { "floor", bench_floor }, { "pool", bench_pool },
-		   { "load", bench_load }, { "onesided", bench_onesided },
+	} part[] = { { "load", bench_load }, { "report", bench_report }, { "pool", bench_pool },
+		   { "onesided", bench_onesided },
 		   { "puts", bench_puts } };
 
 	for (size_t i = 0; i < sizeof(sigs) / sizeof(*sigs); i++) /* libfabric may have its own */
@@ -45,9 +45,8 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], part[i].name))
 			return part[i].run(argc - 1, argv + 1);
 	fprintf(stderr,
-	        "usage: berth-bench floor ...   Berth beside bare exchanges; bench/run sets up "
-	        "everything\n"
-	        "       berth-bench load ...    many calls in flight over TCP, beside a bare echo and another server\n"
+	        "usage: berth-bench load ...    operations over sockets and fabrics, beside the bare exchange and another server\n"
+	        "       berth-bench report ...  compare what load wrote, plot it, make a page of it\n"
 	        "       berth-bench pool ...    the pool at many sizes, without a network\n"
 	        "       berth-bench onesided ...  puts through layouts beside WRITE and bare RMA\n"
 	        "       berth-bench puts ...    puts on demand, for a profile of the server\n");

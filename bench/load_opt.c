@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* load_opt.c - the command line of `berth-bench load`: one grammar for all operations and transports */
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/load.h"
+#include "client/berth.h"
+
+static int bad(const char *what, const char *value, const char *cure)
+{
+	fprintf(stderr, "berth-bench: %s %s: %s\n", what, value, cure);
+	return -EINVAL;
+}
+
+/* Numbers with k or m behind, separated by commas. */
+static int numbers(const char *what, const char *text, unsigned least, unsigned most, unsigned *out, unsigned *n)
+{
+	for (*n = 0; *text; ) {
+		char *end;
+		unsigned long v = strtoul(text, &end, 10);
+		int suffix = toupper((unsigned char)*end);
+
+		v <<= suffix == 'K' ? 10 : suffix == 'M' ? 20 : 0;
+		end += suffix == 'K' || suffix == 'M';
+		if (!isdigit((unsigned char)*text) || (*end && *end != ',') || v < least || v > most || *n == LOAD_LIST) {
+			char cure[80];
+
+			snprintf(cure, sizeof(cure), "at most %u numbers from %u to %u, separated by commas", LOAD_LIST, least, most);
+			return bad(what, text, cure);
+		}
+		out[(*n)++] = (unsigned)v;
+		text = *end ? end + 1 : end;
+	}
+	return *n ? 0 : bad(what, "", "needs a number");
+}
+
+static int number(const char *what, const char *text, unsigned least, unsigned most, unsigned *out)
+{
+	unsigned v[LOAD_LIST], n;
+	int err = numbers(what, text, least, most, v, &n);
+
+	if (!err && n > 1)
+		err = bad(what, text, "one number");
+	if (!err)
+		*out = v[0];
+	return err;
+}
+
+static int seconds(const char *what, const char *text, double *out)
+{
+	char *end;
+	double v = strtod(text, &end);
+
+	if (end == text || *end || !(v > 0 && v <= 3600))
+		return bad(what, text, "seconds: more than 0, at most 3600");
+	*out = v;
+	return 0;
+}
+
+static int op_list(const char *text, struct plan *pl)
+{
+	char copy[256], *save, *name;
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save))
+		if (pl->nops == LOAD_LIST || !(pl->op[pl->nops++] = load_op(name)))
+			return bad("--ops", name, load_op_names);
+	return pl->nops ? 0 : bad("--ops", "", load_op_names);
+}
+
+/* HOST:PORT[:MOUNTPORT[:EXPORT]] of sockets, or a URL. */
+static int server_at(const char *what, char *text, const char *transport, char *room, struct load_spec *s)
+{
+	static const char cure[] = "HOST:PORT[:MOUNTPORT[:EXPORT]], or berth+PROVIDER://HOST:PORT/EXPORT";
+	struct berth_error why;
+	struct berth_url *u;
+	char *save, *port, *mount, *export, *end = NULL;
+
+	if (!berth_is_url(text) && transport && strcmp(transport, "sockets")) {
+		snprintf(room, 512, "berth+%s://%s/", transport, text);
+		text = room;
+	} else {
+		snprintf(room, 512, "%s", text);
+	}
+	if (berth_is_url(text)) {
+		if (berth_url_parse(text, &u, &why))
+			return bad(what, text, why.text);
+		berth_url_free(u);
+		s->url = room;
+		return 0;
+	}
+	s->host = strtok_r(room, ":", &save);
+	port = strtok_r(NULL, ":", &save);
+	mount = strtok_r(NULL, ":", &save);
+	export = strtok_r(NULL, ":", &save);
+	s->port = port ? (unsigned)strtoul(port, &end, 10) : 0;
+	s->mountport = mount ? (unsigned)strtoul(mount, NULL, 10) : s->port;
+	s->export = export ? export : "/";
+	return s->host && s->port && s->port <= 65535 && !*end && s->mountport && s->mountport <= 65535 ? 0 :
+	       bad(what, text, cure);
+}
+
+void load_transport(const struct load_spec *s, char out[32])
+{
+	struct berth_url *u;
+
+	snprintf(out, 32, "sockets");
+	if (s->url && !berth_url_parse(s->url, &u, NULL)) {
+		snprintf(out, 32, "%s", u->provider);
+		berth_url_free(u);
+	}
+}
+
+static int usage(void)
+{
+	fprintf(stderr,
+		"usage: berth-bench load --server HOST:PORT[:MOUNTPORT[:EXPORT]] | --server berth+PROVIDER://HOST:PORT/\n"
+		"       [--server ...] [--transport sockets|tcp|shm|verbs] [--against SERVER] [--pid PID] [--against-pid PID]\n"
+		"       [--control SOCKET] [--ops LIST] [--sizes LIST] [--depths LIST] [--connections LIST] [--idle LIST]\n"
+		"       [--against-connections N] [--against-idle N] [--against-depth N] [--threads N] [--rounds N]\n"
+		"       [--seconds S | --count N] [--warm-up S] [--seed N] [--json FILE] [--svg DIR] [--html FILE] [--compare FILE]\n"
+		"       operations: %s\n", load_op_names);
+	return -EINVAL;
+}
+
+struct words { /* what has to wait for --transport */
+	char *server[LOAD_SERVERS], *against;
+	const char *transport;
+};
+
+static int text_option(int opt, char *arg, struct plan *pl, struct words *w)
+{
+	switch (opt) {
+	case 's':
+		if (pl->nservers == LOAD_SERVERS)
+			return bad("--server", arg, "at most four");
+		w->server[pl->nservers++] = arg;
+		return 0;
+	case 'a': w->against = arg; return 0;
+	case 'T': w->transport = arg; return 0;
+	case 'c': pl->party[SERVER].control = arg; return 0;
+	case 'o': return op_list(arg, pl);
+	case 'j': pl->json = arg; return 0;
+	case 'v': pl->svg = arg; return 0;
+	case 'h': pl->html = arg; return 0;
+	case 'C': pl->compare = arg; return 0;
+	default: return usage();
+	}
+}
+
+static int option(int opt, char *arg, struct plan *pl, struct words *w)
+{
+	unsigned pid = 0;
+	int err;
+
+	switch (opt) {
+	case 'p':
+	case 'P':
+		err = number(opt == 'p' ? "--pid" : "--against-pid", arg, 1, INT32_MAX, &pid);
+		pl->party[opt == 'p' ? SERVER : AGAINST].pid = (pid_t)pid;
+		return err;
+	case 'z': return numbers("--sizes", arg, 1, LOAD_DATA, pl->size, &pl->nsizes);
+	case 'd': return numbers("--depths", arg, 1, LOAD_DEPTH, pl->depth, &pl->ndepths);
+	case 'n': return numbers("--connections", arg, 1, LOAD_CONNS, pl->conns, &pl->nconns);
+	case 'i': return numbers("--idle", arg, 0, LOAD_CONNS, pl->idle, &pl->nidle);
+	case 'N': return number("--against-connections", arg, 1, LOAD_CONNS, &pl->against_conns);
+	case 'I': return number("--against-idle", arg, 0, LOAD_CONNS, &pl->against_idle);
+	case 'D': return number("--against-depth", arg, 1, LOAD_DEPTH, &pl->against_depth);
+	case 'e': return number("--threads", arg, 1, LOAD_THREADS, &pl->threads);
+	case 'r': return number("--rounds", arg, 1, LOAD_ROUNDS, &pl->rounds);
+	case 'x': return number("--seed", arg, 1, UINT32_MAX, &pl->seed);
+	case 'k': return number("--count", arg, 1, 1u << 30, &pl->count);
+	case 't': return seconds("--seconds", arg, &pl->seconds);
+	case 'w': return seconds("--warm-up", arg, &pl->warm);
+	default: return text_option(opt, arg, pl, w);
+	}
+}
+
+/* What only shows when all options are known. */
+static int settle(struct plan *pl, struct words *w)
+{
+	static const char *const known[] = { "sockets", "tcp", "shm", "verbs" };
+	bool one_sided = false, fine = !w->transport;
+	int err = 0;
+
+	for (size_t i = 0; w->transport && i < sizeof(known) / sizeof(*known); i++)
+		fine |= !strcmp(w->transport, known[i]);
+	if (!fine)
+		return bad("--transport", w->transport, "sockets, tcp, shm or verbs; other providers by a URL as --server");
+	for (unsigned i = 0; i < pl->nops; i++)
+		one_sided |= pl->op[i]->one_sided;
+	for (unsigned i = 0; !err && i < pl->nservers; i++) {
+		err = server_at("--server", w->server[i], w->transport, pl->text[i], &pl->server[i]);
+		pl->server[i].one_sided = one_sided && pl->server[i].url;
+	}
+	if (!err && w->against)
+		err = server_at("--against", w->against, w->transport, pl->text[LOAD_SERVERS], &pl->party[AGAINST].spec);
+	pl->party[AGAINST].spec.one_sided = one_sided && pl->party[AGAINST].spec.url;
+	pl->party[SERVER].there = pl->party[FLOOR].there = true;
+	pl->party[AGAINST].there = w->against;
+	for (unsigned i = 0; !err && one_sided && i < pl->nservers; i++)
+		if (!pl->server[i].url && pl->nservers == 1)
+			err = bad("--ops", "put, get", "one-sided: name a fabric as --server, berth+tcp://HOST:PORT/");
+	for (unsigned i = 0; !err && i < pl->nconns; i++)
+		if (pl->conns[i] < pl->threads)
+			err = bad("--threads", "", "not more than --connections: each thread needs one of its own");
+	for (unsigned i = 0; !err && one_sided && i < pl->nconns; i++)
+		if (pl->conns[i] > LOAD_SPAN / LOAD_DATA)
+			err = bad("--connections", "", "at most 64 with put and get: each maps its own part of a file of 64 MiB");
+	return err;
+}
+
+int load_parse(int argc, char **argv, struct plan *pl)
+{
+	static const struct option longs[] = {
+		{ "server", 1, NULL, 's' }, { "against", 1, NULL, 'a' }, { "transport", 1, NULL, 'T' },
+		{ "pid", 1, NULL, 'p' }, { "against-pid", 1, NULL, 'P' }, { "control", 1, NULL, 'c' },
+		{ "ops", 1, NULL, 'o' }, { "sizes", 1, NULL, 'z' }, { "depths", 1, NULL, 'd' },
+		{ "connections", 1, NULL, 'n' }, { "idle", 1, NULL, 'i' }, { "against-connections", 1, NULL, 'N' },
+		{ "against-idle", 1, NULL, 'I' }, { "against-depth", 1, NULL, 'D' }, { "threads", 1, NULL, 'e' },
+		{ "rounds", 1, NULL, 'r' }, { "seconds", 1, NULL, 't' }, { "count", 1, NULL, 'k' },
+		{ "warm-up", 1, NULL, 'w' }, { "seed", 1, NULL, 'x' }, { "json", 1, NULL, 'j' },
+		{ "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' }, { NULL, 0, NULL, 0 },
+	};
+	struct words w = { .transport = NULL };
+	int opt, err = 0;
+
+	*pl = (struct plan){ .rounds = 5, .seed = 1, .seconds = 0.3, .threads = 1, .size = { 4096 }, .nsizes = 1,
+			     .depth = { 1, 16 }, .ndepths = 2, .conns = { 1 }, .nconns = 1, .nidle = 1,
+			     .against_idle = UINT32_MAX };
+	while (!err && (opt = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		err = option(opt, optarg, pl, &w);
+	if (!err && (optind < argc || !pl->nservers))
+		err = usage();
+	if (!err && !pl->nops)
+		err = op_list("null,getattr,lookup,read,write,create,remove,small", pl);
+	pl->warm = pl->warm > 0 ? pl->warm : pl->seconds;
+	return err || settle(pl, &w) ? 2 : 0;
+}

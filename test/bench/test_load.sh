@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# berth-bench load on a berthd of its own: every operation over every transport does exactly as many operations as were
+# asked for, has a floor, ratios and counters that are true of any machine; compare, plots and page are made of what it wrote;
+# bad command lines are refused with their cure. No timing is looked at.
+set -eu
+cd "$(dirname "$0")/../.."
+B=${BERTH_PROGRAMS:-${BUILD:-build}}
+if [ "${1:-}" != inside ]; then
+	if [ "$(id -u)" = 0 ]; then user=; else user=-r; fi
+	exec unshare $user -n -m -p -f --mount-proc --kill-child bash "$0" inside
+fi
+fail() { echo "FAILED: $*"; exit 1; }
+ip link set lo up
+dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+json=$dir/now.json
+export CPU=$(taskset -cp $$ | sed 's/.*: *//; s/[,-].*//')
+
+# 1. every operation, every transport, several threads
+OVER="sockets tcp shm" bench/peers/run "$B" --count 7 --rounds 2 --depths 1,3 --connections 2 --threads 2 --sizes 4K,64K \
+	--ops null,getattr,lookup,read,write,commit,create,remove,mixed,small,put,get --json "$json" --html "$dir/page.html" \
+	>"$dir/out" || fail "it did not run"
+python3 - "$json" <<'END' || fail "what it wrote is not what it promises"
+import json, sys
+doc = json.load(open(sys.argv[1]))
+lines = {(l["transport"], l["op"], l["size"], l["depth"]): l for l in doc["lines"]}
+assert len(lines) == len(doc["lines"]) == 2 * (3 * (5 + 5 * 2) + 2 * 4), len(lines)
+for key, l in lines.items():
+    s, f = l["server"], l["floor"]
+    assert l["connections"] == 2 and l["threads"] == 2
+    assert s["operations"] == f["operations"] == 2 * 7, (key, s["operations"], f["operations"])
+    assert s["ops_per_second"] > 0 and f["ops_per_second"] > 0, key
+    for p in s, f:
+        assert 0 < p["p50_us"] <= p["p90_us"] <= p["p99_us"] <= p["p99.9_us"] <= p["max_us"], key
+    for r in f["rate_ratio"], f["p50_ratio"]:
+        assert len(r) == 3 and 0 < r[1] <= r[0] <= r[2], key
+    assert (l["persist_us"] > 0) == (l["size"] > 0), key
+    assert s["client_cpu_us"] > 0 and s["copied_bytes"] == 0, key
+    op = key[1]
+    if op in ("write", "create", "remove", "small", "commit", "mixed"):
+        assert s["drains_per_op"] > 0, (key, s["drains_per_op"])
+    if op in ("null", "getattr", "lookup", "read"):
+        assert s["drains_per_op"] == 0, (key, s["drains_per_op"])
+END
+
+# 2. beside an earlier run: what is not there is named, what changed by more than both spreads has a star
+python3 - "$json" "$dir/then.json" "$dir/twice.json" <<'END'
+import copy, json, sys
+doc = json.load(open(sys.argv[1]))
+json.dump({**doc, "lines": doc["lines"][1:]}, open(sys.argv[2], "w"))
+for l in doc["lines"]:
+    s = l["server"]
+    s["ops_per_second_spread"] = [x * 1000 for x in s["ops_per_second_spread"]]
+json.dump(doc, open(sys.argv[3], "w"))
+END
+report() { "$B/berth-bench" report "$@"; }
+report --compare "$json" "$json" >"$dir/same" || fail "no comparison"
+[ "$(grep -c ' 1.00 .* 1.00 .* 1.00 ' "$dir/same")" = 106 ] || fail "a run beside itself: not all ratios are 1"
+! grep -qF '1.00*' "$dir/same" || fail "a run beside itself has a star"
+report --compare "$dir/then.json" "$json" | grep -c 'not there' | grep -qx 1 || fail "the line that is missing in the earlier run"
+[ "$(report --compare "$json" "$dir/twice.json" | grep -c ' 1000.00\* ')" = 106 ] || fail "no star where the rate is a thousandfold"
+
+# 3. plots and page
+report --svg "$dir/svg" "$json" || fail "no plots"
+for f in read-size read-depth write-size getattr-depth put-size; do
+	python3 - "$dir/svg/$f.svg" <<'END' || fail "$f.svg is not a drawing with a curve"
+import sys, xml.etree.ElementTree as e
+root = e.parse(sys.argv[1]).getroot()
+assert root.tag == "{http://www.w3.org/2000/svg}svg"
+assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 10
+END
+done
+[ ! -e "$dir/svg/getattr-size.svg" ] || fail "a drawing of one point"
+python3 - "$dir/page.html" <<'END' || fail "the page has no table of all lines, or not all drawings"
+import html.parser, sys, collections
+n = collections.Counter()
+class P(html.parser.HTMLParser):
+    def handle_starttag(self, tag, attrs): n[tag] += 1
+P().feed(open(sys.argv[1]).read())
+assert n["tr"] == 107 and n["svg"] == 12 + 7, n
+END
+
+# 4. idle connections, a second server, a moment of time instead of a count
+SECOND=1 bench/peers/run "$B" --seconds 0.01 --rounds 1 --depths 2 --ops getattr --connections 3 --idle 40 --against-idle 0 \
+	--against-connections 1 --json "$json" >"$dir/out" || fail "it did not run with idle connections"
+python3 - "$json" <<'END' || fail "what it wrote of idle connections is not what it promises"
+import json, sys
+l, = json.load(open(sys.argv[1]))["lines"]
+assert l["idle"] == 40 and l["connections"] == 3
+assert "idle_connection_kib" in l["server"] and "idle_connection_kib" not in l["against"]
+assert l["against"]["operations"] > 0 and l["against"]["server_cpu_ratio"][0] > 0
+END
+
+refused() { # TEXT OPTIONS...
+	local text=$1; shift
+	"$B/berth-bench" "$@" 2>"$dir/err" && fail "accepted: $*"
+	grep -qF -e "$text" "$dir/err" || fail "$*: no word of '$text': $(cat "$dir/err")"
+}
+refused "small" load --server 127.0.0.1:1 --ops fly
+refused "separated by commas" load --server 127.0.0.1:1 --depths 0
+refused "separated by commas" load --server 127.0.0.1:1 --sizes 2M
+refused "separated by commas" load --server 127.0.0.1:1 --sizes -1
+refused "one number" load --server 127.0.0.1:1 --rounds 1,2
+refused "HOST:PORT" load --server 127.0.0.1
+refused "HOST:PORT" load --server 127.0.0.1:70000
+refused "berth+" load --server berth+tcp:/x
+refused "sockets, tcp, shm or verbs" load --server 127.0.0.1:1 --transport udp
+refused "is a server there" load --server 127.0.0.1:1
+refused "fabric client (tcp)" load --server 127.0.0.1:1 --transport tcp --ops null
+refused "one-sided" load --server 127.0.0.1:1 --ops put
+refused "--connections" load --server 127.0.0.1:1 --threads 2
+refused "at most 3600" load --server 127.0.0.1:1 --seconds no
+refused "at most four" load --server a:1 --server a:1 --server a:1 --server a:1 --server a:1
+refused "usage" load --sizes 4K
+refused "usage" report
+refused "usage" report "$json"
+refused "--json wrote" report --compare "$json" "$dir/out"
+refused "--json wrote" report --svg "$dir/svg" "$dir/nothing"
