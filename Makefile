@@ -196,7 +196,7 @@ check-crash: deps
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
 check-vm: deps deps-vm-all
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-vm-run
-check-vm-run: all $(B)/berthd-record
+check-vm-run: all $(B)/berthd-record $(B)/berth-bench
 	@test/vm/run $(if $(T),-k '$(T)') $(B)
 bench-knfsd: deps deps-knfsd
 	$(Q)$(MAKE) --no-print-directory $(jobs) all

@@ -23,26 +23,14 @@ static struct berth *b; /* NFS beside it, over fabric tcp */
 
 static void start_with(struct daemon_opts opts, const char *const *set)
 {
-	static const char *const on[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", NULL };
-
-	opts.set = set ? set : on;
+	opts.set = set ? set : os_layouts_on;
 	daemon_start(&d, &opts);
-}
-
-static void connect_nfs(void)
-{
-	char url[128];
-	struct berth_opts o = { .patience_ms = 20000 };
-	struct berth_error why;
-
-	snprintf(url, sizeof(url), "%s/", d.tcp_url);
-	cr_assert_eq(berth_connect(url, &o, &b, &why), 0, "%s", why.text);
 }
 
 static void start(void)
 {
 	start_with((struct daemon_opts){ 0 }, NULL);
-	connect_nfs();
+	b = os_session(d.tcp_url);
 }
 
 static void finish(void)
@@ -50,17 +38,6 @@ static void finish(void)
 	if (b)
 		berth_disconnect(b);
 	daemon_remove(&d);
-}
-
-static struct berth_fh make(const char *name)
-{
-	struct berth_file *f;
-	struct berth_fh fh;
-
-	cr_assert_eq(berth_open(b, NULL, name, O_CREAT | O_RDWR, 0644, &f), 0);
-	berth_file_fh(f, &fh);
-	cr_assert_eq(berth_close(f), 0);
-	return fh;
 }
 
 static void nfs_write(const struct berth_fh *fh, uint64_t off, const void *buf, size_t len)
@@ -92,16 +69,6 @@ static void fill(uint8_t *buf, size_t len, unsigned seed)
 		buf[i] = (uint8_t)(1 + (i * 31 + seed * 17 + (i >> 12)) % 255);
 }
 
-static struct os_map mapped(struct os *o, const struct berth_fh *fh, uint64_t off, uint64_t len, layoutiomode mode)
-{
-	struct os_map m;
-
-	cr_assert_eq(os_map(o, fh, off, len, len, mode, &m), 0);
-	cr_assert_eq(m.status, LAYOUT_OK);
-	cr_assert(m.off <= off && m.off + m.len >= off + (mode == LAYOUT_RW ? len : 1));
-	return m;
-}
-
 static struct os_commit committed(struct os *o, uint64_t id, uint64_t off, uint64_t len)
 {
 	struct os_commit c;
@@ -111,27 +78,19 @@ static struct os_commit committed(struct os *o, uint64_t id, uint64_t off, uint6
 	return c;
 }
 
-static void returned(struct os *o, uint64_t id)
-{
-	layoutstat stat;
-
-	cr_assert_eq(os_return(o, id, &stat), 0);
-	cr_assert_eq(stat, LAYOUT_OK);
-}
-
 /* --- map, write, commit, read --- */
 
 static void write_and_read(const char *provider)
 {
 	static uint8_t data[3 * MIB + 777], back[3 * MIB + 777];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os o;
 	struct os_map m;
 	struct os_commit c;
 
 	os_open(&o, &d, provider);
 	fill(data, sizeof(data), 1);
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	for (unsigned i = 0; i < m.n; i++)
 		cr_assert_eq(m.ext[i].state, LAYOUT_UNWRITTEN);
 	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
@@ -140,8 +99,8 @@ static void write_and_read(const char *provider)
 	cr_assert_eq(c.size, sizeof(data));
 	cr_assert_eq(c.committed, FILE_SYNC);
 	nfs_expect(&fh, 0, data, sizeof(data));
-	returned(&o, m.id);
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_READ);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_READ);
 	cr_assert_eq(m.len, sizeof(data), "a layout for reading ends with the file");
 	cr_assert_eq(m.ext[0].state, LAYOUT_VALID);
 	cr_assert_eq(os_get(&o, &m, 0, back, sizeof(back)), 0);
@@ -163,7 +122,7 @@ Test(layout, write_and_read_shm, .init = start, .fini = finish)
 static void only_what_is_committed(const char *provider)
 {
 	static uint8_t data[16 * BLOCK], want[16 * BLOCK];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct berth_statfs before, after;
 	struct os o;
 	struct os_map m;
@@ -171,14 +130,14 @@ static void only_what_is_committed(const char *provider)
 	cr_assert_eq(berth_statfs(b, NULL, "", &before), 0);
 	os_open(&o, &d, provider);
 	fill(data, sizeof(data), 2);
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
 	committed(&o, m.id, 8 * BLOCK + 100, 200);
 	committed(&o, m.id, 2 * BLOCK, BLOCK);
 	memcpy(want + 2 * BLOCK, data + 2 * BLOCK, BLOCK);
 	memcpy(want + 8 * BLOCK, data + 8 * BLOCK, 300); /* whole blocks are committed, the size ends them */
 	nfs_expect(&fh, 0, want, 8 * BLOCK + 300);
-	returned(&o, m.id);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	nfs_expect(&fh, 0, want, 8 * BLOCK + 300);
 	os_close(&o);
 	do
@@ -205,7 +164,7 @@ Test(layout, several_ranges_size_and_time_in_one_commit, .init = start, .fini = 
 		                  .size = { .set_it = TRUE, .set_size3_u.size = 50 * BLOCK + 1 },
 		                  .mtime = { .set_it = SET_TO_CLIENT_TIME,
 		                             .set_mtime_u.mtime = { .seconds = 12345, .nseconds = 678 } } };
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct berth_attr attr;
 	struct os_commit c;
 	struct os_map m;
@@ -213,7 +172,7 @@ Test(layout, several_ranges_size_and_time_in_one_commit, .init = start, .fini = 
 
 	os_open(&o, &d, "tcp");
 	fill(data, sizeof(data), 3);
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	for (unsigned i = 0; i < 3; i++) {
 		cr_assert_eq(os_put(&o, &m, r[i].offset, data + r[i].offset, r[i].length), 0);
 		memcpy(want + r[i].offset, data + r[i].offset, r[i].length);
@@ -231,14 +190,14 @@ Test(layout, several_ranges_size_and_time_in_one_commit, .init = start, .fini = 
 Test(layout, overwrites_in_place_without_commit, .init = start, .fini = finish)
 {
 	static uint8_t data[8 * BLOCK];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_map m;
 	struct os o;
 
 	fill(data, sizeof(data), 4);
 	nfs_write(&fh, 0, data, sizeof(data));
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	cr_assert_eq(m.ext[0].state, LAYOUT_VALID);
 	cr_assert_eq(m.method, LAYOUT_COMMIT_COMPLETE);
 	fill(data + 100, 5000, 5);
@@ -251,14 +210,14 @@ Test(layout, overwrites_in_place_without_commit, .init = start, .fini = finish)
 Test(layout, nfs_writes_beside_it, .init = start, .fini = finish)
 {
 	static uint8_t data[4 * BLOCK], want[4 * BLOCK];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	layoutnews news;
 	struct os_map m;
 	struct os o;
 
 	os_open(&o, &d, "tcp");
 	fill(data, sizeof(data), 6);
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	cr_assert_eq(os_put(&o, &m, 100, data + 100, 100), 0);
 	nfs_write(&fh, 1000, data + 1000, 100); /* the same block */
 	cr_assert_eq(os_renew(&o, m.id, &news), 0);
@@ -277,14 +236,14 @@ Test(layout, nfs_writes_beside_it, .init = start, .fini = finish)
 Test(layout, holes_for_reading_have_no_address, .init = start, .fini = finish)
 {
 	static uint8_t data[BLOCK];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_map m;
 	struct os o;
 
 	fill(data, sizeof(data), 7);
 	nfs_write(&fh, 10 * BLOCK, data, 100);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, MIB, LAYOUT_READ);
+	m = os_mapped(&o, &fh, 0, MIB, LAYOUT_READ);
 	cr_assert_eq(m.n, 2);
 	cr_assert(m.ext[0].state == LAYOUT_HOLE && !m.ext[0].key && !m.ext[0].addr);
 	cr_assert(m.ext[1].state == LAYOUT_VALID && m.ext[1].length == 100);
@@ -307,12 +266,12 @@ Test(layout, ordinary_files_are_synced_at_commit, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ .msync = true }, NULL);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(os_getuuid(&o, &fh, &dev), 0);
 	cr_assert_eq(dev.LAYOUTGETUUIDres_u.device.method, LAYOUT_MSYNC);
-	m = mapped(&o, &fh, 0, MIB, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, MIB, LAYOUT_RW);
 	fill(data, sizeof(data), 8);
 	cr_assert_eq(os_put(&o, &m, 5, data, sizeof(data)), 0);
 	before = daemon_counter(&d, "msyncs");
@@ -331,14 +290,14 @@ Test(layout, the_server_flushes_what_its_client_cannot, .init = start, .fini = f
 	static uint8_t data[300000];
 	LAYOUTCOMMITargs args = { .durable = TRUE };
 	layoutrange r = { 0, sizeof(data) };
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_commit c;
 	struct os_map m;
 	uint64_t before;
 	struct os o;
 
 	os_open(&o, &d, "shm");
-	m = mapped(&o, &fh, 0, MIB, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, MIB, LAYOUT_RW);
 	cr_assert_eq(m.method, LAYOUT_CLWB);
 	fill(data, sizeof(data), 9);
 	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
@@ -371,8 +330,8 @@ Test(layout, off_unless_asked_for, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ 0 }, nothing);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(os_getuuid(&o, &fh, &dev), 0);
 	cr_assert_eq(dev.LAYOUTGETUUIDres_u.device.why, LAYOUT_WHY_FABRIC);
@@ -386,8 +345,8 @@ Test(layout, not_for_an_export_without, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ .exports = "/ *(rw,no_root_squash,insecure,no_layouts)\n" }, NULL);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(refused(&o, &fh, LAYOUT_READ), LAYOUT_WHY_EXPORT);
 	os_close(&o);
@@ -401,13 +360,13 @@ Test(layout, checksums_allow_reading_only, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ .checksum = true }, NULL);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	fill(data, BLOCK, 9);
 	nfs_write(&fh, 0, data, BLOCK);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(refused(&o, &fh, LAYOUT_RW), LAYOUT_WHY_CHECKSUM);
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
 	cr_assert_eq(os_get(&o, &m, 0, back, BLOCK), 0);
 	cr_assert_eq(memcmp(data, back, BLOCK), 0);
 	os_close(&o);
@@ -423,16 +382,16 @@ static void one_client_at_a_time(bool exclusive)
 	struct berth_fh fh;
 
 	start_with((struct daemon_opts){ 0 }, set);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open_as(&o, &d, "shm", 1);
 	os_open_as(&same, &d, "shm", 1);
 	os_open_as(&other, &d, "shm", 2);
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
-	m2 = mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m2 = os_mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
 	cr_assert_eq(os_map(&other, &fh, 2 * BLOCK, BLOCK, 0, LAYOUT_RW, &m2), 0);
 	cr_assert_eq(m2.status, exclusive ? LAYOUTERR_JUKEBOX : LAYOUT_OK);
-	returned(&o, m.id);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	os_close(&same);
 	while (daemon_counter(&d, "layouts") > !exclusive)
 		;
@@ -466,10 +425,10 @@ Test(layout, a_lease_ends, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ 0 }, set);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	cr_assert_eq(m.lease, 1);
 	cr_assert_eq(os_renew(&o, m.id, &news), 0);
 	cr_assert_eq(news.status, LAYOUT_OK);
@@ -497,13 +456,13 @@ Test(layout, another_client_recalls_it, .fini = finish)
 	struct os o, o2;
 
 	start_with(no_opts, patient);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	os_open(&o2, &d, "tcp");
 	fill(data, BLOCK, 10);
 	nfs_write(&fh, 0, "x", 1);
-	m = mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
 	cr_assert_eq(os_put(&o, &m, 0, data, BLOCK), 0);
 	asked = os_map_begin(&o2, &fh, 0, BLOCK, LAYOUT_READ);
 	do
@@ -513,7 +472,7 @@ Test(layout, another_client_recalls_it, .fini = finish)
 	cr_assert_not(os_asked_over(&o2, asked));
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
 	cr_assert(c.status == LAYOUT_OK && c.recalled);
-	returned(&o, m.id);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	cr_assert_eq(os_null(&o), 0); /* whatever was under way is over */
 	while (!os_asked_over(&o2, asked))
 		cr_assert_eq(os_null(&o), 0);
@@ -526,7 +485,7 @@ Test(layout, another_client_recalls_it, .fini = finish)
 Test(layout, two_readers_do_not_disturb_each_other, .init = start, .fini = finish)
 {
 	static uint8_t data[BLOCK];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_map m, m2;
 	layoutnews news;
 	struct os o, o2;
@@ -534,8 +493,8 @@ Test(layout, two_readers_do_not_disturb_each_other, .init = start, .fini = finis
 	nfs_write(&fh, 0, data, BLOCK);
 	os_open(&o, &d, "tcp");
 	os_open(&o2, &d, "tcp");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
-	m2 = mapped(&o2, &fh, 0, BLOCK, LAYOUT_READ);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
+	m2 = os_mapped(&o2, &fh, 0, BLOCK, LAYOUT_READ);
 	cr_assert_neq(m.ext[0].key, m2.ext[0].key);
 	cr_assert_eq(os_renew(&o, m.id, &news), 0);
 	cr_assert_eq(news.status, LAYOUT_OK);
@@ -553,11 +512,11 @@ Test(layout, truncate_recalls_it, .fini = finish)
 	struct os o;
 
 	start_with(no_opts, patient);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	fill(data, sizeof(data), 11);
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
 	committed(&o, m.id, 0, sizeof(data));
 	cr_assert_eq(berth_truncate(b, NULL, "f", 2 * BLOCK), 0);
@@ -568,7 +527,7 @@ Test(layout, truncate_recalls_it, .fini = finish)
 	cr_assert_eq(os_commit(&o, m.id, 3 * BLOCK, BLOCK, &c), 0);
 	cr_assert_eq(c.status, LAYOUTERR_RECALLED, "the range is cut off");
 	nfs_expect(&fh, 0, data, 2 * BLOCK);
-	returned(&o, m.id);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	os_close(&o);
 }
 
@@ -583,13 +542,13 @@ static void renamed_over(const char *provider)
 	struct os o;
 
 	start_with(no_opts, patient);
-	connect_nfs();
-	fh = make("f");
-	other = make("g");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
+	other = os_make(b, "g", NULL, 0);
 	os_open(&o, &d, provider);
 	fill(data, sizeof(data), 15);
 	nfs_write(&other, 0, data, sizeof(data));
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	cr_assert_eq(os_renew(&o, m.id, &news), 0);
 	cr_assert_eq(news.status, LAYOUT_OK, "not before");
 	cr_assert_eq(berth_rename(b, NULL, "g", NULL, "f"), 0);
@@ -600,7 +559,7 @@ static void renamed_over(const char *provider)
 	memset(got, 0xee, sizeof(got));
 	cr_assert_eq(os_put(&o, &m, 0, got, sizeof(got)), 0, "into its own blocks still");
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
-	returned(&o, m.id);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	nfs_expect(&other, 0, data, sizeof(data));
 	os_close(&o);
 	while (daemon_counter(&d, "layouts") || daemon_counter(&d, "pins"))
@@ -628,10 +587,10 @@ Test(layout, renewing_does_not_keep_what_is_recalled, .fini = finish)
 	struct os o;
 
 	start_with(no_opts, set);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "shm");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	cr_assert_eq(berth_unlink(b, NULL, "f"), 0);
 	do
 		cr_assert_eq(os_renew(&o, m.id, &news), 0);
@@ -649,12 +608,12 @@ Test(layout, renewing_does_not_keep_what_is_recalled, .fini = finish)
 /* A client that does not return what is asked back loses it, and here its connection. */
 Test(layout, who_does_not_return_is_cut_off, .init = start, .fini = finish)
 {
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_map m;
 	struct os o;
 
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
 	(void)m;
 	cr_assert_eq(berth_unlink(b, NULL, "f"), 0);
 	while (os_up(&o))
@@ -670,7 +629,7 @@ Test(layout, who_does_not_return_is_cut_off, .init = start, .fini = finish)
 static void client_killed(const char *provider)
 {
 	static uint8_t data[16 * BLOCK];
-	struct berth_fh fh = make("f");
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	int status;
 	pid_t pid;
 
@@ -713,11 +672,11 @@ static void server_killed(bool msync)
 	struct os o;
 
 	start_with((struct daemon_opts){ .msync = msync }, NULL);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	fill(data, sizeof(data), 13);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
 	cr_assert_eq(os_null(&o), 0); /* the writes lie behind it: they have arrived */
 	for (unsigned i = 0; i < 64; i += 4) {
@@ -750,8 +709,8 @@ Test(layout, server_killed_between_commit_and_reply, .fini = finish)
 	ssize_t len;
 
 	start_with((struct daemon_opts){ .no_supervisor = true }, NULL);
-	connect_nfs();
-	fh = make("f");
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	fill(data, sizeof(data), 14);
 	for (unsigned round = 0; round < 4; round++) {
 		unsigned answered = 0, n = 0;
@@ -762,7 +721,7 @@ Test(layout, server_killed_between_commit_and_reply, .fini = finish)
 
 		cr_assert_eq(berth_truncate(b, NULL, "f", 0), 0);
 		os_open(&o, &d, "tcp");
-		m = mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
+		m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
 		cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
 		cr_assert_eq(os_null(&o), 0);
 		killer = fork();

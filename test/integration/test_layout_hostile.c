@@ -30,13 +30,8 @@ static struct berth *b; /* an honest client */
 
 static void start_with(const char *const *set)
 {
-	char url[128];
-	struct berth_opts o = { .patience_ms = 20000 };
-	struct berth_error why;
-
 	daemon_start(&d, &(struct daemon_opts){ .size = 64 << 20, .set = set });
-	snprintf(url, sizeof(url), "%s/", d.tcp_url);
-	cr_assert_eq(berth_connect(url, &o, &b, &why), 0, "%s", why.text);
+	b = os_session(d.tcp_url);
 }
 
 static void start(void)
@@ -57,19 +52,6 @@ static void finish(void)
 	daemon_remove(&d);
 }
 
-static struct berth_fh make(const char *name, const void *buf, size_t len)
-{
-	struct berth_file *f;
-	struct berth_fh fh;
-
-	cr_assert_eq(berth_open(b, NULL, name, O_CREAT | O_RDWR, 0644, &f), 0);
-	if (len)
-		cr_assert_eq(berth_pwrite(f, buf, len, 0, BERTH_FILE_SYNC), (ssize_t)len);
-	berth_file_fh(f, &fh);
-	cr_assert_eq(berth_close(f), 0);
-	return fh;
-}
-
 static void expect(const struct berth_fh *fh, const uint8_t *want, size_t len)
 {
 	uint8_t *got = malloc(len);
@@ -81,23 +63,6 @@ static void expect(const struct berth_fh *fh, const uint8_t *want, size_t len)
 		cr_assert_eq(got[i], want ? want[i] : 0, "byte %zu is %02x", i, got[i]);
 	cr_assert_eq(berth_close(f), 0);
 	free(got);
-}
-
-static struct os_map mapped(struct os *o, const struct berth_fh *fh, uint64_t off, uint64_t len, layoutiomode mode)
-{
-	struct os_map m;
-
-	cr_assert_eq(os_map(o, fh, off, len, 0, mode, &m), 0);
-	cr_assert_eq(m.status, LAYOUT_OK);
-	return m;
-}
-
-static layoutstat returned(struct os *o, uint64_t id)
-{
-	layoutstat stat = LAYOUT_OK;
-
-	cr_assert_eq(os_return(o, id, &stat), 0);
-	return stat;
 }
 
 /* RMA that must not do anything: it fails, or the call behind it does. */
@@ -126,11 +91,11 @@ static void old_key(void (*end)(struct os *o, struct os_map *m))
 	struct os o;
 
 	paint();
-	fh = make("f", NULL, 0);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, MIB, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, MIB, LAYOUT_RW);
 	end(&o, &m);
-	other = make("other", good, MIB);
+	other = os_make(b, "other", good, MIB);
 	for (unsigned i = 0; i < m.n; i++) {
 		if (!o.c)
 			os_open(&o, &d, "tcp");
@@ -144,7 +109,7 @@ static void old_key(void (*end)(struct os *o, struct os_map *m))
 
 static void by_return(struct os *o, struct os_map *m)
 {
-	cr_assert_eq(returned(o, m->id), LAYOUT_OK);
+	cr_assert_eq(os_returned(o, m->id), LAYOUT_OK);
 }
 
 static void by_disconnect(struct os *o, struct os_map *m)
@@ -209,9 +174,9 @@ Test(layout_hostile, writes_around_return, .init = start, .fini = finish)
 		struct os_map m, none;
 		struct os o;
 
-		fh = make("f", NULL, 0);
+		fh = os_make(b, "f", NULL, 0);
 		os_open(&o, &d, "tcp");
-		m = mapped(&o, &fh, 0, MIB, LAYOUT_RW);
+		m = os_mapped(&o, &fh, 0, MIB, LAYOUT_RW);
 		for (unsigned i = 0; i < 32; i++)
 			rma[i] = (struct tp_rma){ .how = TP_RMA_WRITE, .buf = evil, .len = m.ext[0].length,
 				                  .addr = m.ext[0].addr, .key = m.ext[0].key, .done = os_ignore };
@@ -223,7 +188,7 @@ Test(layout_hostile, writes_around_return, .init = start, .fini = finish)
 		asked = os_map_begin(&o, &fh, 0, BLOCK, LAYOUT_READ);
 		os_asked_over(&o, asked);
 		cr_assert_eq(berth_unlink(b, NULL, "f"), 0);
-		other = make("other", good, MIB);
+		other = os_make(b, "other", good, MIB);
 		os_map_end(&o, asked, &none);
 		os_close(&o);
 		expect(&other, good, MIB);
@@ -238,11 +203,11 @@ static void outside(uint64_t (*aim)(const struct os_map *m), bool write)
 	struct os o;
 
 	paint();
-	before = make("before", good, MIB);
-	fh = make("f", good, MIB);
-	after = make("after", good, MIB);
+	before = os_make(b, "before", good, MIB);
+	fh = os_make(b, "f", good, MIB);
+	after = os_make(b, "after", good, MIB);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 256 << 10, 256 << 10, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 256 << 10, 256 << 10, LAYOUT_RW);
 	refused(&o, write ? TP_RMA_WRITE : TP_RMA_READ, evil, 2 * BLOCK, aim(&m), m.ext[0].key);
 	os_close(&o);
 	expect(&before, good, MIB);
@@ -288,9 +253,9 @@ Test(layout_hostile, guessed_keys, .init = start, .fini = finish)
 	struct os keeper;
 
 	paint();
-	fh = make("f", good, MIB);
+	fh = os_make(b, "f", good, MIB);
 	os_open(&keeper, &d, "tcp");
-	m = mapped(&keeper, &fh, 0, MIB, LAYOUT_RW);
+	m = os_mapped(&keeper, &fh, 0, MIB, LAYOUT_RW);
 	for (unsigned i = 0; i < 24; i++) {
 		uint64_t key = i < 8 ? i : i < 16 ? m.ext[0].key ^ 1ull << (i * 3) : 0;
 		struct os o;
@@ -312,9 +277,9 @@ Test(layout_hostile, a_layout_for_reading_does_not_write, .init = start, .fini =
 	struct os o;
 
 	paint();
-	fh = make("f", good, MIB);
+	fh = os_make(b, "f", good, MIB);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, MIB, LAYOUT_READ);
+	m = os_mapped(&o, &fh, 0, MIB, LAYOUT_READ);
 	refused(&o, TP_RMA_WRITE, evil, BLOCK, m.ext[0].addr, m.ext[0].key);
 	os_close(&o);
 	expect(&fh, good, MIB);
@@ -420,22 +385,22 @@ static void old_bytes(const char *provider)
 	memset(secret, 0x5e, sizeof(secret));
 	for (; n < 40; n++) {
 		snprintf(name, sizeof(name), "secret%u", n);
-		make(name, secret, MIB);
+		os_make(b, name, secret, MIB);
 	}
 	while (n--) {
 		snprintf(name, sizeof(name), "secret%u", n);
 		cr_assert_eq(berth_unlink(b, NULL, name), 0);
 	}
-	fh = make("f", NULL, 0);
+	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, provider);
 	for (unsigned i = 0; i < 12; i++) {
-		m = mapped(&o, &fh, i * MIB, MIB, LAYOUT_RW);
+		m = os_mapped(&o, &fh, i * MIB, MIB, LAYOUT_RW);
 		cr_assert_eq(os_get(&o, &m, i * MIB, got, MIB), 0);
 		for (size_t k = 0; k < MIB; k++)
 			cr_assert_eq(got[k], 0, "old bytes in the place of new blocks");
 		cr_assert_eq(os_commit(&o, m.id, i * MIB, MIB, &c), 0);
 		cr_assert_eq(c.status, LAYOUT_OK);
-		cr_assert_eq(returned(&o, m.id), LAYOUT_OK);
+		cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	}
 	expect(&fh, NULL, 12 * MIB);
 	os_close(&o);
@@ -461,17 +426,17 @@ Test(layout_hostile, cut_bytes_do_not_come_back, .init = start, .fini = finish)
 	struct os o;
 
 	paint();
-	fh = make("f", good, BLOCK);
+	fh = os_make(b, "f", good, BLOCK);
 	cr_assert_eq(berth_truncate(b, NULL, "f", 100), 0);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
 	cr_assert_eq(m.ext[0].length, 100);
 	refused(&o, TP_RMA_READ, got, 200, m.ext[0].addr, m.ext[0].key);
 	for (unsigned i = 0; i < 200; i++)
 		cr_assert_eq(got[i], 0);
 	os_close(&o);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
 	memcpy(want, good, 100);
 	expect(&fh, want, BLOCK);
@@ -487,11 +452,11 @@ Test(layout_hostile, bytes_behind_the_end, .init = start, .fini = finish)
 	struct os o;
 
 	paint();
-	fh = make("f", good, 100);
+	fh = os_make(b, "f", good, 100);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	cr_assert_eq(os_rma(&o, TP_RMA_WRITE, evil, 1000, m.ext[0].addr + 200, m.ext[0].key), 0);
-	cr_assert_eq(returned(&o, m.id), LAYOUT_OK);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	while (daemon_counter(&d, "layouts"))
 		cr_assert_eq(os_null(&o), 0);
 	cr_assert_eq(berth_truncate(b, NULL, "f", BLOCK), 0);
@@ -504,7 +469,7 @@ Test(layout_hostile, bytes_behind_the_end, .init = start, .fini = finish)
 
 static void made_up_ids(const char *provider)
 {
-	struct berth_fh fh = make("f", NULL, 0);
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_commit c;
 	layoutnews news;
 	struct os_map m;
@@ -512,20 +477,20 @@ static void made_up_ids(const char *provider)
 
 	os_open(&o, &d, provider);
 	os_open(&o2, &d, provider);
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	for (uint64_t id = 0; id < 20; id++) {
 		if (id)
-			cr_assert_eq(returned(&o2, id), LAYOUTERR_BADLAYOUT);
+			cr_assert_eq(os_returned(&o2, id), LAYOUTERR_BADLAYOUT);
 		cr_assert_eq(os_commit(&o2, id, 0, BLOCK, &c), 0);
 		cr_assert_eq(c.status, LAYOUTERR_BADLAYOUT);
 	}
 	cr_assert_eq(os_renew(&o2, m.id, &news), 0);
 	cr_assert_eq(news.status, LAYOUTERR_BADLAYOUT, "another's");
-	cr_assert_eq(returned(&o2, 0), LAYOUT_OK, "all of none");
+	cr_assert_eq(os_returned(&o2, 0), LAYOUT_OK, "all of none");
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
 	cr_assert_eq(c.status, LAYOUT_OK);
-	cr_assert_eq(returned(&o, m.id), LAYOUT_OK);
-	cr_assert_eq(returned(&o, m.id), LAYOUTERR_BADLAYOUT, "twice");
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUTERR_BADLAYOUT, "twice");
 	os_close(&o);
 	os_close(&o2);
 }
@@ -542,7 +507,7 @@ Test(layout_hostile, made_up_ids_shm, .init = start, .fini = finish)
 
 static void forged_handles(const char *provider)
 {
-	struct berth_fh fh = make("f", NULL, 0), bad;
+	struct berth_fh fh = os_make(b, "f", NULL, 0), bad;
 	LAYOUTGETUUIDres dev;
 	struct os_map m;
 	struct os o;
@@ -579,7 +544,7 @@ Test(layout_hostile, arguments_out_of_range, .init = start, .fini = finish)
 		uint64_t off, len;
 	} bad[] = { { 0, 0 }, { 4 * BLOCK, 1 }, { 0, 4 * BLOCK + 1 }, { UINT64_MAX, 1 }, { 1, UINT64_MAX },
 		    { UINT64_MAX - BLOCK, 2 * BLOCK }, { 4 * BLOCK - 1, 2 } };
-	struct berth_fh fh = make("f", NULL, 0), root;
+	struct berth_fh fh = os_make(b, "f", NULL, 0), root;
 	LAYOUTCOMMITargs args = { 0 };
 	struct os_commit c;
 	layoutrange r;
@@ -587,7 +552,7 @@ Test(layout_hostile, arguments_out_of_range, .init = start, .fini = finish)
 	struct os o;
 
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
+	m = os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
 	args.id = m.id;
 	args.ranges.ranges_val = &r;
 	args.ranges.ranges_len = 1;
@@ -623,9 +588,9 @@ Test(layout_hostile, commit_of_a_layout_for_reading, .init = start, .fini = fini
 	struct os o;
 
 	paint();
-	fh = make("f", good, BLOCK);
+	fh = os_make(b, "f", good, BLOCK);
 	os_open(&o, &d, "tcp");
-	m = mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
+	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
 	cr_assert_eq(c.status, LAYOUTERR_INVAL);
 	os_close(&o);
@@ -633,22 +598,22 @@ Test(layout_hostile, commit_of_a_layout_for_reading, .init = start, .fini = fini
 
 static void limits(const char *provider)
 {
-	struct berth_fh fh = make("f", NULL, 0);
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_map m, big;
 	struct os o;
 
 	os_open(&o, &d, provider);
 	for (unsigned i = 0; i < 8; i++)
-		m = mapped(&o, &fh, i * BLOCK, BLOCK, LAYOUT_RW);
+		m = os_mapped(&o, &fh, i * BLOCK, BLOCK, LAYOUT_RW);
 	cr_assert_eq(os_map(&o, &fh, 0, BLOCK, 0, LAYOUT_RW, &big), 0);
 	cr_assert_eq(big.status, LAYOUTERR_TOOMANY);
-	cr_assert_eq(returned(&o, m.id), LAYOUT_OK);
+	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
 	do /* its bytes count until the keys are dead */
 		cr_assert_eq(os_map(&o, &fh, MIB, 12 * MIB, 0, LAYOUT_RW, &big), 0);
 	while (big.status == LAYOUTERR_TOOMANY);
 	cr_assert_eq(big.status, LAYOUT_OK);
-	cr_assert_eq(returned(&o, big.id - 1), LAYOUTERR_BADLAYOUT);
-	cr_assert_eq(returned(&o, 1), LAYOUT_OK);
+	cr_assert_eq(os_returned(&o, big.id - 1), LAYOUTERR_BADLAYOUT);
+	cr_assert_eq(os_returned(&o, 1), LAYOUT_OK);
 	do
 		cr_assert_eq(os_map(&o, &fh, 32 * MIB, 4 * MIB, 0, LAYOUT_RW, &m), 0);
 	while (m.status == LAYOUTERR_TOOMANY && daemon_counter(&d, "layouts") > 7);
@@ -669,7 +634,7 @@ Test(layout_hostile, limits_shm, .init = start, .fini = finish)
 /* Who may not read or write gets no layout, by AUTH_SYS as ever. */
 Test(layout_hostile, permissions_are_asked, .init = start, .fini = finish)
 {
-	struct berth_fh fh = make("f", NULL, 0);
+	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct berth_set set = { .set = BERTH_SET_MODE, .mode = 0640 };
 	struct os_map m;
 	struct os o;

@@ -16,7 +16,7 @@
 
 #include "client/berth.h"
 #include "client/map.h"
-#include "test/lib/daemon.h"
+#include "test/lib/onesided.h"
 
 #define KIB 1024u
 #define MIB (1u << 20)
@@ -41,13 +41,7 @@ struct on { /* one server, one session, one file */
 
 static struct berth *session(const struct daemon *d, bool shm)
 {
-	struct berth_error why = { { 0 } };
-	char url[128];
-	struct berth *b = NULL;
-
-	snprintf(url, sizeof(url), "%s/", shm ? d->shm_url : d->tcp_url);
-	cr_assert_eq(berth_connect(url, NULL, &b, &why), 0, "%s: %s", url, why.text);
-	return b;
+	return os_session(shm ? d->shm_url : d->tcp_url);
 }
 
 static void begin(struct on *o, bool shm, const struct daemon_opts *opts)
@@ -67,7 +61,6 @@ static void end(struct on *o)
 	daemon_remove(&o->d);
 }
 
-static const char *const layouts_on[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", NULL };
 static const char *const layouts_off[] = { "fabric tcp.layouts=off", "fabric shm.layouts=off", NULL };
 /* So that nothing is forgotten between a recall and a look. */
 static const char *const slow_recall[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on",
@@ -91,7 +84,7 @@ static const char *const slow_recall[] = { "fabric tcp.layouts=on", "fabric shm.
 		end(&o);                                                                           \
 	}                                                                                          \
 	static void suite##_##name(struct on *o)
-#define BOTH(suite, name) WITH(suite, name, layouts_on)
+#define BOTH(suite, name) WITH(suite, name, os_layouts_on)
 
 static void fill(uint8_t *buf, size_t len, unsigned seed)
 {
@@ -242,8 +235,24 @@ BOTH(onesided, holes_are_read_without_asking)
 	free(zeros);
 }
 
+/* Blocks without data inside the file: nothing is durable there before the server knows that they are data. */
+BOTH(onesided, durable_into_a_hole)
+{
+	uint8_t *buf = bytes(8 * KIB, 21), *zeros = calloc(1, 8 * KIB);
+	struct berth_map *m;
+
+	OK(berth_ftruncate(o->f, MIB));
+	OK(berth_map(o->f, 0, MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	OK(berth_put(m, buf, 8 * KIB, 64 * KIB, BERTH_DURABLE | BERTH_BY_RMA));
+	holds(o, 64 * KIB, buf, 8 * KIB);
+	holds(o, 72 * KIB, zeros, 8 * KIB);
+	OK(berth_unmap(m));
+	free(buf);
+	free(zeros);
+}
+
 /* Holes that somebody writes, through the same session and through another one. */
-WITH(onesided, holes_that_were_written_are_seen, layouts_on)
+WITH(onesided, holes_that_were_written_are_seen, os_layouts_on)
 {
 	struct berth *other = session(&o->d, false);
 	struct berth_file *f;

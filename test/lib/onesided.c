@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "test/lib/onesided.h"
 
+#include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -309,6 +311,53 @@ static bool_t put_nothing(XDR *x, ...)
 int os_null(struct os *o)
 {
 	return call(o, LAYOUTPROC_NULL, (xdrproc_t)put_nothing, NULL, get_nothing, NULL);
+}
+
+/* --- what most tests begin with --- */
+
+const char *const os_layouts_on[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", NULL };
+
+struct berth *os_session(const char *url)
+{
+	char root[160];
+	struct berth_opts o = { .patience_ms = 20000 };
+	struct berth_error why = { "" };
+	struct berth *b = NULL;
+
+	snprintf(root, sizeof(root), "%s/", url);
+	cr_assert_eq(berth_connect(root, &o, &b, &why), 0, "%s: %s", root, why.text);
+	return b;
+}
+
+struct berth_fh os_make(struct berth *b, const char *name, const void *buf, size_t len)
+{
+	struct berth_file *f;
+	struct berth_fh fh;
+
+	cr_assert_eq(berth_open(b, NULL, name, O_CREAT | O_RDWR, 0644, &f), 0);
+	if (len)
+		cr_assert_eq(berth_pwrite(f, buf, len, 0, BERTH_FILE_SYNC), (ssize_t)len);
+	berth_file_fh(f, &fh);
+	cr_assert_eq(berth_close(f), 0);
+	return fh;
+}
+
+struct os_map os_mapped(struct os *o, const struct berth_fh *fh, uint64_t off, uint64_t len, layoutiomode mode)
+{
+	struct os_map m;
+
+	cr_assert_eq(os_map(o, fh, off, len, mode == LAYOUT_RW ? len : 0, mode, &m), 0);
+	cr_assert_eq(m.status, LAYOUT_OK);
+	cr_assert(m.off <= off && m.off + m.len >= off + (mode == LAYOUT_RW ? len : 1));
+	return m;
+}
+
+layoutstat os_returned(struct os *o, uint64_t id)
+{
+	layoutstat stat = LAYOUT_OK;
+
+	cr_assert_eq(os_return(o, id, &stat), 0);
+	return stat;
 }
 
 /* --- RMA --- */

@@ -56,6 +56,15 @@ int os_map_end(struct os *o, struct os_asked *a, struct os_map *out);
 void os_ignore(struct tp_rma *op, int err); /* tp_rma.done */
 void os_return_begin(struct os *o, uint64_t id); /* sent, whatever the answer: once per client */
 
+/* An honest client beside it, by libberth; stops the test when it cannot connect. @url of the daemon: d->tcp_url, d->shm_url. */
+struct berth *os_session(const char *url);
+struct berth_fh os_make(struct berth *b, const char *name, const void *buf, size_t len); /* a file of these bytes, durable */
+/* MAP of all of [off, off + len), which must be answered OK, with the range as far as it must be there. */
+struct os_map os_mapped(struct os *o, const struct berth_fh *fh, uint64_t off, uint64_t len, layoutiomode mode);
+layoutstat os_returned(struct os *o, uint64_t id); /* RETURN, answered */
+/* Layouts on for tcp and shm. */
+extern const char *const os_layouts_on[];
+
 int os_rma(struct os *o, enum tp_rma_how how, void *buf, size_t len, uint64_t addr, uint64_t key);
 /* Bytes of the file through the extents of @m; a hole, or no extent there, is -ENXIO. */
 int os_put(struct os *o, const struct os_map *m, uint64_t off, const void *buf, size_t len);
