@@ -94,6 +94,12 @@ static int on_done(void *arg, struct load_conn *c, unsigned slot, int err)
 	return begin_op(u, c, slot);
 }
 
+static int too_late(void *arg, struct load_conn *c, unsigned slot, int err) /* what a failed turn left in flight */
+{
+	(void)arg, (void)c, (void)slot, (void)err;
+	return 0;
+}
+
 static void *drive(void *arg)
 {
 	struct turn *u = arg;
@@ -105,6 +111,7 @@ static void *drive(void *arg)
 			u->err = begin_op(u, u->b->conn[i], k);
 	while (!u->err && u->flying)
 		u->err = u->b->ops->wait(u->b);
+	u->b->done = too_late;
 	return NULL;
 }
 

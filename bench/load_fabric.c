@@ -2,6 +2,8 @@
 /* load_fabric.c - a client of libberth: calls over RPC-over-RDMA, and one-sided puts and gets through a mapping */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +29,8 @@ struct fabric_conn {
 struct fabric_client {
 	struct bench_client b;
 	unsigned share; /* bytes that each maps */
-	struct berth **session; /* of the connections, for berth_wait_any() */
+	struct berth **session; /* of the connections */
+	struct pollfd *poll;
 	struct berth_fh root, file;
 	char *data;
 	int err; /* of a callback: the turn ends with it */
@@ -90,10 +93,42 @@ static int send_step(struct bench_client *b, struct load_conn *lc, unsigned slot
 	return -EINVAL;
 }
 
+/* As berth_wait_any(), of any number of sessions. */
+static int wait_any(struct fabric_client *t, int ms)
+{
+	uint64_t end = bench_now() + (uint64_t)ms * 1000000;
+
+	if (t->b.nconns == 1)
+		return berth_wait(t->session[0], ms);
+	do {
+		int sleep = ms, made = 0;
+
+		for (unsigned i = 0; i < t->b.nconns; i++) {
+			int got = berth_progress(t->session[i]), most = -1;
+
+			if (got < 0)
+				return got;
+			made += got;
+			if (berth_before_poll(t->session[i], &most) == -EAGAIN)
+				sleep = 0;
+			else if (most >= 0 && most < sleep)
+				sleep = most;
+			t->poll[i] = (struct pollfd){ .fd = berth_fd(t->session[i]), .events = POLLIN };
+		}
+		if (made)
+			return made;
+		if (sleep)
+			poll(t->poll, t->b.nconns, sleep);
+		else
+			sched_yield();
+	} while (bench_now() < end);
+	return 0;
+}
+
 static int wait_done(struct bench_client *b)
 {
 	struct fabric_client *t = (struct fabric_client *)b;
-	int n = b->nconns == 1 ? berth_wait(t->session[0], 10000) : berth_wait_any(t->session, b->nconns, 10000);
+	int n = wait_any(t, 10000);
 
 	return t->err ? t->err : n < 0 ? n : n ? 0 : -ETIMEDOUT;
 }
@@ -113,6 +148,7 @@ static void close_client(struct bench_client *b)
 		free(c);
 	}
 	free(t->session);
+	free(t->poll);
 	free(b->conn);
 	free(t->data);
 	free(t);
@@ -174,8 +210,9 @@ int load_fabric_open(const struct load_spec *s, struct bench_client **out)
 	t->share = s->share;
 	t->b.conn = calloc(s->conns, sizeof(*t->b.conn));
 	t->session = calloc(s->conns, sizeof(*t->session));
+	t->poll = calloc(s->conns, sizeof(*t->poll));
 	t->data = s->bare ? NULL : aligned_alloc(4096, LOAD_DATA);
-	if (!t->b.conn || !t->session || (!t->data && !s->bare))
+	if (!t->b.conn || !t->session || !t->poll || (!t->data && !s->bare))
 		err = -ENOMEM;
 	else if (t->data)
 		memset(t->data, 'b', LOAD_DATA);

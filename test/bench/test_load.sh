@@ -90,6 +90,10 @@ assert "idle_connection_kib" in l["server"] and "idle_connection_kib" not in l["
 assert l["against"]["operations"] > 0 and l["against"]["server_cpu_ratio"][0] > 0
 END
 
+# 5. more fabric connections than berth_wait_any() takes
+OVER="tcp shm" bench/peers/run "$B" --count 40 --rounds 1 --depths 2 --ops getattr --connections 10 >"$dir/out" ||
+	fail "it did not run with ten fabric connections"
+
 refused() { # TEXT OPTIONS...
 	local text=$1; shift
 	"$B/berth-bench" "$@" 2>"$dir/err" && fail "accepted: $*"
