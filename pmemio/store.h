@@ -9,7 +9,7 @@
  *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
  *   reply.c    the ring of reply records               quota.c    usage and limits of owners
- *   check.c    every invariant, offline                repair.c   puts right what has one right answer
+ *   check.c    every invariant, offline                repair*.c  put right what has one right answer
  *   fault.c    pages that answer with SIGBUS           sum.c      checksums of file data
  *
  * Metadata is read through the view and changed through transactions only:
