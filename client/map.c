@@ -161,16 +161,17 @@ static void map_call_over(struct map_call *c, int err)
 	m->no_map_before = err ? now_ms() + AGAIN_MS : 0;
 	if (err && !m->why[0])
 		snprintf(m->why, sizeof(m->why), "%s", strerror(-err));
-	if (!c->done) {
-		map_idle(m);
+	if (!LIST_EMPTY(&m->layouts) || !(is_final(err) || (m->flags & BERTH_MAP_ONE_SIDED)))
+		err = 0;
+	if (c->done && !err) {
+		c->done(c->arg, 0, &r);
 	} else {
-		if (!LIST_EMPTY(&m->layouts) || !(is_final(err) || (m->flags & BERTH_MAP_ONE_SIDED)))
-			err = 0;
-		if (err) {
-			map_free(m);
-			r.map = NULL;
+		if (c->done) { /* no mapping: ended as by berth_unmap(), for a layout of it may just be going back */
+			m->unmapped = c->done;
+			m->unmap_arg = c->arg;
+			m->unmap_err = err;
 		}
-		c->done(c->arg, err, &r);
+		map_idle(m);
 	}
 	free(c);
 }
@@ -503,7 +504,6 @@ static void commit_answered(void *arg, int err, const struct berth_reply *r)
 		learn(c);
 	else if ((l = map_layout(m, c->epoch, c->id)))
 		layout_end(m, l);
-	m->calls--;
 	if (!c->job)
 		m->commits_out--;
 	while ((p = TAILQ_FIRST(&c->puts))) {
@@ -511,8 +511,9 @@ static void commit_answered(void *arg, int err, const struct berth_reply *r)
 		put_committed(p, ok);
 	}
 	if (c->job)
-		file_commit_answer(c->job, c->call, ok);
+		file_commit_answer(c->job, c->call, ok); /* may be all that berth_unmap() waited for but us */
 	free(c);
+	m->calls--;
 	map_idle(m);
 }
 

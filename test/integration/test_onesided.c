@@ -711,6 +711,32 @@ BOTH(lost, two_writers_take_turns)
 	free(buf);
 }
 
+/* The last answer that berth_unmap() waits for says that the layout is lost: there is none left to give back. */
+Test(lost, a_layout_lost_while_it_is_unmapped)
+{
+	struct on o;
+	struct berth *other;
+	uint8_t *buf = bytes(4096, 11);
+	struct berth_map *m[2];
+	struct berth_file *f;
+
+	begin(&o, false, &(struct daemon_opts){ .size = 512 * MIB, .set = os_layouts_on });
+	other = session(&o.d, o.shm);
+	OK(berth_open(other, NULL, "f", O_RDWR, 0, &f));
+	for (unsigned round = 0; round < 4; round++) {
+		OK(berth_map(o.f, 0, 256 * MIB, BERTH_MAP_WRITE, &m[0]));
+		OK(berth_map(f, 0, 256 * MIB, BERTH_MAP_WRITE, &m[1]));
+		for (unsigned i = 0; i < 8; i++)
+			OK(berth_put(m[i % 2], buf, 4096, i / 2 * 4096, BERTH_DURABLE));
+		OK(berth_unmap(m[0]));
+		OK(berth_unmap(m[1]));
+	}
+	OK(berth_close(f));
+	berth_disconnect(other);
+	free(buf);
+	end(&o);
+}
+
 /* What was put and not committed when the server died is written again to the next one. */
 BOTH(lost, the_server_dies_between_put_and_commit)
 {
