@@ -286,7 +286,7 @@ static int append_now(struct pm_store *st, struct pm_rec *rec, struct pm_worker 
 	if (faults_in(st, at, rec->len))
 		journal_fail(st);
 	in_turn(st->journal, rec->seq);
-	return 0;
+	return journal_error(st); /* of this record, or of one before it: replay would end there */
 }
 
 int journal_append(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w, pm_lsn *lsn)

@@ -160,22 +160,30 @@ static void map_done(struct mapper *k, uint64_t size)
 	pin_link(k);
 }
 
+/* The file to be mapped. */
+static int map_file(struct mapper *k, struct pm_id id)
+{
+	int err = 0;
+
+	k->in = file_regular(k->st, id, &err);
+	if (!k->in)
+		return err;
+	k->f = file_get(k->st, id);
+	return k->f ? 0 : k->w ? NEEDS_ALL : -ENOMEM;
+}
+
 static int map_read(struct mapper *k, struct pm_id id, uint64_t off, uint32_t len)
 {
 	struct pm_store *st = k->st;
 	uint64_t size;
-	int err;
+	int err = map_file(k, id);
 
-	k->in = file_regular(st, id, &err);
-	if (!k->in)
-		return err;
-	err = k->w ? NEEDS_ALL : -ENOMEM;
-	k->f = file_get(st, id);
-	if (!k->f)
+	if (err)
 		return err;
 	size = file_size(k->f, k->in);
 	k->off = min64(off, size);
 	k->end = k->off + min64(len, size - k->off);
+	err = -ENOMEM;
 	if (pin_new(k, false)) {
 		err = map_existing(k);
 		if (!err)
@@ -422,15 +430,13 @@ static int map_write(struct mapper *k, struct pm_id id, struct pm_wait *w)
 {
 	struct pm_store *st = k->st;
 	struct pm_pin *p;
-	int err;
+	int err = journal_error(st); /* it could not be committed, and what a failed transaction took stays its own */
 
-	files_sweep(st);
-	k->in = file_regular(st, id, &err);
-	if (!k->in)
+	if (err)
 		return err;
-	err = k->w ? NEEDS_ALL : -ENOMEM;
-	k->f = file_get(st, id);
-	if (!k->f)
+	files_sweep(st);
+	err = map_file(k, id);
+	if (err)
 		return err;
 	p = conflict(k);
 	if (p) {
@@ -438,6 +444,7 @@ static int map_write(struct mapper *k, struct pm_id id, struct pm_wait *w)
 		p->waiters = w;
 		return -EINPROGRESS;
 	}
+	err = -ENOMEM;
 	if (pin_new(k, true)) {
 		err = map_new(k);
 		if (!err)

@@ -110,6 +110,26 @@ Test(fault, metadata_on_a_bad_page_is_an_error_and_ends_changes_to_it)
 	cr_assert_gt(counted(), 0);
 }
 
+Test(fault, a_record_on_a_bad_page_of_the_journal_is_no_success)
+{
+	struct pm_super *s = &pool.st->super;
+	struct pm_id f = make("f", 8192);
+	struct pm_new nw = { .type = PM_REG };
+	struct pm_committed done;
+	struct pm_change ch;
+	struct pm_attr a;
+	struct pm_map m;
+
+	cr_assert_eq(pm_map_write(pool.st, f, 0, 4096, &m, NULL), 0);
+	for (uint64_t b = s->lane_start; b < s->lane_start + s->lanes * s->lane_blocks; b++)
+		cr_assert(pm_media_fault(pool.st, pool.st->media.base + b * PM_BLOCK));
+	cr_assert_eq(pm_commit(&m, 4096, PM_FILE_SYNC, false, &done, NULL), -EIO, "the one that meets it");
+	pm_unpin(&m);
+	cr_assert_eq(pm_create(pool.st, ROOT, "new", 3, &nw, &ch), -EIO, "and all behind it");
+	cr_assert_eq(pm_map_write(pool.st, f, 0, 4096, &m, NULL), -EIO);
+	cr_assert_eq(pm_getattr(pool.st, f, &a), 0, "what is there is served");
+}
+
 Test(fault, an_address_elsewhere_is_not_the_pools)
 {
 	int here;
