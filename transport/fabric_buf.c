@@ -216,7 +216,7 @@ static void say_registered(struct flistener *l, const struct tp_fabric_opts *opt
 	for (unsigned i = 0; i < r->n; i++)
 		bytes += r->mr[i].len;
 	snprintf(r->why, sizeof(r->why), "%.1f GiB registered in %u region%s%s", (double)bytes / (1 << 30), r->n,
-	         r->n == 1 ? "" : "s", opts->odp ? ", on-demand paging" : "");
+	         r->n == 1 ? "" : "s", opts->odp ? ", on-demand paging asked for" : "");
 }
 
 int fregions_open(struct flistener *l, struct tp_error *why, const struct tp_fabric_opts *opts)
