@@ -132,3 +132,10 @@ peer_destroy() {
 	mv $c.tmp $c.do
 	until [ -e $c.doing ]; do sleep 0.1; done
 }
+
+# cable off|on: pulled out of this machine, or put in again. (`ip link set down` is another thing: it takes routes and addresses away.)
+cable() {
+	echo $1 > $OUT/cable.tmp
+	mv $OUT/cable.tmp $OUT/cable
+	while [ -e $OUT/cable ]; do sleep 0.1; done
+}
