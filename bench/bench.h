@@ -13,8 +13,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 uint64_t bench_now(void); /* nanoseconds */
+/* Kill and reap a process of ours, and remove what an endpoint of that @name leaves (shm: its file, 16 MiB). */
+void bench_end(pid_t pid, const char *name);
 double bench_median(double *v, unsigned n); /* sorts @v */
 int bench_pool(int argc, char **argv);
 /* @each: operations of a thread in a turn; 0: 20000 */

@@ -71,6 +71,7 @@ struct exchange {
 	struct end e;
 	uint64_t addr, key; /* of the server's memory */
 	pid_t pid;
+	char name[128]; /* of its endpoint, shm */
 	bool commit; /* a put may ask for FI_COMMIT_COMPLETE */
 };
 
@@ -408,10 +409,8 @@ static void close_client(struct bench_client *b)
 	struct exchange *x = (struct exchange *)b;
 	struct end *e = &x->e;
 
-	if (x->pid > 0) {
-		kill(x->pid, SIGKILL);
-		waitpid(x->pid, NULL, 0);
-	}
+	if (x->pid > 0)
+		bench_end(x->pid, x->name);
 	for (unsigned i = 0; e->ep && i < e->neps; i++)
 		if (e->ep[i])
 			fi_close(&e->ep[i]->fid);
@@ -460,8 +459,10 @@ static int meet(struct exchange *x, int fd)
 		if (!err && fi_eq_sread(e->eq, &event, space, sizeof(space), 10000, 0) < 0)
 			err = -EIO;
 	}
-	if (!e->msg_ep)
+	if (!e->msg_ep) {
+		memcpy(x->name, you.name, sizeof(x->name));
 		err = fi_av_insert(e->av, you.name, 1, &e->peer, 0, NULL) == 1 ? 0 : -EIO;
+	}
 	if (!err && read(fd, &you, sizeof(you)) != sizeof(you))
 		err = -EPIPE;
 	return err;

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "bench/bench.h"
@@ -27,6 +29,16 @@ double bench_median(double *v, unsigned n)
 {
 	qsort(v, n, sizeof(*v), by_size);
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+void bench_end(pid_t pid, const char *name)
+{
+	static const char shm[] = "fi_shm://";
+
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	if (!strncmp(name, shm, sizeof(shm) - 1))
+		shm_unlink(name + sizeof(shm) - 1);
 }
 
 int main(int argc, char **argv)

@@ -45,6 +45,7 @@ struct raw {
 	uint64_t addr, key; /* the other side's */
 	int fd;
 	pid_t pid;
+	char name[128]; /* of the other side's endpoint, shm */
 	struct fi_context2 ctx[DEPTH_MAX];
 };
 struct hello {
@@ -187,6 +188,7 @@ static int meet(struct raw *r, const char *node, int fd)
 		err = fi_getname(&r->ep->fid, me.name, &me.len);
 		if (err || write(fd, &me, sizeof(me)) != sizeof(me))
 			return -EPIPE;
+		memcpy(r->name, h.name, sizeof(r->name));
 		return fi_av_insert(r->av, h.name, 1, &r->peer, 0, NULL) == 1 ? 0 : -EIO;
 	}
 	memcpy(&in, h.name, sizeof(in));
@@ -219,8 +221,7 @@ int raw_open(const char *provider, const char *node, const char *dir, struct raw
 
 void raw_close(struct raw *r)
 {
-	kill(r->pid, SIGKILL);
-	waitpid(r->pid, NULL, 0);
+	bench_end(r->pid, r->name);
 	if (r->ep)
 		fi_close(&r->ep->fid); /* shm: its file in /dev/shm goes with it */
 }

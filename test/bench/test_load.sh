@@ -13,6 +13,8 @@ fail() { echo "FAILED: $*"; exit 1; }
 ip link set lo up
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 json=$dir/now.json
+regions() { ls /dev/shm | grep -E '^[0-9]+:[0-9]+:[0-9]+$' || true; } # of shm endpoints without a name of their own
+regions >"$dir/before"
 export CPU=$(taskset -cp $$ | sed 's/.*: *//; s/[,-].*//')
 
 # 1. every operation, every transport, several threads
@@ -119,3 +121,6 @@ refused "usage" report
 refused "usage" report "$json"
 refused "--json wrote" report --compare "$json" "$dir/out"
 refused "--json wrote" report --svg "$dir/svg" "$dir/nothing"
+
+# 6. the bare exchange over shm is killed, and leaves no file behind
+[ "$(regions | comm -13 "$dir/before" - | wc -l)" = 0 ] || fail "left in /dev/shm: $(regions | comm -13 "$dir/before" -)"
