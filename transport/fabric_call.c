@@ -28,267 +28,13 @@
 #include <string.h>
 
 #define PEEK           1024 /* bytes of a long call that are pulled to see what it is */
-#define MAX_WRITES     64
-#define STAGE_MAX      ((size_t)256 << 10)
 #define PAYLOAD_MARGIN 256 /* room for the results around a payload that travels in the message */
-
-static struct fconn *conn_of(const struct rpc_call *c)
-{
-	return container_of(c->pub.conn, struct fconn, base);
-}
-
-static struct fcall *fcall_of(const struct rpc_call *c)
-{
-	return c->priv;
-}
-
-static size_t pad4(uint64_t n)
-{
-	return (size_t)(-n & 3);
-}
-
-/* --- transfers --- */
-
-static bool within(const struct fbuf *b, const void *p, size_t *len)
-{
-	size_t at;
-
-	if (!b || (uintptr_t)p < (uintptr_t)b->p)
-		return false;
-	at = (uintptr_t)p - (uintptr_t)b->p;
-	if (at >= b->cap)
-		return false;
-	if (*len > b->cap - at)
-		*len = b->cap - at;
-	return true;
-}
-
-/* Local memory of a transfer is the pool's, or a buffer of the call itself. */
-static bool local_desc(struct fconn *conn, const struct fcall *fc, const void *p, size_t *len,
-                       void **desc)
-{
-	const struct fbuf *own[] = { fc->reply, fc->head, fc->whole };
-
-	if (fregions_desc(conn->l, p, len, desc))
-		return true;
-	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-		if (within(own[i], p, len)) {
-			*desc = own[i]->desc;
-			return true;
-		}
-	return false;
-}
-
-static void rma_free(struct frma *r)
-{
-	fbuf_put(r->stage);
-	free(r);
-}
-
-static void count_payload(struct fconn *conn, const struct frma *r)
-{
-	struct tp_stats *st = &conn->base.svc->stats;
-
-	rpc_count(r->stage ? &st->payload_staged_bytes : &st->payload_placed_bytes, r->len);
-}
-
-static void rma_done(struct fab_op *op, int err)
-{
-	struct frma *r = container_of(op, struct frma, op);
-	struct fconn *conn = r->conn;
-	struct fxfer *x = r->x;
-
-	LIST_REMOVE(r, link);
-	if (!conn) { /* orphaned: nobody waits for it */
-		rma_free(r);
-		return;
-	}
-	x->out--;
-	conn->nreads -= x->write ? 0 : 1;
-	fconn_back(conn);
-	if (err) {
-		rpc_count(&conn->base.svc->stats.provider_errors, 1);
-		fconn_kill(conn);
-	}
-	if (err || conn->state == FCONN_DYING) {
-		rma_free(r);
-		return;
-	}
-	if (r->stage && !x->write)
-		rpc_copy_in(conn->base.svc, r->iov, r->n, 0, r->stage->p, r->len);
-	if (x->counted)
-		count_payload(conn, r);
-	LIST_INSERT_HEAD(&conn->l->free_rma, r, link);
-	fbuf_put(r->stage);
-	r->stage = NULL;
-	if (x->left)
-		fconn_dirty(conn);
-	else if (!x->out)
-		x->done(x);
-}
-
-static struct frma *rma_get(struct fconn *conn)
-{
-	struct frma *r = LIST_FIRST(&conn->l->free_rma);
-
-	if (r)
-		LIST_REMOVE(r, link);
-	else
-		r = malloc(sizeof(*r));
-	if (r)
-		*r = (struct frma){ .op.done = rma_done, .conn = conn };
-	return r;
-}
-
-/* The next piece of a transfer: one remote segment, as many local ones as the provider takes at a
- * time. */
-struct piece {
-	struct frma *r;
-	void *desc[FAB_MAX_IOV];
-	struct iovec wire[1]; /* what is staged */
-	const struct iovec *iov;
-	unsigned niov;
-	size_t off;
-};
-
-static int piece_stage(struct fconn *conn, struct piece *p, const struct fxfer *x, size_t len)
-{
-	struct frma *r = p->r;
-
-	len = len < STAGE_MAX ? len : STAGE_MAX;
-	r->stage = fbuf_get(conn->pool, len);
-	if (!r->stage)
-		return -ENOMEM;
-	r->iov[0].iov_len = len;
-	r->n = 1;
-	r->len = len;
-	if (x->write)
-		memcpy(r->stage->p, r->iov[0].iov_base, len);
-	p->wire[0] = (struct iovec){ r->stage->p, len };
-	p->desc[0] = r->stage->desc;
-	return 0;
-}
-
-/* Fill p->r from the transfer's local side, at most @limit bytes. Leaves the transfer as it is. */
-static int piece_cut(struct fconn *conn, struct piece *p, const struct fxfer *x, size_t limit)
-{
-	const struct fcall *fc = fcall_of(x->call);
-	struct frma *r = p->r;
-
-	p->iov = x->iov;
-	p->niov = x->niov;
-	p->off = x->off;
-	while (r->len < limit && p->niov && r->n < conn->l->fab->iov_max) {
-		size_t len = p->iov->iov_len - p->off;
-		uint8_t *at = (uint8_t *)p->iov->iov_base + p->off;
-		bool known;
-
-		if (!len) {
-			p->iov++;
-			p->niov--;
-			p->off = 0;
-			continue;
-		}
-		if (len > limit - r->len)
-			len = limit - r->len;
-		known = local_desc(conn, fc, at, &len, &p->desc[r->n]);
-		if (!known && r->n)
-			break;
-		r->iov[r->n] = (struct iovec){ at, len };
-		if (!known) {
-			int err = piece_stage(conn, p, x, len);
-
-			p->off += r->len;
-			return err;
-		}
-		r->n++;
-		r->len += len;
-		p->off += len;
-	}
-	return r->n ? 0 : -EINVAL;
-}
-
-static int xfer_post(struct fconn *conn, struct fxfer *x)
-{
-	struct fab *f = conn->l->fab;
-	struct piece p = { .r = rma_get(conn) };
-	size_t limit = f->msg_max;
-	const struct iovec *iov;
-	int err;
-
-	if (!p.r)
-		return -EAGAIN;
-	while (x->nseg && x->at == x->seg->length) {
-		x->seg++;
-		x->nseg--;
-		x->at = 0;
-	}
-	if (!x->nseg) {
-		rma_free(p.r);
-		return -EINVAL; /* checked when the transfer was made */
-	}
-	if (limit > x->seg->length - x->at)
-		limit = (size_t)(x->seg->length - x->at);
-	if (limit > x->left)
-		limit = (size_t)x->left;
-	p.r->x = x;
-	LIST_INSERT_HEAD(&conn->rmas, p.r, link);
-	err = piece_cut(conn, &p, x, limit);
-	if (!err) {
-		iov = p.r->stage ? p.wire : p.r->iov;
-		err = (x->write ? fab_write : fab_read)(f, conn->ep, iov, p.desc, p.r->n,
-		                                        conn->addr, x->seg->offset + x->at,
-		                                        x->seg->handle, &p.r->op);
-	}
-	if (err) {
-		LIST_REMOVE(p.r, link);
-		rma_free(p.r);
-		return err == -ENOMEM ? -EAGAIN : err;
-	}
-	x->at += p.r->len;
-	x->iov = p.iov;
-	x->niov = p.niov;
-	x->off = p.off;
-	x->left -= p.r->len;
-	x->out++;
-	conn->nreads += x->write ? 0 : 1;
-	fconn_out(conn);
-	return 0;
-}
-
-/* @len bytes between the chunk's segments from @skip on and @iov. len > 0, and the chunk holds
- * them. */
-static void xfer_start(struct rpc_call *c, struct fxfer *x, const struct rr_chunk *ch,
-                       uint64_t skip, const struct iovec *iov, unsigned niov, uint64_t len,
-                       void (*done)(struct fxfer *))
-{
-	struct fconn *conn = conn_of(c);
-	bool write = x->write, counted = x->counted;
-
-	*x = (struct fxfer){ .call = c,
-		             .seg = fcall_of(c)->segs + ch->first,
-		             .nseg = ch->n,
-		             .iov = iov,
-		             .niov = niov,
-		             .left = len,
-		             .write = write,
-		             .counted = counted,
-		             .done = done };
-	while (x->nseg && skip >= x->seg->length) {
-		skip -= x->seg->length;
-		x->seg++;
-		x->nseg--;
-	}
-	x->at = skip;
-	STAILQ_INSERT_TAIL(write ? &conn->writeq : &conn->readq, x, next);
-	fconn_dirty(conn);
-}
 
 /* --- messages out --- */
 
 static void release(struct rpc_call *c)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
 
 	fbuf_put(fc->rb);
@@ -381,7 +127,7 @@ static void send_error(struct fconn *conn, uint32_t xid, enum rr_err err)
 /* A call that was not run yet ends with ERR_CHUNK. */
 static void refuse(struct rpc_call *c)
 {
-	send_error(conn_of(c), fcall_of(c)->h.xid, RR_ERR_CHUNK);
+	send_error(fcall_conn(c), fcall_of(c)->h.xid, RR_ERR_CHUNK);
 	tp_drop(&c->pub);
 }
 
@@ -405,31 +151,14 @@ static int send_post(struct fconn *conn, struct fbuf *b)
 
 /* --- posting --- */
 
-static int pump_queue(struct fconn *conn, struct fxfer_queue *q, bool write)
-{
-	struct fxfer *x;
-	int err = 0;
-
-	while (!err && (x = STAILQ_FIRST(q))) {
-		unsigned busy = write ? conn->nout : conn->nreads;
-
-		if (busy >= (write ? MAX_WRITES : conn->l->opts.read_depth))
-			return 0; /* a completion makes the connection dirty again */
-		err = xfer_post(conn, x);
-		if (!x->left)
-			STAILQ_REMOVE_HEAD(q, next);
-	}
-	return err;
-}
-
 int fcall_pump(struct fconn *conn)
 {
-	int err = pump_queue(conn, &conn->readq, false), e2;
+	int err = fxfers_post(conn, &conn->readq, false), e2;
 	struct fbuf *b;
 
 	if (err && err != -EAGAIN)
 		return err;
-	e2 = pump_queue(conn, &conn->writeq, true);
+	e2 = fxfers_post(conn, &conn->writeq, true);
 	if (e2)
 		return e2;
 	/* Where sends keep behind writes, they must also be posted behind them. */
@@ -447,7 +176,7 @@ int fcall_pump(struct fconn *conn)
 
 static void run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payload_have)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 
 	fcall_of(c)->pulling = false;
 	if (rpc_call_run(c, msg, len, payload_have) == -EBADMSG)
@@ -464,7 +193,7 @@ static void run_chunk(struct rpc_call *c, const uint8_t *msg, const struct rpc_h
 	fc->pay_chunk = chunk;
 	fc->pay_off = off;
 	/* The padding may be there or not (RFC 8166 section 3.4.6); more than that is a lie. */
-	if (have > (uint64_t)hd->payload_len + pad4(hd->payload_len))
+	if (have > (uint64_t)hd->payload_len + rr_pad(hd->payload_len))
 		refuse(c);
 	else
 		run(c, msg, hd->len, (size_t)have);
@@ -484,7 +213,7 @@ static void insert_step(struct rpc_call *c)
 			continue;
 		fc->head_iov = (struct iovec){ fc->whole->p + ch->position, (size_t)ch->length };
 		fc->x[0].write = fc->x[0].counted = false;
-		xfer_start(c, &fc->x[0], ch, 0, &fc->head_iov, 1, ch->length, insert_next);
+		fxfer_start(c, &fc->x[0], ch, 0, &fc->head_iov, 1, ch->length, insert_next);
 		return;
 	}
 	run(c, fc->whole->p, fc->whole_len, 0);
@@ -504,12 +233,12 @@ static void insert_chunks(struct rpc_call *c, const uint8_t *msg, size_t have, u
 	uint64_t total = have;
 
 	for (unsigned i = first; i < fc->h.nreads; i++)
-		total += fc->h.read[i].length + pad4(fc->h.read[i].length);
+		total += fc->h.read[i].length + rr_pad(fc->h.read[i].length);
 	if (total > max) {
 		refuse(c);
 		return;
 	}
-	fc->whole = fbuf_get(conn_of(c)->pool, (size_t)total);
+	fc->whole = fbuf_get(fcall_conn(c)->pool, (size_t)total);
 	if (!fc->whole) {
 		tp_drop(&c->pub);
 		return;
@@ -524,8 +253,8 @@ static void insert_chunks(struct rpc_call *c, const uint8_t *msg, size_t have, u
 		memcpy(fc->whole->p + pos, msg + in, ch->position - pos);
 		in += ch->position - pos;
 		pos = ch->position + (size_t)ch->length;
-		memset(fc->whole->p + pos, 0, pad4(ch->length));
-		pos += pad4(ch->length);
+		memset(fc->whole->p + pos, 0, rr_pad(ch->length));
+		pos += rr_pad(ch->length);
 	}
 	memcpy(fc->whole->p + pos, msg + in, have - in);
 	fc->whole_len = (size_t)total;
@@ -542,7 +271,7 @@ static void pull_head(struct rpc_call *c, size_t want)
 	struct fcall *fc = fcall_of(c);
 
 	if (!fc->head || fc->head->cap < want) {
-		struct fbuf *b = fbuf_get(conn_of(c)->pool, want);
+		struct fbuf *b = fbuf_get(fcall_conn(c)->pool, want);
 
 		if (!b) {
 			tp_drop(&c->pub);
@@ -556,7 +285,7 @@ static void pull_head(struct rpc_call *c, size_t want)
 	fc->pulling = true;
 	fc->head_iov = (struct iovec){ fc->head->p + fc->head_len, want - fc->head_len };
 	fc->x[0].write = fc->x[0].counted = false;
-	xfer_start(c, &fc->x[0], &fc->h.read[0], fc->head_len, &fc->head_iov, 1,
+	fxfer_start(c, &fc->x[0], &fc->h.read[0], fc->head_len, &fc->head_iov, 1,
 	           want - fc->head_len, pull_next);
 	fc->head_len = want;
 }
@@ -588,7 +317,7 @@ static void head_payload(struct rpc_call *c, const struct rpc_head *hd)
 static void pull_next(struct fxfer *x)
 {
 	struct rpc_call *c = x->call;
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
 	uint64_t len = fc->h.read[0].length;
 	size_t max = conn->base.svc->o.max_call, want;
@@ -613,7 +342,7 @@ static void pull_next(struct fxfer *x)
 /* The RPC message is (in part) in chunks. */
 static void take_chunks(struct rpc_call *c, const uint8_t *msg, size_t have)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
 	const struct tp_service_opts *o = &conn->base.svc->o;
 	uint64_t first = fc->h.read[0].length;
@@ -749,7 +478,7 @@ static void payload_pulled(struct fxfer *x)
 
 static void place(struct rpc_call *c)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
 
 	if (!c->pub.payload_len) {
@@ -764,7 +493,7 @@ static void place(struct rpc_call *c)
 	} else {
 		fc->x[0].write = false;
 		fc->x[0].counted = true;
-		xfer_start(c, &fc->x[0], &fc->h.read[fc->pay_chunk], fc->pay_off, c->iov, c->niov,
+		fxfer_start(c, &fc->x[0], &fc->h.read[fc->pay_chunk], fc->pay_off, c->iov, c->niov,
 		           c->pub.payload_len, payload_pulled);
 	}
 }
@@ -772,7 +501,7 @@ static void place(struct rpc_call *c)
 /* The header of a reply returns the call's write list. */
 static size_t inline_room(const struct rpc_call *c)
 {
-	size_t size = rr_size_writes(&fcall_of(c)->h), max = conn_of(c)->peer_max;
+	size_t size = rr_size_writes(&fcall_of(c)->h), max = fcall_conn(c)->peer_max;
 
 	return size < max ? max - size : 0;
 }
@@ -806,7 +535,7 @@ static uint8_t *reply_buf(struct rpc_call *c, size_t max)
 	fbuf_put(fc->rb); /* a payload still in it is not wanted any more */
 	fc->rb = NULL;
 	fc->reply_hdr = rr_size_writes(&fc->h);
-	fc->reply = fbuf_get(conn_of(c)->pool, fc->reply_hdr + max + 3);
+	fc->reply = fbuf_get(fcall_conn(c)->pool, fc->reply_hdr + max + 3);
 	return fc->reply ? fc->reply->p + fc->reply_hdr : NULL;
 }
 
@@ -820,7 +549,7 @@ static void reply_written(struct fxfer *x)
 		struct fbuf *b = fc->send;
 
 		fc->send = NULL;
-		send_queue(conn_of(c), b, c);
+		send_queue(fcall_conn(c), b, c);
 	}
 	reply_part_done(c);
 }
@@ -830,8 +559,8 @@ static void reply_send(struct rpc_call *c, struct fbuf *b)
 	struct fcall *fc = fcall_of(c);
 
 	fc->pending++;
-	if (fc->pending == 1 || conn_of(c)->l->fab->saw)
-		send_queue(conn_of(c), b, c);
+	if (fc->pending == 1 || fcall_conn(c)->l->fab->saw)
+		send_queue(fcall_conn(c), b, c);
 	else
 		fc->send = b;
 }
@@ -842,19 +571,19 @@ static void reply_write(struct rpc_call *c, struct fxfer *x, const struct rr_chu
 	x->write = true;
 	x->counted = counted;
 	fcall_of(c)->pending++;
-	xfer_start(c, x, ch, 0, iov, niov, len, reply_written);
+	fxfer_start(c, x, ch, 0, iov, niov, len, reply_written);
 }
 
 /* The message, and a payload that is too small for a chunk or has none, in one send. */
 static int reply_inline(struct rpc_call *c, uint32_t payload)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
 	struct fbuf *b = fc->reply;
 	size_t at = fc->reply_hdr + c->len;
 
 	if (payload) {
-		b = fbuf_get(conn->pool, at + payload + pad4(payload));
+		b = fbuf_get(conn->pool, at + payload + rr_pad(payload));
 		if (!b)
 			return -ENOMEM;
 		memcpy(b->p + fc->reply_hdr, c->buf, c->len);
@@ -862,8 +591,8 @@ static int reply_inline(struct rpc_call *c, uint32_t payload)
 			memcpy(b->p + at, c->iov[i].iov_base, c->iov[i].iov_len);
 			at += c->iov[i].iov_len;
 		}
-		memset(b->p + at, 0, pad4(payload));
-		at += pad4(payload);
+		memset(b->p + at, 0, rr_pad(payload));
+		at += rr_pad(payload);
 		rpc_count(&conn->base.svc->stats.payload_inline_bytes, payload);
 	} else {
 		fc->reply = NULL;
@@ -879,9 +608,9 @@ static int reply_inline(struct rpc_call *c, uint32_t payload)
  * send. */
 static int reply_chunk(struct rpc_call *c, uint32_t payload)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
-	uint64_t total = c->len + (payload ? payload + pad4(payload) : 0);
+	uint64_t total = c->len + (payload ? payload + rr_pad(payload) : 0);
 	unsigned n = 0;
 	struct fbuf *b;
 
@@ -898,10 +627,10 @@ static int reply_chunk(struct rpc_call *c, uint32_t payload)
 	b->len = rr_encode(&fc->h, fc->segs, b->p, b->cap);
 	fc->reply_iov[n++] = (struct iovec){ c->buf, c->len };
 	if (payload) {
-		memset(c->buf + c->len, 0, pad4(payload)); /* reply_buf() left room */
+		memset(c->buf + c->len, 0, rr_pad(payload)); /* reply_buf() left room */
 		for (unsigned i = 0; i < c->niov; i++)
 			fc->reply_iov[n++] = c->iov[i];
-		fc->reply_iov[n++] = (struct iovec){ c->buf + c->len, pad4(payload) };
+		fc->reply_iov[n++] = (struct iovec){ c->buf + c->len, rr_pad(payload) };
 		rpc_count(&conn->base.svc->stats.payload_placed_bytes, payload);
 	}
 	reply_write(c, &fc->x[1], &fc->h.reply, fc->reply_iov, n, total, false);
@@ -911,7 +640,7 @@ static int reply_chunk(struct rpc_call *c, uint32_t payload)
 
 static void reply_end(struct rpc_call *c)
 {
-	struct fconn *conn = conn_of(c);
+	struct fconn *conn = fcall_conn(c);
 	struct fcall *fc = fcall_of(c);
 	uint32_t payload = c->reply_payload;
 	int err = 0;
@@ -930,7 +659,7 @@ static void reply_end(struct rpc_call *c)
 	if (!err) {
 		bool chunked = payload && fc->h.nwrites;
 		uint32_t along = chunked ? 0 : payload;
-		size_t total = c->len + along + pad4(along);
+		size_t total = c->len + along + rr_pad(along);
 
 		if (chunked)
 			reply_write(c, &fc->x[0], &fc->h.write[0], c->iov, c->niov, payload, true);

@@ -94,7 +94,7 @@ void fkeys_close(struct flistener *l, struct fconn *conn);
 /* and then: what was closed is dead. Others are the program's to close, which it is about to hear. */
 void fkeys_dead(struct fconn *conn);
 
-/* --- fabric_call.c: messages, calls, transfers --- */
+/* --- fabric_xfer.c: payloads --- */
 
 struct fxfer {
 	STAILQ_ENTRY(fxfer) next; /* fconn.readq, writeq */
@@ -124,6 +124,17 @@ struct frma {
 	size_t len;
 };
 LIST_HEAD(frma_list, frma);
+
+/* @len bytes between the segments of @ch from @skip on and @iov; x->write and ->counted are set. len > 0, and the chunk
+ * holds them. */
+void fxfer_start(struct rpc_call *c, struct fxfer *x, const struct rr_chunk *ch, uint64_t skip,
+                 const struct iovec *iov, unsigned niov, uint64_t len,
+                 void (*done)(struct fxfer *));
+/* Post what is queued on @q (fconn.readq or, @write, .writeq). -EAGAIN: the provider takes no more now. Other errors: the
+ * connection is to end. */
+int fxfers_post(struct fconn *conn, struct fxfer_queue *q, bool write);
+
+/* --- fabric_call.c: messages and calls --- */
 
 #define FCALL_SEGS 8
 
@@ -161,7 +172,7 @@ int fcall_pump(struct fconn *conn);
  */
 void fcall_fail_all(struct fconn *conn, int err);
 
-/* --- fabric_server.c --- */
+/* --- fabric_conn.c: connections --- */
 
 enum fconn_state { FCONN_OPENING, FCONN_UP, FCONN_DYING };
 
@@ -197,6 +208,8 @@ struct fconn {
 	double moved;   /* when something last completed */
 };
 TAILQ_HEAD(fconn_list, fconn);
+
+/* --- fabric_server.c --- */
 
 struct flistener {
 	struct tp_listener base;
@@ -239,10 +252,37 @@ struct flistener {
 	volatile sig_atomic_t may_jump, seen, seen_turn;
 };
 
+static inline struct ev_loop *flistener_loop(const struct flistener *l)
+{
+	return l->base.svc->loop;
+}
+
+static inline struct fconn *fcall_conn(const struct rpc_call *c)
+{
+	return container_of(c->pub.conn, struct fconn, base);
+}
+
+static inline struct fcall *fcall_of(const struct rpc_call *c)
+{
+	return c->priv;
+}
+
+/* --- fabric_conn.c again --- */
+
+#define RDM_SPARE  16
+#define REOPEN_NAP 0.1 /* s: until what lacked memory or descriptors is tried again */
+
 void fconn_dirty(struct fconn *conn);   /* has work for the next turn */
 void fconn_kill(struct fconn *conn);    /* ends in the next turn; idempotent */
 void fconn_out(struct fconn *conn);     /* an operation was posted */
 void fconn_back(struct fconn *conn);    /* and came back */
-void fconn_close(struct tp_conn *conn); /* tp_conn_ops.close */
+void fconn_close(struct tp_conn *conn); /* tp_conn_ops.close; in fabric_server.c */
+/* In the turn: */
+void fconn_clean(struct fconn *conn); /* takes it off the list of the dirty or the stuck */
+void fconn_work(struct flistener *l, struct fconn *conn); /* post what is queued; clean before */
+unsigned fconn_events(struct flistener *l); /* MSG: take what the event queue has; how many */
+int frecvs_rdm(struct flistener *l);        /* one receive per credit of all that are not in hand */
+void fconns_reap(struct flistener *l);      /* close and release the dying */
+void fconn_hello(struct ev_loop *loop, ev_io *w, int events); /* RDM: watcher of hello_fd */
 
 #endif

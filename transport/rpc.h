@@ -142,7 +142,7 @@ struct tp_service {
 	/* rpc.c's own */
 	unsigned nprograms, nprocs;
 	size_t ctx_size; /* the largest of all programs */
-	/* socket.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups
+	/* socket_recv.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups
 	 */
 	uint8_t *scratch;
 };

@@ -75,6 +75,12 @@ struct rr_header {
  */
 int rr_decode(const void *buf, size_t len, struct rr_header *h, struct rr_seg *segs, size_t max);
 
+/* Bytes of padding behind @n (RFC 4506). */
+static inline size_t rr_pad(uint64_t n)
+{
+	return (size_t)(-n & 3);
+}
+
 /* Bytes that rr_encode will need. */
 size_t rr_size(const struct rr_header *h);
 /* The same for an RR_MSG with the write list of @h and no other. */
