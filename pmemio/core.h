@@ -172,8 +172,23 @@ int store_check(struct pm_store *st,
  * around, nothing is freed, and the close leaves it to the next open to gather the free space. */
 int store_open_repair(const char *path, const struct pm_open_opts *o, struct pm_store **out,
                       struct pm_error *why);
+int store_open_repair_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
+                            struct pm_error *why);
 int store_close_repair(struct pm_store *st);
 /* Let go of a store without writing anything, as a kill would. */
 void store_drop(struct pm_store *st);
+
+/* --- repair.c -------------------------------------------------------------------------------- */
+
+/* What is to be repaired: opened three times, to look, to write and to look again. */
+struct repair_pool {
+	const char *name;
+	/* @write: as store_open_repair, else as pm_open does read-only. */
+	int (*open)(void *arg, bool write, struct pm_store **out, struct pm_error *why);
+	void *arg;
+};
+/* As pm_repair. @why is not NULL. */
+int store_repair(const struct repair_pool *pool, const struct pm_repair_calls *calls, void *arg,
+                 struct pm_repair_report *out, struct pm_error *why);
 
 #endif

@@ -23,6 +23,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pmemio/repair.h"
 
@@ -199,10 +200,26 @@ static int repair_store(struct repair *r)
 	return err;
 }
 
-static int repair_path(const char *path, struct repair *r, struct pm_error *why)
+/* As pm_check, and all that repairs. Whoever opens the pool for us says what it is called. */
+static int look(const struct repair_pool *pool, void (*tell)(void *, const char *, const char *),
+                const struct pm_repair_calls *calls, void *arg, struct pm_check_report *out,
+                struct pm_error *why)
 {
-	struct pm_open_opts o = { .method = PM_AUTO };
-	int err = store_open_repair(path, &o, &r->st, why), rc;
+	struct pm_store *st;
+	int err = pool->open(pool->arg, false, &st, why);
+
+	if (err)
+		return err;
+	err = store_check(st, tell, calls->progress, arg, out);
+	pm_close(st);
+	if (err)
+		why_set(why, "pool %.200s: not enough memory to check it", pool->name);
+	return err;
+}
+
+static int mend(const struct repair_pool *pool, struct repair *r, struct pm_error *why)
+{
+	int err = pool->open(pool->arg, true, &r->st, why), rc;
 
 	if (err)
 		return err;
@@ -210,23 +227,22 @@ static int repair_path(const char *path, struct repair *r, struct pm_error *why)
 	rc = store_close_repair(r->st);
 	if (!err)
 		err = rc;
-	if (err && why)
+	if (err)
 		why_set(why, "pool %.200s: repair stopped: %s; nothing is lost by running it again",
-		        path, strerror(-err));
+		        pool->name, strerror(-err));
 	return err;
 }
 
-int pm_repair(const char *path, const struct pm_repair_calls *calls, void *arg,
-              struct pm_repair_report *out, struct pm_error *why)
+int store_repair(const struct repair_pool *pool, const struct pm_repair_calls *calls, void *arg,
+                 struct pm_repair_report *out, struct pm_error *why)
 {
 	struct pm_repair_report rep = { .found = 0 };
 	struct repair r = { .fixed = calls->fixed, .arg = arg };
 	struct pm_error first = { .text = "" };
-	int err = pm_check(path, calls->found, calls->progress, arg, &rep.check, &first);
+	int err = look(pool, calls->found, calls, arg, &rep.check, &first);
 
 	if (err && err != -EUCLEAN) {
-		if (why)
-			*why = first;
+		*why = first;
 		return err;
 	}
 	if (err && calls->found)
@@ -236,13 +252,34 @@ int pm_repair(const char *path, const struct pm_repair_calls *calls, void *arg,
 		*out = rep;
 		return 0;
 	}
-	err = repair_path(path, &r, why);
+	err = mend(pool, &r, why);
 	rep.repaired = r.n;
 	if (!err)
-		err = pm_check(path, calls->left, calls->progress, arg, &rep.check, why);
+		err = look(pool, calls->left, calls, arg, &rep.check, why);
 	if (err)
 		return err;
 	rep.left = rep.check.problems;
 	*out = rep;
 	return 0;
+}
+
+static int open_path(void *arg, bool write, struct pm_store **out, struct pm_error *why)
+{
+	struct pm_open_opts o = { .method = PM_AUTO, .read_only = !write };
+
+	return write ? store_open_repair(arg, &o, out, why) : pm_open(arg, &o, out, why);
+}
+
+int pm_repair(const char *path, const struct pm_repair_calls *calls, void *arg,
+              struct pm_repair_report *out, struct pm_error *why)
+{
+	char *name = strdup(path);
+	struct repair_pool pool = { .name = name, .open = open_path, .arg = name };
+	struct pm_error plain = { .text = "" };
+	int err = name ? store_repair(&pool, calls, arg, out, &plain) : -ENOMEM;
+
+	free(name);
+	if (err && why)
+		*why = plain;
+	return err;
 }

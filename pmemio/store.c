@@ -417,6 +417,12 @@ int store_open_media(struct pm_media *m, const struct pm_open_opts *o, struct pm
 	return open_media(m, o, false, out, why);
 }
 
+int store_open_repair_media(struct pm_media *m, const struct pm_open_opts *o, struct pm_store **out,
+                            struct pm_error *why)
+{
+	return open_media(m, o, true, out, why);
+}
+
 static int open_path(const char *path, const struct pm_open_opts *opts, bool repair,
                      struct pm_store **out, struct pm_error *why)
 {

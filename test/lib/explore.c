@@ -30,7 +30,8 @@ struct seen { /* hashes of states that were right */
 
 struct walk { /* of one log */
 	struct explore *x;
-	const struct world *w;    /* whose states count */
+	const struct world *w;    /* whose states count; NULL: */
+	const struct trial *trial;
 	const struct medium *log; /* w->d, or that of a recovery */
 	bool inner;
 	uint64_t want_sum; /* inner: what the outer mount found */
@@ -376,37 +377,31 @@ static void go_on(struct walk *k, struct pm_store *st)
 
 static void explore_recovery(struct walk *k, unsigned which, uint64_t sum, uint8_t *image);
 
-static void judge(struct walk *k, unsigned torn, uint64_t mask)
+static void looked_at(struct walk *k)
 {
-	struct explore *x = k->x;
+	struct pm_error why;
+	struct pm_store *st = medium_open_ro(k->scratch, &why);
+
+	if (!st) {
+		fail(k, "cannot be opened for reading: %s", why.text);
+		return;
+	}
+	check(k, st, "as it is");
+	store_drop(st);
+}
+
+static void mounted(struct walk *k, uint64_t lot, unsigned *which, uint64_t *sum)
+{
 	struct pm_error why;
 	struct pm_store *st;
-	unsigned which = 0;
-	uint64_t sum = 0, lot = rnd(k);
-	uint8_t *image = NULL;
 
-	build(k, torn, mask);
-	x->states++;
-	if (lot % 8 == 0 && !k->inner) {
-		st = medium_open_ro(k->scratch, &why);
-		if (st) {
-			check(k, st, "as it is");
-			store_drop(st);
-		} else {
-			fail(k, "cannot be opened for reading: %s", why.text);
-		}
-		put_back(k);
-		build(k, torn, mask);
-	}
-	if (x->nested && !k->inner && lot / 64 % x->nested == 0) {
-		image = malloc(k->len);
-		memcpy(image, k->scratch->m.base, k->len);
-	}
+	if (lot % 8 == 0 && !k->inner)
+		looked_at(k);
 	st = k->stop ? NULL : medium_open(k->scratch, &why);
 	if (!st) {
 		fail(k, "cannot be mounted: %s", why.text);
-	} else if (compare(k, st, &which, &sum)) {
-		if (k->inner && (sum != k->want_sum || which != k->want_state))
+	} else if (compare(k, st, which, sum)) {
+		if (k->inner && (*sum != k->want_sum || *which != k->want_state))
 			fail(k, "the first recovery would have come to another tree");
 		journal_checkpoint(st);
 		check(k, st, "after recovery");
@@ -419,6 +414,33 @@ static void judge(struct walk *k, unsigned torn, uint64_t mask)
 	}
 	if (st)
 		store_drop(st);
+}
+
+static void tried(struct walk *k, uint64_t lot)
+{
+	char why[1000] = "";
+
+	if (!k->trial->judge(k->trial->arg, k->scratch, lot, why, sizeof(why)))
+		fail(k, "%s", why);
+}
+
+static void judge(struct walk *k, unsigned torn, uint64_t mask)
+{
+	struct explore *x = k->x;
+	unsigned which = 0;
+	uint64_t sum = 0, lot = rnd(k);
+	uint8_t *image = NULL;
+
+	build(k, torn, mask);
+	x->states++;
+	if (x->nested && !k->inner && lot / 64 % x->nested == 0) {
+		image = malloc(k->len);
+		memcpy(image, k->scratch->m.base, k->len);
+	}
+	if (k->trial)
+		tried(k, lot);
+	else
+		mounted(k, lot, &which, &sum);
 	put_back(k);
 	if (image && !k->stop)
 		explore_recovery(k, which, sum, image);
@@ -802,7 +824,19 @@ static void end(struct walk *k)
 	medium_free(k->scratch);
 }
 
-/* Mount the state with a recorder and walk through what recovery did. */
+static bool mount_again(struct walk *k, struct medium *d)
+{
+	struct pm_error why;
+	struct pm_store *st = medium_open(d, &why);
+
+	if (st)
+		store_drop(st);
+	else
+		fail(k, "cannot be mounted again: %s", why.text);
+	return st;
+}
+
+/* Mount the state, or try it, with a recorder and walk through what that did. */
 static void explore_recovery(struct walk *k, unsigned which, uint64_t sum, uint8_t *image)
 {
 	enum pm_method method = k->x->rules == RULES_PAGES  ? PM_MSYNC
@@ -813,6 +847,7 @@ static void explore_recovery(struct walk *k, unsigned which, uint64_t sum, uint8
 	unsigned exhaust = x->exhaust, samples = x->samples, points = x->points;
 	struct walk in = { .x = x,
 		           .w = k->w,
+		           .trial = k->trial,
 		           .log = d,
 		           .inner = true,
 		           .want_sum = sum,
@@ -820,15 +855,13 @@ static void explore_recovery(struct walk *k, unsigned which, uint64_t sum, uint8
 		           .answered = k->answered,
 		           .begun = k->begun,
 		           .at = 0 };
-	struct pm_error why;
-	struct pm_store *st = medium_open(d, &why);
 
-	if (!st) {
-		fail(k, "cannot be mounted again: %s", why.text);
+	if (k->trial)
+		k->trial->again(k->trial->arg, d);
+	else if (!mount_again(k, d)) {
 		medium_free(d);
 		return;
 	}
-	store_drop(st);
 	x->exhaust = exhaust < 16 ? exhaust : 16;
 	x->samples = samples < 3 ? samples : 3;
 	x->points = 4;
@@ -852,6 +885,17 @@ bool explore(struct explore *x, const struct world *w, size_t from)
 	for (k.at = 0; k.at < w->d->nev && !k.stop; k.at++)
 		step(&k, &w->d->ev[k.at],
 		     k.at >= from && (x->sparse < 2 || rnd(&k) % x->sparse == 0));
+	end(&k);
+	return !k.bad;
+}
+
+bool explore_trial(struct explore *x, const struct medium *log, const struct trial *t)
+{
+	struct walk k = { .x = x, .trial = t, .log = log };
+
+	begin(&k, log->image);
+	for (k.at = 0; k.at < log->nev && !k.stop; k.at++)
+		step(&k, &log->ev[k.at], x->sparse < 2 || rnd(&k) % x->sparse == 0);
 	end(&k);
 	return !k.bad;
 }

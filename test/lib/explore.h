@@ -34,6 +34,17 @@ struct explore {
 /* True: every state was right. False: x->why. Only what was logged from event @from on is explored.
  */
 bool explore(struct explore *x, const struct world *w, size_t from);
+
+/* What is done with each state, where no model knows what it must hold. */
+struct trial {
+	/* False: something is wrong with the state, and *why says what. @lot: random bits, to choose between ways. */
+	bool (*judge)(void *arg, struct medium *d, uint64_t lot, char *why, size_t size);
+	/* Done once more on a medium that records it; that is explored in turn, and each state judged. */
+	void (*again)(void *arg, struct medium *d);
+	void *arg;
+};
+/* As explore, of a log that is no world's. */
+bool explore_trial(struct explore *x, const struct medium *log, const struct trial *t);
 /* Set how closely to look: pass 0 is a glance, 7 takes long. */
 void explore_deepen(struct explore *x, unsigned pass, bool sparse);
 void explore_free(struct explore *x);

@@ -250,26 +250,101 @@ void medium_free(struct medium *d)
 	free(d);
 }
 
-static struct pm_store *open_as(struct medium *d, bool read_only, struct pm_error *why)
-{
-	struct pm_open_opts o = { .method = d->m.method, .read_only = read_only };
-	struct pm_media m = d->m;
-	struct pm_store *st = NULL;
+/* --- a private copy, as those who only read have ------------------------------------------------ */
 
-	why->text[0] = '\0';
-	if (read_only)
-		m.method = PM_VOLATILE;
-	return store_open_media(&m, &o, &st, why) ? NULL : st;
+static void private_op_store(struct pm_media *m, void *dst, const void *src, size_t len)
+{
+	(void)m;
+	memcpy(dst, src, len);
+}
+
+static void private_op_zero(struct pm_media *m, void *dst, size_t len)
+{
+	(void)m;
+	memset(dst, 0, len);
+}
+
+static void private_op_flush(struct pm_media *m, const void *at, size_t len)
+{
+	(void)m;
+	(void)at;
+	(void)len;
+}
+
+static void private_op_drain(struct pm_media *m)
+{
+	(void)m;
+}
+
+static int private_op_sync(struct pm_media *m, const void *at, size_t len)
+{
+	private_op_flush(m, at, len);
+	return 0;
+}
+
+static void private_op_close(struct pm_media *m)
+{
+	munmap(m->base, m->len);
+}
+
+static const struct pm_media_ops private_ops = { .store = private_op_store,
+	                                         .store_nt = private_op_store,
+	                                         .zero = private_op_zero,
+	                                         .flush = private_op_flush,
+	                                         .drain = private_op_drain,
+	                                         .sync = private_op_sync,
+	                                         .close = private_op_close };
+
+static int open_private(struct medium *d, struct pm_store **out, struct pm_error *why)
+{
+	struct pm_open_opts o = { .read_only = true };
+	struct pm_media m = d->m;
+	int err;
+
+	m.ops = &private_ops;
+	m.method = PM_VOLATILE;
+	m.base = m.view =
+		must(mmap(NULL, m.len, PROT_READ | PROT_WRITE, MAP_PRIVATE, d->m.fd, 0));
+	err = store_open_media(&m, &o, out, why);
+	if (err)
+		munmap(m.base, m.len);
+	return err;
 }
 
 struct pm_store *medium_open(struct medium *d, struct pm_error *why)
 {
-	return open_as(d, false, why);
+	struct pm_open_opts o = { .method = d->m.method };
+	struct pm_media m = d->m;
+	struct pm_store *st = NULL;
+
+	why->text[0] = '\0';
+	return store_open_media(&m, &o, &st, why) ? NULL : st;
 }
 
 struct pm_store *medium_open_ro(struct medium *d, struct pm_error *why)
 {
-	return open_as(d, true, why);
+	struct pm_store *st = NULL;
+
+	why->text[0] = '\0';
+	return open_private(d, &st, why) ? NULL : st;
+}
+
+static int open_for_repair(void *arg, bool write, struct pm_store **out, struct pm_error *why)
+{
+	struct medium *d = arg;
+	struct pm_open_opts o = { .method = d->m.method };
+	struct pm_media m = d->m;
+
+	return write ? store_open_repair_media(&m, &o, out, why) : open_private(d, out, why);
+}
+
+int medium_repair(struct medium *d, const struct pm_repair_calls *calls, void *arg,
+                  struct pm_repair_report *out, struct pm_error *why)
+{
+	const struct repair_pool pool = { .name = "medium", .open = open_for_repair, .arg = d };
+
+	why->text[0] = '\0';
+	return store_repair(&pool, calls, arg, out, why);
 }
 
 /* mkfs makes 16 MiB; its parts are put together again on less. */

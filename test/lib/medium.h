@@ -73,7 +73,11 @@ struct medium *medium_new(const uint8_t *image, size_t len, enum pm_method metho
 void medium_free(struct medium *d);
 /* Open it; NULL and @why. The medium outlives the store. */
 struct pm_store *medium_open(struct medium *d, struct pm_error *why);
+/* Over a private copy: the medium stays as it is. */
 struct pm_store *medium_open_ro(struct medium *d, struct pm_error *why);
+/* As pm_repair; what it writes is recorded, what it looks at is not touched. */
+int medium_repair(struct medium *d, const struct pm_repair_calls *calls, void *arg,
+                  struct pm_repair_report *out, struct pm_error *why);
 void medium_place(struct medium *d, void *dst, const void *src, size_t len);
 void medium_window(struct medium *d, unsigned answered, unsigned begun);
 void medium_released(struct medium *d);
