@@ -190,9 +190,10 @@ check: deps
 check-run: all tests $(B)/berth-bench
 	@BUILD=$(B) test/run $(if $(T),-k $(T)) $(addprefix ./,$(sort $(test_bin))) $(sort $(wildcard test/integration/*.sh test/bench/*.sh)) $(VM)
 SECONDS ?= 600
+crash_bin := $(B)/test/pmemio/test_crash $(B)/test/pmemio/test_crash_repair
 check-crash: deps
-	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/test/pmemio/test_crash
-	@BERTH_CRASH_SECONDS=$(SECONDS) $(B)/test/pmemio/test_crash -j1
+	$(Q)$(MAKE) --no-print-directory $(jobs) $(crash_bin)
+	@for t in $(crash_bin); do BERTH_CRASH_SECONDS=$$(($(SECONDS) / 2)) $$t -j1 || exit 1; done
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
 check-vm: deps deps-vm-all
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-vm-run

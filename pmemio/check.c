@@ -370,17 +370,19 @@ static void census(struct check *c)
 		snprintf(where, sizeof(where), "inode %llu", ULL(ino));
 		switch (ino_verify(in, ino)) {
 		case 0:
-			if (in->type > PM_FIFO)
-				finding(c, where, "impossible type %u", in->type);
-			else
-				c->obj[ino].type = (uint8_t)in->type;
+			c->obj[ino].type = (uint8_t)in->type;
+			if (in->flags & PM_IF_DOUBT)
+				finding(c, where, "was made anew by a repair that was cut off");
 			break;
 		case -ENOENT:
 			if (ino <= PM_ROOT_INO)
 				finding(c, where, "is free, but must not be");
 			break;
 		default:
-			finding(c, where, "bad checksum or number");
+			if (in->crc == pm_crc(in, sizeof(*in), offsetof(struct pm_inode, crc)) && in->ino == ino)
+				finding(c, where, "impossible type %u", in->type);
+			else
+				finding(c, where, "bad checksum or number");
 		}
 	}
 	if (c->obj[0].type && c->obj[0].type != PM_REG)

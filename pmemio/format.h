@@ -119,7 +119,8 @@ struct pm_time {
 };
 
 enum { PM_IF_TREE = 1,      /* root leads to a B+tree (extents or entries) */
-       PM_IF_VERF = 2 };    /* made by an EXCLUSIVE create with verf */
+       PM_IF_VERF = 2,      /* made by an EXCLUSIVE create with verf */
+       PM_IF_DOUBT = 4 };   /* made anew by a repair that has not judged its contents yet: not to be used */
 
 struct pm_inode {
 	uint32_t crc;

@@ -50,7 +50,7 @@ int ino_verify(const struct pm_inode *in, uint64_t ino)
 	static const struct pm_inode never; /* a slot as its chunk was zeroed */
 
 	if (in->crc == pm_crc(in, sizeof(*in), offsetof(struct pm_inode, crc)) && in->ino == ino)
-		return in->type ? 0 : -ENOENT;
+		return in->type > PM_FIFO ? -EIO : in->type ? 0 : -ENOENT;
 	return in->type == 0 && !memcmp(in, &never, sizeof(never)) ? -ENOENT : -EIO;
 }
 
@@ -60,7 +60,7 @@ const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err)
 	int rc = in ? ino_verify(in, id.ino) : -ESTALE;
 	bool gone = in && faults_in(st, (uint64_t)((const uint8_t *)in - st->media.view), 8);
 
-	if (gone)
+	if (gone || (!rc && in->flags & PM_IF_DOUBT))
 		rc = -EIO;
 	if (rc == -EIO) {
 		STAT_ADD(st, checksum_errors, 1);

@@ -102,8 +102,8 @@ void rep_tree(struct content *c, bool tell);
 void rep_inline(struct content *c);
 /* Every good leaf whose owner has lost a node above leaves: 0, -ENOMEM. */
 int rep_leaves(struct repair *r);
-/* Take leaves back that nothing leads to any more, if they add up. */
-void rep_regain(struct content *c);
+/* Take leaves back that nothing leads to any more, if they add up. 0, -ENOMEM, -ENOSPC, -EIO. */
+int rep_regain(struct content *c);
 int rep_by_key(const void *a, const void *b); /* of struct bt_entry, for qsort */
 
 static inline bool has_extents(const struct pm_inode *in)

@@ -196,14 +196,14 @@ static int file(struct repair *r, uint64_t ino)
 	size_t n = 0, cap = 0;
 	uint64_t end = 0, blocks = 0;
 	bool tree = in->flags & PM_IF_TREE;
-	int err;
+	int err = 0;
 
 	if (tree)
 		rep_tree(&c, true);
 	else
 		rep_inline(&c);
 	if (c.lost_inner)
-		rep_regain(&c);
+		err = rep_regain(&c);
 	for (size_t i = 1; i < c.n; i++)
 		c.broken |= c.e[i].key <= c.e[i - 1].key;
 	if (c.n)
@@ -222,7 +222,8 @@ static int file(struct repair *r, uint64_t ino)
 	}
 	for (size_t i = 0; i < n; i++)
 		blocks += x[i].len_lo;
-	err = c.nomem || cap == SIZE_MAX ? -ENOMEM : 0;
+	if (c.nomem || cap == SIZE_MAX)
+		err = -ENOMEM;
 	if (!err && c.broken) {
 		rep_say(r, rep_where(r, ino).text, "extents written anew: %zu, %llu blocks", n,
 		    ULL(blocks));
@@ -331,6 +332,19 @@ static void count_name(struct repair *r, uint64_t dir, const struct pm_dent *d)
 	}
 }
 
+static int directory_put(struct repair *r, const struct pm_inode *in, const struct content *c)
+{
+	int err;
+
+	if (!c->broken)
+		return set_fields(r, in, c->n, c->nodes, 0);
+	rep_say(r, rep_where(r, in->ino).text, "entries written anew: %zu", c->n);
+	store_lock(r->st);
+	err = bt_rebuild(r->st, in, c->e, c->n, 0);
+	store_unlock(r->st);
+	return err ? err : set_fields(r, in, c->n, in->blocks, 0);
+}
+
 static int directory(struct repair *r, uint64_t ino)
 {
 	const struct pm_inode *in = ino_at(r->st, ino);
@@ -343,7 +357,7 @@ static int directory(struct repair *r, uint64_t ino)
 	if (in->flags & PM_IF_TREE)
 		rep_tree(&c, true);
 	if (c.lost_inner)
-		rep_regain(&c);
+		err = rep_regain(&c);
 	copy = calloc(c.n + 1, sizeof(*copy));
 	if (!copy)
 		c.nomem = true;
@@ -384,23 +398,41 @@ static int directory(struct repair *r, uint64_t ino)
 	}
 	c.n = out;
 	settle_keys(r, ino, &c);
-	if (c.nomem) {
+	if (c.nomem)
 		err = -ENOMEM;
-	} else if (c.broken) {
-		rep_say(r, w.text, "entries written anew: %zu", c.n);
-		store_lock(r->st);
-		err = bt_rebuild(r->st, in, c.e, c.n, 0);
-		store_unlock(r->st);
-		if (!err)
-			err = set_fields(r, in, c.n, in->blocks, 0);
-	} else {
-		err = set_fields(r, in, c.n, c.nodes, 0);
-	}
+	if (!err)
+		err = directory_put(r, in, &c);
 	for (size_t i = 0; i < ncopy; i++)
 		free(copy[i]);
 	free(copy);
 	free(c.e);
 	return err;
+}
+
+/* Each was judged against those that were never in doubt, so none leaves the doubt before all were: who is cut off
+ * and begins again must judge in the same way. */
+static int no_doubt(struct repair *r)
+{
+	struct pm_tx *tx = rep_begin(r);
+	int err = 0;
+
+	for (uint64_t ino = 1; ino < r->nino && !err; ino++) {
+		const struct pm_inode *in = ino_at(r->st, ino);
+
+		if (r->obj[ino].state != LIVE || !(in->flags & PM_IF_DOUBT))
+			continue;
+		ino_edit(tx, in)->flags &= (uint16_t)~PM_IF_DOUBT;
+		if (!tx_large(tx))
+			continue;
+		err = tx_commit(tx, NULL);
+		tx = tx_begin(r->st);
+	}
+	if (err) {
+		tx_abort(tx);
+		store_unlock(r->st);
+		return err;
+	}
+	return rep_commit(r, tx);
 }
 
 int rep_contents(struct repair *r)
@@ -422,6 +454,8 @@ int rep_contents(struct repair *r)
 		else
 			err = set_fields(r, in, 0, 0, 0);
 	}
+	if (!err)
+		err = no_doubt(r);
 	if (!err && r->obj[0].state == LIVE) {
 		const struct pm_inode *in = ino_at(r->st, 0);
 		struct content c = { .r = r, .in = in };

@@ -15,10 +15,12 @@ void rep_census(struct repair *r)
 		int err = ino_verify(in, ino);
 
 		r->obj[ino].state = err == -ENOENT && ino > PM_ROOT_INO        ? FREE
-		                    : err || in->type > PM_FIFO                ? BAD
+		                    : err                                      ? BAD
 		                    : ino == 0 && in->type != PM_REG           ? BAD
 		                    : ino == PM_ROOT_INO && in->type != PM_DIR ? BAD
 		                                                               : LIVE;
+		/* made anew by a repair that was cut off */
+		r->obj[ino].salvaged = r->obj[ino].state == LIVE && in->flags & PM_IF_DOUBT;
 	}
 }
 
@@ -173,6 +175,7 @@ static void make_anew(const struct repair *r, struct pm_inode *sh, uint64_t ino,
 	sh->mtime = time_or_now(old.mtime);
 	sh->ctime = time_or_now(old.ctime);
 	keep_content(r, &old, sh);
+	sh->flags |= PM_IF_DOUBT;
 }
 
 static int salvage(struct repair *r, uint64_t ino)

@@ -110,11 +110,42 @@ static bool same_entry(const struct bt_entry *a, const struct bt_entry *b)
 	return a->key == b->key && a->len == b->len && !memcmp(a->val, b->val, a->len);
 }
 
+static uint64_t blocks_of(const struct content *c)
+{
+	uint64_t blocks = 0;
+	struct pm_ext x;
+
+	for (size_t i = 0; i < c->n && c->in->type != PM_DIR; i++)
+		if (c->e[i].len == sizeof(x)) {
+			memcpy(&x, c->e[i].val, sizeof(x));
+			blocks += x.len_lo;
+		}
+	return blocks;
+}
+
+/* What was found again stands in a tree once more, every entry as it was: only then may any of them be changed. New
+ * leaves with something else in them would be a second version, should the power fail before they have a root. */
+static int stand_again(struct content *c)
+{
+	struct repair *r = c->r;
+	int err;
+
+	store_lock(r->st);
+	err = bt_rebuild(r->st, c->in, c->e, c->n, blocks_of(c));
+	store_unlock(r->st);
+	c->n = 0;
+	c->nodes = 0;
+	c->broken = c->lost_inner = false;
+	if (!err)
+		rep_tree(c, false);
+	return err;
+}
+
 /* Leaves that nothing leads to any more are taken back if with them, and only with all of them,
  * there are as many entries as the inode says, none of them in two versions: leaves that the tree
  * gave up earlier do not add up. Those that an interrupted repair wrote are copies and count once.
  */
-void rep_regain(struct content *c)
+int rep_regain(struct content *c)
 {
 	struct repair *r = c->r;
 	struct content all = { .r = r, .in = c->in };
@@ -140,13 +171,14 @@ void rep_regain(struct content *c)
 	}
 	if (all.nomem || n == 0 || n != c->in->u.tree.count || r->obj[c->in->ino].salvaged) {
 		free(all.e);
-		return;
+		return all.nomem ? -ENOMEM : 0;
 	}
 	rep_say(r, rep_where(r, c->in->ino).text, "all %zu entries found again in its leaves", n);
 	free(c->e);
 	c->e = all.e;
 	c->n = n;
 	c->cap = all.cap;
+	return stand_again(c);
 }
 
 /* All that is readable of the tree that @in has. */

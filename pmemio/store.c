@@ -131,6 +131,8 @@ static int gather_all(struct gather *g)
 		g->ino = ino;
 		switch (ino_verify(in, ino)) {
 		case 0:
+			if (in->flags & PM_IF_DOUBT)
+				complain(g, "was being repaired, and that was cut off", st->super.data_start);
 			err = gather_inode(g, in);
 			if (!err)
 				err = quota_count(st, in);

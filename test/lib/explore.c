@@ -339,26 +339,34 @@ static void scrub(struct walk *k, struct pm_store *st, bool closely)
 	((uint8_t *)data_ptr(st, blk))[0] ^= 0x10;
 }
 
-/* Life goes on: some work, a clean close, and nothing is wrong with what that leaves. */
-static void go_on(struct walk *k, struct pm_store *st)
+int explore_go_on(struct medium *d, struct pm_store *st)
 {
 	static const char name[] = "life goes on";
+	static const uint8_t bytes[9000] = { 1, 2, 3 };
 	struct pm_id root = { PM_ROOT_INO, 1 };
 	struct pm_new nw = { .type = PM_REG, .mode = 0600 };
 	struct pm_committed out;
 	struct pm_change ch;
-	struct pm_error why;
 	struct pm_map m;
 	int err = pm_create(st, root, name, sizeof(name) - 1, &nw, &ch);
 
-	if (!err && !pm_map_write(st, ch.obj.id, 5000, 9000, &m, NULL)) {
+	if (!err && !pm_map_write(st, ch.obj.id, 5000, sizeof(bytes), &m, NULL)) {
 		for (unsigned i = 0; i < m.nseg; i++)
-			medium_place(k->scratch, m.seg[i].iov_base, k->safe, m.seg[i].iov_len);
+			medium_place(d, m.seg[i].iov_base, bytes, m.seg[i].iov_len);
 		err = pm_commit(&m, m.len, PM_FILE_SYNC, false, &out, NULL);
 		pm_unpin(&m);
 	}
 	if (!err)
 		err = pm_remove(st, root, name, sizeof(name) - 1, &ch);
+	return err;
+}
+
+/* Life goes on: some work, a clean close, and nothing is wrong with what that leaves. */
+static void go_on(struct walk *k, struct pm_store *st)
+{
+	struct pm_error why;
+	int err = explore_go_on(k->scratch, st);
+
 	if (err && err != -ENOSPC)
 		fail(k, "afterwards: %s", strerror(-err));
 	err = pm_close(st);

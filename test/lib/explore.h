@@ -48,6 +48,8 @@ bool explore_trial(struct explore *x, const struct medium *log, const struct tri
 /* Set how closely to look: pass 0 is a glance, 7 takes long. */
 void explore_deepen(struct explore *x, unsigned pass, bool sparse);
 void explore_free(struct explore *x);
+/* Some work, as of a server that goes on: a file made, written to and removed. */
+int explore_go_on(struct medium *d, struct pm_store *st);
 double explore_now(void);
 /* A line for whoever runs the tests, also of a test that passes. */
 void explore_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

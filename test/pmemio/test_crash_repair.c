@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * test_crash_repair.c - the power fails at every point of a repair
+ *
+ * Each damage of test/lib/wreck.c is repaired once as it should be, and once more on media that write
+ * down what is done. Whatever a power failure could leave of that: repair works there, leaves no more
+ * than it would have, and leads to a pool that holds the same. So it does when a server had the pool in
+ * between, where that would open it.
+ *
+ * BERTH_CRASH_SECONDS for all tests of this file together; BERTH_CRASH_SEED repeats a run.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "test/lib/explore.h"
+#include "test/lib/wreck.h"
+
+#define TEXT (1u << 16)
+
+struct campaign {
+	const char *name;
+	enum pm_method method;
+	enum rules rules;
+	unsigned lane_blocks;
+	bool killed;
+	double share; /* of the time */
+};
+
+struct sought { /* what a repair must lead to */
+	const struct damage *d;
+	char holds[TEXT], got[TEXT];
+	uint64_t left;
+};
+
+static double seconds(void)
+{
+	const char *s = getenv("BERTH_CRASH_SECONDS");
+
+	return s ? atof(s) : 12;
+}
+
+static uint64_t first_seed(void)
+{
+	const char *s = getenv("BERTH_CRASH_SEED");
+
+	return s ? strtoull(s, NULL, 0) : (uint64_t)time(NULL) * 1000;
+}
+
+/* --- one repair ------------------------------------------------------------------------------ */
+
+struct said {
+	char text[600];
+};
+
+static void left(void *arg, const char *where, const char *what)
+{
+	struct said *s = arg;
+
+	if (!s->text[0])
+		snprintf(s->text, sizeof(s->text), "%s: %s", where, what);
+}
+
+static void show(void *arg, const char *where, const char *what)
+{
+	fprintf(stderr, "   %s: %s: %s\n", (const char *)arg, where, what);
+}
+
+static bool repaired(struct medium *d, struct pm_repair_report *rep, char *why, size_t size)
+{
+	const struct pm_repair_calls calls = { .left = left };
+	struct said s = { "" };
+	struct pm_error e;
+	int err = medium_repair(d, &calls, &s, rep, &e);
+
+	if (err)
+		snprintf(why, size, "repair: %s: %s", strerror(-err), e.text);
+	else if (rep->left)
+		snprintf(why, size, "left: %s", s.text);
+	return !err;
+}
+
+static bool held(struct medium *d, char *text, char *why, size_t size)
+{
+	struct pm_error e;
+	struct pm_store *st = medium_open_ro(d, &e);
+
+	if (!st) {
+		snprintf(why, size, "cannot be opened: %s", e.text);
+		return false;
+	}
+	wreck_holds(st, text, TEXT);
+	store_drop(st);
+	return true;
+}
+
+/* The first lines that differ. */
+static void differ(const char *a, const char *b, char *why, size_t size)
+{
+	const char *la = a, *lb = b;
+
+	for (; *a && *a == *b; a++, b++)
+		if (*a == '\n') {
+			la = a + 1;
+			lb = b + 1;
+		}
+	snprintf(why, size, "it holds '%.*s', not '%.*s'", (int)strcspn(lb, "\n"), lb, (int)strcspn(la, "\n"), la);
+}
+
+/* --- what is done with a state ----------------------------------------------------------------- */
+
+/* A server has the pool for a while, if it wants it: killed, stopped, or stopped after some work. */
+static bool served(struct medium *d, unsigned how, char *why, size_t size)
+{
+	struct pm_error e;
+	struct pm_store *st = medium_open(d, &e);
+	int err;
+
+	if (!st)
+		return true;
+	if (how == 0) {
+		store_drop(st);
+		return true;
+	}
+	err = how == 1 ? 0 : explore_go_on(d, st);
+	if (err && err != -ENOSPC && err != -EIO) {
+		snprintf(why, size, "a server's work: %s", strerror(-err));
+		store_drop(st);
+		return false;
+	}
+	err = pm_close(st);
+	if (err)
+		snprintf(why, size, "a server's stop: %s", strerror(-err));
+	return !err;
+}
+
+static bool judge(void *arg, struct medium *d, uint64_t lot, char *why, size_t size)
+{
+	struct sought *s = arg;
+	struct pm_repair_report rep;
+	unsigned way = (unsigned)(lot % 8);
+
+	if (way < 3 && !s->d->unsafe && !served(d, way, why, size))
+		return false;
+	if (!repaired(d, &rep, why, size))
+		return false;
+	if (rep.left != s->left) {
+		snprintf(why + strlen(why), size - strlen(why), " (%llu are left, not %llu)",
+		         (unsigned long long)rep.left, (unsigned long long)s->left);
+		return false;
+	}
+	if (lot / 8 % 8 == 0) {
+		if (!repaired(d, &rep, why, size))
+			return false;
+		if (rep.found != s->left || (!s->left && rep.repaired)) {
+			snprintf(why, size, "a second repair finds %llu, repairs %llu", (unsigned long long)rep.found,
+			         (unsigned long long)rep.repaired);
+			return false;
+		}
+	}
+	if (!held(d, s->got, why, size))
+		return false;
+	if (strcmp(s->got, s->holds)) {
+		differ(s->holds, s->got, why, size);
+		return false;
+	}
+	return true;
+}
+
+static void again(void *arg, struct medium *d)
+{
+	struct pm_repair_report rep;
+	char why[1000];
+
+	(void)arg;
+	repaired(d, &rep, why, sizeof(why)); /* that it works is judged */
+}
+
+/* --- campaigns --------------------------------------------------------------------------------- */
+
+/* A repair that nothing stops, on media that write it down. NULL: there is nothing to repair. */
+static struct medium *record(const struct campaign *c, const struct wreck *w, struct sought *s)
+{
+	uint8_t *image = malloc(w->len);
+	struct pm_repair_report rep;
+	struct medium *d;
+	char why[1000] = "";
+
+	memcpy(image, w->image, w->len);
+	s->d->hurt(w, image);
+	d = medium_new(image, w->len, c->method, true);
+	cr_assert(repaired(d, &rep, why, sizeof(why)), "%s: %s", s->d->name, why);
+	free(image);
+	if (!rep.found && c->killed) { /* replay put it right */
+		medium_free(d);
+		return NULL;
+	}
+	cr_assert_gt(rep.found, 0, "%s: nothing is found", s->d->name);
+	cr_assert_eq(rep.left > 0, s->d->left, "%s: %s", s->d->name, why);
+	s->left = rep.left;
+	cr_assert(held(d, s->holds, why, sizeof(why)), "%s: %s", s->d->name, why);
+	return d;
+}
+
+static void tell(const struct campaign *c, const struct wreck *w, const struct damage *d)
+{
+	static const struct pm_repair_calls calls = { show, show, show, NULL };
+	uint8_t *image = malloc(w->len);
+	struct pm_repair_report rep;
+	struct pm_error e;
+	struct medium *m;
+
+	memcpy(image, w->image, w->len);
+	d->hurt(w, image);
+	m = medium_new(image, w->len, c->method, true);
+	medium_repair(m, &calls, (void *)(uintptr_t)d->name, &rep, &e);
+	medium_free(m);
+	free(image);
+}
+
+static void one(const struct campaign *c, const struct wreck *w, const struct damage *d, struct explore *x)
+{
+	struct sought *s = calloc(1, sizeof(*s));
+	const struct trial t = { judge, again, s };
+	struct medium *log;
+
+	s->d = d;
+	log = record(c, w, s);
+	if (log && !explore_trial(x, log, &t)) {
+		tell(c, w, d);
+		cr_expect_fail("%s, %s: %s", c->name, d->name, x->why);
+	}
+	if (log)
+		medium_free(log);
+	free(s);
+}
+
+static void run(const struct campaign *c)
+{
+	double start = explore_now();
+	struct explore x = { .rules = c->rules, .until = start + seconds() * c->share, .seed = first_seed() };
+	uint64_t seed = x.seed + 1, had = 0;
+	unsigned done = 0;
+	struct wreck w;
+
+	wreck_make(&w, c->lane_blocks, c->killed);
+	for (unsigned pass = 0; pass == 0 || explore_now() < x.until; pass++) {
+		explore_deepen(&x, pass, false);
+		x.seed++;
+		for (unsigned i = 0; i < wreck_ndamages && (pass == 0 || explore_now() < x.until); i++, done++)
+			one(c, &w, &wreck_damages[(i + seed) % wreck_ndamages], &x);
+		if (pass > 8 && x.states == had)
+			break;
+		had = x.states;
+	}
+	explore_note("crash states of repair, %s: %llu distinct of %llu in %.1f s, %u repairs (%u kinds of damage), "
+	             "seed %llu\n",
+	             c->name, (unsigned long long)x.states, (unsigned long long)x.checked, explore_now() - start,
+	             done, wreck_ndamages, (unsigned long long)seed);
+	cr_expect_gt(x.states, 0);
+	wreck_free(&w);
+	explore_free(&x);
+}
+
+Test(crash_repair, clwb)
+{
+	run(&(struct campaign){ "clwb", PM_CLWB, RULES_ADR, 9, false, .35 });
+}
+
+Test(crash_repair, clwb_after_a_kill)
+{
+	run(&(struct campaign){ "clwb, after a kill", PM_CLWB, RULES_ADR, 9, true, .2 });
+}
+
+Test(crash_repair, caches_in_the_domain)
+{
+	run(&(struct campaign){ "fence", PM_FENCE, RULES_EADR, 9, false, .2 });
+}
+
+Test(crash_repair, msync)
+{
+	run(&(struct campaign){ "msync", PM_MSYNC, RULES_PAGES, 33, false, .25 });
+}
