@@ -3,7 +3,7 @@
  * bench.h - berth-bench: what is run many times, each timed
  *
  *   main.c      the command, clock, medians        load.h      operations over sockets and fabrics, beside their floor
- *   onesided.c  puts and gets, READ and WRITE      raw.c       RMA by bare libfabric calls
+ *   onesided.c  puts and gets, READ and WRITE      bare.h      the fabric by bare libfabric calls
  *   pool.c      pmemio at many sizes, no network   workers.c   pmemio by several threads
  *   puts.c      puts on demand
  */
@@ -26,15 +26,8 @@ int bench_load(int argc, char **argv);
 int bench_report(int argc, char **argv);
 int bench_onesided(int argc, char **argv);
 int bench_puts(int argc, char **argv);
+int bench_floor(int argc, char **argv);
 
 #define BENCH_SPAN (64u << 20) /* bytes of the file or memory that is worked on */
-
-/* --- bare RMA: @ops writes or reads of @len bytes, @depth in flight, to a process of its own ---- */
-
-struct raw;
-/* @node: an address of this machine that @provider (FI_EP_MSG) has. 0 or -errno. */
-int raw_open(const char *provider, const char *node, const char *dir, struct raw **out);
-int raw_run(struct raw *r, bool write, size_t len, unsigned depth, unsigned ops);
-void raw_close(struct raw *r);
 
 #endif

@@ -8,13 +8,11 @@
  */
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,6 +157,15 @@ static double cpu_of(pid_t pid) /* microseconds; own: 0 */
 	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
 }
 
+static double cpu_of_party(const struct party *p)
+{
+	double us = 0;
+
+	for (unsigned i = 0; i < LOAD_THREADS && p->pid[i]; i++)
+		us += cpu_of(p->pid[i]);
+	return us;
+}
+
 static json_t *counters(const char *path)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
@@ -210,7 +217,7 @@ static int take_turn(struct plan *pl, struct party *p, const struct load_op *op,
 		err = drive_all(pl, p, load_op("create"), size, seconds, seed, &other, &hist[1]);
 	if (round != WARM)
 		count(p, -1);
-	cpu = cpu_of(p->pid);
+	cpu = cpu_of_party(p);
 	own = cpu_of(0);
 	start = bench_now();
 	err = err ? err : drive_all(pl, p, op, size, seconds, seed, &ops, hist);
@@ -218,7 +225,7 @@ static int take_turn(struct plan *pl, struct party *p, const struct load_op *op,
 		double n = ops ? (double)ops : 1;
 
 		p->rate[round] = (double)ops / ((double)(bench_now() - start) / 1e9);
-		p->cpu[round] = (cpu_of(p->pid) - cpu) / n;
+		p->cpu[round] = (cpu_of_party(p) - cpu) / n;
 		p->client_cpu[round] = (cpu_of(0) - own) / n;
 		count(p, 1);
 		p->ops += ops;
@@ -296,13 +303,13 @@ static int open_server(struct plan *pl, struct party *p)
 	p->idle_known = false;
 	if (err || !p->idle)
 		return err;
-	before = resident_kib(p->pid);
+	before = resident_kib(p->pid[0]);
 	s.conns = p->idle;
 	s.bare = true;
 	err = s.url ? load_fabric_open(&s, &p->sleeping) : load_socket_open(&s, &p->sleeping);
 	if (!err && before >= 0) {
 		usleep(300000); /* the server has accepted what the kernel has; no correctness hangs on it */
-		p->idle_kib = (double)(resident_kib(p->pid) - before) / p->idle;
+		p->idle_kib = (double)(resident_kib(p->pid[0]) - before) / p->idle;
 		p->idle_known = true;
 	}
 	return err;
@@ -311,18 +318,20 @@ static int open_server(struct plan *pl, struct party *p)
 static int open_floor(struct plan *pl, struct party *p)
 {
 	struct load_spec s = pl->party[SERVER].spec;
-	char provider[32];
+	char provider[32], node[64];
 	unsigned port;
 	int err = 0;
 
 	load_transport(&s, provider);
 	p->depth = s.depth = pl->party[SERVER].depth;
+	s.conns = pl->party[SERVER].conns;
 	if (!s.url)
-		err = load_echo_start(&p->pid, &port);
+		err = load_echo_start(&s, &p->floor, node, &port);
+	p->pid[0] = p->floor.pid;
 	for (unsigned i = 0; !err && i < pl->threads; i++) {
 		s.conns = pl->party[SERVER].conns / pl->threads + (i < pl->party[SERVER].conns % pl->threads);
-		err = s.url ? load_exchange_open(provider, &s, &p->pid, &p->client[i]) :
-			      load_echo_open(port, &s, &p->client[i]);
+		err = s.url ? load_exchange_open(provider, &s, &p->pid[i], &p->client[i]) :
+			      load_echo_open(node, port, &s, &p->client[i]);
 	}
 	return err;
 }
@@ -338,9 +347,9 @@ static void close_party(struct plan *pl, unsigned which)
 		p->sleeping->ops->close(p->sleeping);
 	memset(p->client, 0, sizeof(p->client));
 	p->sleeping = NULL;
-	if (which == FLOOR && !pl->party[SERVER].spec.url && p->pid > 0) { /* an exchange ends with its client */
-		kill(p->pid, SIGKILL);
-		waitpid(p->pid, NULL, 0);
+	if (which == FLOOR) {
+		floor_end(&p->floor, "");
+		memset(p->pid, 0, sizeof(p->pid));
 	}
 }
 
@@ -417,6 +426,7 @@ int bench_load(int argc, char **argv)
 	for (unsigned i = 0; i < PARTIES; i++)
 		if (!(pl->party[i].all = calloc(1, sizeof(struct hist))))
 			return 1;
+	pl->party[FLOOR].floor.meet = -1;
 	if (load_persist_open(&pl->persist))
 		fprintf(stderr, "berth-bench: no memory for the persist alone: /dev/shm wants 64 MiB\n");
 	load_line_head(pl);

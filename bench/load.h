@@ -8,6 +8,7 @@
  *   load_line.c    a line as JSON and as text      load_echo.c     floor of sockets: as many bytes back
  *   report.c       compare, plots, page            load_exchange.c floor of fabrics: bare libfabric calls
  *   hist.c         percentiles                     load_persist.c  floor of persistence: flush and fence alone
+ *   floor.c        the process of a floor          bare.c          two ends of a fabric, and what they post
  *
  * A client is one thread's connections to a server, or to a floor. It begins a step, and tells when it is over.
  */
@@ -21,6 +22,7 @@
 #include <sys/types.h>
 
 #include "bench/bench.h"
+#include "bench/floor.h"
 #include "bench/hist.h"
 
 #define LOAD_FH      64
@@ -31,6 +33,8 @@
 #define LOAD_ROUNDS  99u
 #define LOAD_LIST    16u
 #define LOAD_SERVERS 4u
+#define LOAD_TEXT    512
+#define LOAD_HOST    256
 #define LOAD_DATA    (1u << 20) /* most bytes of one READ or WRITE */
 #define LOAD_SPAN    BENCH_SPAN
 #define LOAD_RECORD  (LOAD_DATA + 8192)
@@ -92,18 +96,22 @@ struct bench_client_ops {
 
 struct load_spec { /* what to open */
 	const char *url;                    /* fabric; NULL: sockets */
-	const char *host, *export;
+	const char *host, *export; /* host: of a URL too; NULL: it has none */
 	unsigned port, mountport;
 	unsigned conns, depth, first_id;    /* depth: most that will be in flight on a connection */
 	unsigned share;                     /* one-sided: bytes of "bench" that each connection maps for itself */
 	bool one_sided, bare;               /* bare: connections only, that stay idle */
+	const char *floor;                  /* HOST:PORT of a `berth-bench floor`; NULL: here */
+	bool wide;                          /* of an exchange: the client's memory is as large as the server's */
 };
 /* Each makes the file "bench" of LOAD_SPAN bytes in the export's root; -errno, and has said why. */
 int load_socket_open(const struct load_spec *s, struct bench_client **out);
 int load_fabric_open(const struct load_spec *s, struct bench_client **out);
-/* Floors: a server process of their own, which ends with its last client. */
-int load_echo_start(pid_t *pid, unsigned *port);
-int load_echo_open(unsigned port, const struct load_spec *s, struct bench_client **out);
+/* Floors: a server in a process of its own (floor.h), whose part is ..._serve: until @meet is closed, or -errno. */
+int load_echo_serve(const char *node, int meet);
+int load_echo_start(const struct load_spec *s, struct floor_process *f, char node[64], unsigned *port);
+int load_echo_open(const char *node, unsigned port, const struct load_spec *s, struct bench_client **out);
+int load_exchange_serve(const struct bare_shape *s, int meet);
 int load_exchange_open(const char *provider, const struct load_spec *s, pid_t *pid, struct bench_client **out);
 /* Nanoseconds of one flush and fence of @len bytes just written, median of some; 0: not available. */
 struct load_persist;
@@ -133,7 +141,8 @@ struct party {
 	bool there;
 	struct load_spec spec;
 	char url[512];
-	pid_t pid;           /* whose processor time counts; 0: unknown */
+	pid_t pid[LOAD_THREADS]; /* whose processor time counts; 0: unknown */
+	struct floor_process floor; /* of an echo */
 	const char *control; /* of berthd; NULL: no counters */
 	unsigned conns, idle, depth; /* of this line */
 	struct bench_client *client[LOAD_THREADS], *sleeping;
@@ -152,7 +161,7 @@ struct plan {
 	double seconds, warm;
 	const char *json, *svg, *html, *compare;
 	struct load_spec server[LOAD_SERVERS];
-	char text[LOAD_SERVERS + 1][512];
+	char text[LOAD_SERVERS + 1][LOAD_TEXT], host[LOAD_SERVERS + 1][LOAD_HOST];
 	unsigned nservers;
 	struct party party[PARTIES];
 	struct load_persist *persist;

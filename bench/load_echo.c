@@ -9,17 +9,18 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "bench/floor.h"
 #include "bench/load.h"
 #include "bench/media.h"
 
@@ -112,50 +113,85 @@ static bool serve(struct peer *p, char *media)
 	return true;
 }
 
-static void loop(int lfd)
+static void add(int ep, int fd, void *what)
 {
-	struct epoll_event ev[64], add = { .events = EPOLLIN };
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = what };
+
+	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static void accept_peer(int ep, int lfd)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+	int one = 1;
+
+	if (!p)
+		return;
+	p->fd = accept(lfd, NULL, NULL);
+	setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	add(ep, p->fd, p);
+}
+
+/* Until @meet is closed at the other end. */
+static int loop(int lfd, int meet)
+{
 	char *media = bench_media("/dev/shm");
-	int ep = epoll_create1(0), one = 1;
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event ev[64];
 
 	if (!media)
-		_exit(1);
-	epoll_ctl(ep, EPOLL_CTL_ADD, lfd, &add);
+		return -ENOMEM;
+	add(ep, lfd, NULL);
+	add(ep, meet, media);
 	for (;;) {
 		int n = epoll_wait(ep, ev, 64, -1);
 
 		for (int i = 0; i < n; i++) {
 			struct peer *p = ev[i].data.ptr;
 
-			if (p && !serve(p, media)) {
+			if (ev[i].data.ptr == media)
+				return 0;
+			if (!p) {
+				accept_peer(ep, lfd);
+			} else if (!serve(p, media)) {
 				close(p->fd);
 				free(p);
-			} else if (!p && (p = calloc(1, sizeof(*p)))) {
-				p->fd = accept(lfd, NULL, NULL);
-				setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-				add.data.ptr = p;
-				epoll_ctl(ep, EPOLL_CTL_ADD, p->fd, &add);
 			}
 		}
 	}
 }
 
-int load_echo_start(pid_t *pid, unsigned *port)
+int load_echo_serve(const char *node, int meet)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE }, *a;
+	struct sockaddr_in6 in; /* a port is at the same place in both families */
 	socklen_t len = sizeof(in);
-	int lfd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int lfd = -1, err = getaddrinfo(node, "0", &hints, &a) ? -EINVAL : 0;
 
-	if (lfd < 0 || bind(lfd, (struct sockaddr *)&in, sizeof(in)) || listen(lfd, 4096) ||
-	    getsockname(lfd, (struct sockaddr *)&in, &len))
-		return -errno;
-	*port = ntohs(in.sin_port);
-	*pid = fork();
-	if (*pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		loop(lfd);
-		_exit(0);
+	if (!err) {
+		lfd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		err = lfd < 0 || bind(lfd, a->ai_addr, a->ai_addrlen) || listen(lfd, 4096) ||
+		      getsockname(lfd, (struct sockaddr *)&in, &len) ? -errno : 0;
+		freeaddrinfo(a);
 	}
-	close(lfd);
-	return *pid < 0 ? -errno : 0;
+	if (!err && send(meet, &in.sin6_port, sizeof(in.sin6_port), MSG_NOSIGNAL) != sizeof(in.sin6_port))
+		err = -EPIPE;
+	return err ? err : loop(lfd, meet);
+}
+
+int load_echo_start(const struct load_spec *s, struct floor_process *f, char node[64], unsigned *port)
+{
+	struct bare_shape shape = { .provider = "sockets", .conns = s->conns, .depth = s->depth };
+	uint16_t at;
+	int err = floor_begin(f, s->floor, s->host, &shape);
+
+	if (!err && recv(f->meet, &at, sizeof(at), MSG_WAITALL) != sizeof(at))
+		err = -EPIPE;
+	if (err) {
+		fprintf(stderr, "berth-bench: the bare echo: %s\n", strerror(-err));
+		return err;
+	}
+	snprintf(node, 64, "%s", shape.node);
+	*port = ntohs(at);
+	return 0;
 }

@@ -50,7 +50,7 @@ static json_t *party_json(const struct plan *pl, const struct party *p, unsigned
 		json_object_set_new(o, q[i].key, json_real((double)hist_at(p->all, q[i].q) / 1e3));
 	json_object_set_new(o, "p50_us_spread", spread(p->p50, pl->rounds));
 	json_object_set_new(o, "client_cpu_us", json_real(median_of(p->client_cpu, pl->rounds, &lo, &hi)));
-	if (p->pid)
+	if (p->pid[0])
 		json_object_set_new(o, "server_cpu_us", json_real(median_of(p->cpu, pl->rounds, &lo, &hi)));
 	if (p->control) {
 		json_object_set_new(o, "drains_per_op", json_real((double)p->drains / n));
@@ -82,7 +82,7 @@ json_t *load_line_json(struct plan *pl, const struct load_op *op, unsigned size)
 		if (i != SERVER) { /* the server against this one */
 			json_object_set_new(j, "rate_ratio", ratio(me->rate, p->rate, pl->rounds));
 			json_object_set_new(j, "p50_ratio", ratio(me->p50, p->p50, pl->rounds));
-			if (me->pid && p->pid)
+			if (me->pid[0] && p->pid[0])
 				json_object_set_new(j, "server_cpu_ratio", ratio(me->cpu, p->cpu, pl->rounds));
 		}
 		json_object_set_new(o, party_name[i], j);

@@ -65,43 +65,72 @@ static int op_list(const char *text, struct plan *pl)
 {
 	char copy[256], *save, *name;
 
-	snprintf(copy, sizeof(copy), "%s", text);
+	if (snprintf(copy, sizeof(copy), "%s", text) >= (int)sizeof(copy))
+		return bad("--ops", text, "too many");
 	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save))
 		if (pl->nops == LOAD_LIST || !(pl->op[pl->nops++] = load_op(name)))
 			return bad("--ops", name, load_op_names);
 	return pl->nops ? 0 : bad("--ops", "", load_op_names);
 }
 
-/* HOST:PORT[:MOUNTPORT[:EXPORT]] of sockets, or a URL. */
-static int server_at(const char *what, char *text, const char *transport, char *room, struct load_spec *s)
+static int url_at(const char *what, char *url, char *host, struct load_spec *s)
 {
-	static const char cure[] = "HOST:PORT[:MOUNTPORT[:EXPORT]], or berth+PROVIDER://HOST:PORT/EXPORT";
 	struct berth_error why;
 	struct berth_url *u;
-	char *save, *port, *mount, *export, *end = NULL;
 
-	if (!berth_is_url(text) && transport && strcmp(transport, "sockets")) {
-		snprintf(room, 512, "berth+%s://%s/", transport, text);
-		text = room;
-	} else {
-		snprintf(room, 512, "%s", text);
+	if (berth_url_parse(url, &u, &why))
+		return bad(what, url, why.text);
+	s->url = url;
+	if (u->host) {
+		snprintf(host, LOAD_HOST, "%s", u->host);
+		s->host = host;
 	}
-	if (berth_is_url(text)) {
-		if (berth_url_parse(text, &u, &why))
-			return bad(what, text, why.text);
-		berth_url_free(u);
-		s->url = room;
-		return 0;
+	berth_url_free(u);
+	return 0;
+}
+
+static bool port_in(const char *text, unsigned *out)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	*out = (unsigned)v;
+	return isdigit((unsigned char)*text) && !*end && v && v <= 65535;
+}
+
+/* HOST:PORT[:MOUNTPORT[:EXPORT]]; an IPv6 HOST in brackets. */
+static bool socket_at(char *text, struct load_spec *s)
+{
+	char *save, *port, *mount, *export, *after = *text == '[' ? strchr(text, ']') : NULL;
+
+	s->host = text;
+	if (after) {
+		*after++ = 0;
+		s->host++;
+		text = *after == ':' ? after + 1 : NULL;
+	} else if ((text = strchr(text, ':'))) {
+		*text++ = 0;
 	}
-	s->host = strtok_r(room, ":", &save);
-	port = strtok_r(NULL, ":", &save);
-	mount = strtok_r(NULL, ":", &save);
-	export = strtok_r(NULL, ":", &save);
-	s->port = port ? (unsigned)strtoul(port, &end, 10) : 0;
-	s->mountport = mount ? (unsigned)strtoul(mount, NULL, 10) : s->port;
+	port = text ? strtok_r(text, ":", &save) : NULL;
+	mount = port ? strtok_r(NULL, ":", &save) : NULL;
+	export = mount ? strtok_r(NULL, "", &save) : NULL;
 	s->export = export ? export : "/";
-	return s->host && s->port && s->port <= 65535 && !*end && s->mountport && s->mountport <= 65535 ? 0 :
-	       bad(what, text, cure);
+	return *s->host && port && port_in(port, &s->port) && port_in(mount ? mount : port, &s->mountport) &&
+	       s->export[0] == '/';
+}
+
+/* @text copied to @room. */
+static int server_at(const char *what, const char *text, const char *transport, char *room, char *host, struct load_spec *s)
+{
+	bool fabric = !berth_is_url(text) && transport && strcmp(transport, "sockets");
+	int n = fabric ? snprintf(room, LOAD_TEXT, "berth+%s://%s/", transport, text) : snprintf(room, LOAD_TEXT, "%s", text);
+
+	if (n >= LOAD_TEXT)
+		return bad(what, text, "too long");
+	if (berth_is_url(room))
+		return url_at(what, room, host, s);
+	return socket_at(room, s) ? 0 : bad(what, text, "HOST:PORT[:MOUNTPORT[:EXPORT]] ([HOST] if it is of IPv6), or "
+							"berth+PROVIDER://HOST:PORT/EXPORT");
 }
 
 void load_transport(const struct load_spec *s, char out[32])
@@ -122,14 +151,15 @@ static int usage(void)
 		"       [--server ...] [--transport sockets|tcp|shm|verbs] [--against SERVER] [--pid PID] [--against-pid PID]\n"
 		"       [--control SOCKET] [--ops LIST] [--sizes LIST] [--depths LIST] [--connections LIST] [--idle LIST]\n"
 		"       [--against-connections N] [--against-idle N] [--against-depth N] [--threads N] [--rounds N]\n"
-		"       [--seconds S | --count N] [--warm-up S] [--seed N] [--json FILE] [--svg DIR] [--html FILE] [--compare FILE]\n"
+		"       [--seconds S | --count N] [--warm-up S] [--seed N] [--floor HOST:PORT]\n"
+		"       [--json FILE] [--svg DIR] [--html FILE] [--compare FILE]\n"
 		"       operations: %s\n", load_op_names);
 	return -EINVAL;
 }
 
 struct words { /* what has to wait for --transport */
 	char *server[LOAD_SERVERS], *against;
-	const char *transport;
+	const char *transport, *floor;
 };
 
 static int text_option(int opt, char *arg, struct plan *pl, struct words *w)
@@ -142,6 +172,7 @@ static int text_option(int opt, char *arg, struct plan *pl, struct words *w)
 		return 0;
 	case 'a': w->against = arg; return 0;
 	case 'T': w->transport = arg; return 0;
+	case 'f': w->floor = arg; return 0;
 	case 'c': pl->party[SERVER].control = arg; return 0;
 	case 'o': return op_list(arg, pl);
 	case 'j': pl->json = arg; return 0;
@@ -161,7 +192,7 @@ static int option(int opt, char *arg, struct plan *pl, struct words *w)
 	case 'p':
 	case 'P':
 		err = number(opt == 'p' ? "--pid" : "--against-pid", arg, 1, INT32_MAX, &pid);
-		pl->party[opt == 'p' ? SERVER : AGAINST].pid = (pid_t)pid;
+		pl->party[opt == 'p' ? SERVER : AGAINST].pid[0] = (pid_t)pid;
 		return err;
 	case 'z': return numbers("--sizes", arg, 1, LOAD_DATA, pl->size, &pl->nsizes);
 	case 'd': return numbers("--depths", arg, 1, LOAD_DEPTH, pl->depth, &pl->ndepths);
@@ -194,11 +225,13 @@ static int settle(struct plan *pl, struct words *w)
 	for (unsigned i = 0; i < pl->nops; i++)
 		one_sided |= pl->op[i]->one_sided;
 	for (unsigned i = 0; !err && i < pl->nservers; i++) {
-		err = server_at("--server", w->server[i], w->transport, pl->text[i], &pl->server[i]);
+		err = server_at("--server", w->server[i], w->transport, pl->text[i], pl->host[i], &pl->server[i]);
+		pl->server[i].floor = w->floor;
 		pl->server[i].one_sided = one_sided && pl->server[i].url;
 	}
 	if (!err && w->against)
-		err = server_at("--against", w->against, w->transport, pl->text[LOAD_SERVERS], &pl->party[AGAINST].spec);
+		err = server_at("--against", w->against, w->transport, pl->text[LOAD_SERVERS], pl->host[LOAD_SERVERS],
+				&pl->party[AGAINST].spec);
 	pl->party[AGAINST].spec.one_sided = one_sided && pl->party[AGAINST].spec.url;
 	pl->party[SERVER].there = pl->party[FLOOR].there = true;
 	pl->party[AGAINST].there = w->against;
@@ -224,7 +257,7 @@ int load_parse(int argc, char **argv, struct plan *pl)
 		{ "against-idle", 1, NULL, 'I' }, { "against-depth", 1, NULL, 'D' }, { "threads", 1, NULL, 'e' },
 		{ "rounds", 1, NULL, 'r' }, { "seconds", 1, NULL, 't' }, { "count", 1, NULL, 'k' },
 		{ "warm-up", 1, NULL, 'w' }, { "seed", 1, NULL, 'x' }, { "json", 1, NULL, 'j' },
-		{ "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' }, { NULL, 0, NULL, 0 },
+		{ "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' }, { "floor", 1, NULL, 'f' }, { NULL, 0, NULL, 0 },
 	};
 	struct words w = { .transport = NULL };
 	int opt, err = 0;

@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <rpc/rpc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,27 +42,38 @@ static struct socket_conn *conn_of(struct load_conn *c)
 
 /* --- connections ------------------------------------------------------------------------------------------- */
 
+static int dial_one(const struct addrinfo *a)
+{
+	int one = 1, fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+
+	if (fd >= 0 && bindresvport_sa(fd, NULL)) /* a server that asks for a privileged port gets one, if we may */
+		errno = 0;
+	err = fd < 0 || connect(fd, a->ai_addr, a->ai_addrlen) ? -errno : 0;
+	if (!err) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		return fd;
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
 static int dial(const char *host, unsigned port)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
 	char name[16];
-	int one = 1, fd, err;
+	int got = -EHOSTUNREACH, gai;
 
 	snprintf(name, sizeof(name), "%u", port);
-	if (getaddrinfo(host, name, &hints, &list))
-		return -EHOSTUNREACH;
-	fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && bindresvport(fd, NULL)) /* a server that asks for a privileged port gets one, if we may */
-		errno = 0;
-	err = fd < 0 || connect(fd, list->ai_addr, list->ai_addrlen) ? -errno : 0;
-	freeaddrinfo(list);
-	if (err) {
-		if (fd >= 0)
-			close(fd);
-		return err;
+	gai = getaddrinfo(host, name, &hints, &list);
+	if (gai) {
+		fprintf(stderr, "berth-bench: %s: %s\n", host, gai_strerror(gai));
+		return got;
 	}
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	return fd;
+	for (struct addrinfo *a = list; a && got < 0; a = a->ai_next)
+		got = dial_one(a);
+	freeaddrinfo(list);
+	return got;
 }
 
 static int add_conn(struct socket_client *t, const struct load_spec *s, unsigned port)
@@ -354,13 +366,13 @@ int load_socket_open(const struct load_spec *s, struct bench_client **out)
 	return 0;
 }
 
-int load_echo_open(unsigned port, const struct load_spec *s, struct bench_client **out)
+int load_echo_open(const char *node, unsigned port, const struct load_spec *s, struct bench_client **out)
 {
 	struct load_spec at = *s;
 	struct socket_client *t;
 	int err;
 
-	at.host = "127.0.0.1";
+	at.host = node;
 	err = open_conns(&at, port, true, &t);
 	if (err)
 		fprintf(stderr, "berth-bench: the bare echo: %s\n", strerror(-err));

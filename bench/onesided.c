@@ -2,7 +2,7 @@
 /*
  * onesided.c - durable writes and reads by libberth's puts and gets, by WRITE and READ, and by bare libfabric, in one run
  *
- *   raw       a write, durable where the provider can say so (raw.c); a read
+ *   raw       a write, durable where the provider can say so (load_exchange.c); a read
  *   put       BERTH_DURABLE | BERTH_BY_RMA over bytes that exist
  *   append    the same into new blocks: RMA write and COMMIT behind it
  *   WRITE     FILE_SYNC over bytes that exist
@@ -13,11 +13,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/load.h"
 #include "client/berth.h"
 
 #define DEPTH_MAX  16u
@@ -27,7 +28,7 @@
 enum way { RAW_WRITE, PUT, APPEND, WRITE, RAW_READ, GET, READ, WAYS };
 static const size_t sizes[NSIZES] = { 64, 512, 4096, 65536, 1 << 20 };
 static const unsigned depths[NDEPTHS] = { 1, DEPTH_MAX };
-static const unsigned ops_of[NSIZES] = { 2000, 2000, 1000, 300, 48 };
+static const unsigned most_ops[NSIZES] = { 2000, 2000, 1000, 300, 48 };
 
 /* --- Berth --- */
 
@@ -133,35 +134,76 @@ static int prepare(struct berth *b, const char *buf)
 	return err;
 }
 
+/* --- the bare exchange: one connection, offsets in order --- */
+
+struct bare_run {
+	struct bench_client *x;
+	enum load_step step;
+	unsigned next, done, ops;
+};
+
+static int bare_next_op(struct bare_run *r, struct load_conn *c, unsigned slot)
+{
+	if (r->next == r->ops)
+		return 0;
+	c->slot[slot].off = (uint64_t)r->next++ * r->x->len % BENCH_SPAN;
+	return r->x->ops->send(r->x, c, slot, r->step);
+}
+
+static int bare_done(void *arg, struct load_conn *c, unsigned slot, int err)
+{
+	struct bare_run *r = arg;
+
+	r->done++;
+	return err ? err : bare_next_op(r, c, slot);
+}
+
+static int bare_cell(struct bench_client *x, enum load_step step, size_t len, unsigned depth, unsigned ops)
+{
+	struct bare_run r = { .x = x, .step = step, .ops = ops };
+	int err = 0;
+
+	x->len = (uint32_t)len;
+	x->done = bare_done;
+	x->arg = &r;
+	for (unsigned i = 0; !err && i < depth; i++)
+		err = bare_next_op(&r, x->conn[0], i);
+	while (!err && r.done < r.ops)
+		err = x->ops->wait(x);
+	return err;
+}
+
 /* --- the table --- */
 
 struct table {
+	unsigned ops[NSIZES]; /* of each cell */
 	double us[WAYS][NDEPTHS][NSIZES][ROUNDS_MAX];
 };
 
-static int cell(struct raw *raw, struct berth *b, char *buf, enum way w, unsigned s, unsigned d, uint64_t *nsec)
+static int cell(struct table *t, struct bench_client *raw, struct berth *b, char *buf, enum way w, unsigned s, unsigned d,
+		uint64_t *nsec)
 {
 	uint64_t start = bench_now();
 	int err;
 
 	if (w != RAW_WRITE && w != RAW_READ)
-		return berth_cell(b, buf, w, sizes[s], depths[d], ops_of[s], nsec);
-	err = raw_run(raw, w == RAW_WRITE, sizes[s], depths[d], ops_of[s]);
+		return berth_cell(b, buf, w, sizes[s], depths[d], t->ops[s], nsec);
+	err = bare_cell(raw, w == RAW_WRITE ? L_PUT : L_GET, sizes[s], depths[d], t->ops[s]);
 	*nsec = bench_now() - start;
 	return err;
 }
 
-static int one_round(struct table *t, struct raw *raw, struct berth *b, char *buf, unsigned round)
+static int one_round(struct table *t, struct bench_client *raw, struct berth *b, char *buf, unsigned round)
 {
 	for (unsigned s = 0; s < NSIZES; s++)
 		for (unsigned d = 0; d < NDEPTHS; d++)
 			for (enum way w = RAW_WRITE; w < WAYS; w++) {
 				uint64_t nsec = 0;
-				int err = cell(raw, b, buf, w, s, d, &nsec);
+				int err = cell(t, raw, b, buf, w, s, d, &nsec);
 
 				if (err)
 					return err;
-				t->us[w][d][s][round] = (double)nsec / 1000 / ops_of[s];
+				t->us[w][d][s][round] = (double)nsec / 1000 / t->ops[s];
 			}
 	return 0;
 }
@@ -186,45 +228,81 @@ static void print(struct table *t, unsigned rounds, const char *provider)
 		}
 }
 
-/* "berth+PROVIDER://HOST:PORT/": who is to do the bare RMA, and where. */
-static void parts_of(const char *url, char provider[16], char node[64])
+static int measure(struct table *t, const char *url, unsigned rounds, char *buf, struct bench_client *raw)
 {
-	if (sscanf(url, "berth+%15[a-z]://%63[0-9.]", provider, node) < 2)
-		strcpy(node, "127.0.0.1");
+	struct berth_error why = { "" };
+	struct berth_mr *mr;
+	struct berth *b;
+	int err = berth_connect(url, NULL, &b, &why);
+
+	if (err) {
+		fprintf(stderr, "berth-bench: %s\n", why.text);
+		return err;
+	}
+	err = berth_register(b, buf, BENCH_SPAN, &mr);
+	err = err ? err : prepare(b, buf);
+	for (unsigned i = 0; !err && i < rounds; i++)
+		err = one_round(t, raw, b, buf, i);
+	if (err)
+		fprintf(stderr, "berth-bench: %s: %s%s\n", url, strerror(-err),
+			err == -EOPNOTSUPP ? " (layouts = on in the server's [fabric]?)" : "");
+	berth_disconnect(b);
+	return err;
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: berth-bench onesided berth+PROVIDER://HOST:PORT/ [ROUNDS [COUNT]]   layouts on\n"
+			"ROUNDS: 1 to %u (5); COUNT: operations of a cell, at most and not given: 2000 of 64 bytes to 48 of 1 MiB\n",
+	        ROUNDS_MAX);
+	return 2;
+}
+
+static bool number(const char *text, unsigned most, unsigned *out)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	*out = (unsigned)v;
+	return end != text && !*end && v >= 1 && v <= most;
 }
 
 int bench_onesided(int argc, char **argv)
 {
-	unsigned rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 5;
-	char *buf = aligned_alloc(4096, BENCH_SPAN), provider[16] = "", node[64] = "";
-	struct table *t = calloc(1, sizeof(*t));
-	struct berth_error why = { "" };
-	struct raw *raw = NULL;
-	struct berth_mr *mr;
-	struct berth *b;
+	struct load_spec s = { .conns = 1, .depth = DEPTH_MAX, .wide = true };
+	struct bench_client *raw = NULL;
+	struct berth_error why;
+	struct berth_url *u;
+	struct table *t;
+	unsigned rounds = 5, count = UINT_MAX;
+	char *buf;
+	pid_t pid;
 	int err;
 
-	if (argc < 2 || argc > 3 || rounds < 1 || rounds > ROUNDS_MAX || !buf || !t) {
-		fprintf(stderr, "usage: berth-bench onesided berth+PROVIDER://HOST:PORT/ [ROUNDS]   layouts on; up to %u rounds\n",
-		        ROUNDS_MAX);
-		return 2;
+	if (argc < 2 || argc > 4 || (argc > 2 && !number(argv[2], ROUNDS_MAX, &rounds)) ||
+	    (argc > 3 && !number(argv[3], most_ops[0], &count)))
+		return usage();
+	if (berth_url_parse(argv[1], &u, &why)) {
+		fprintf(stderr, "berth-bench: %s: %s\n", argv[1], why.text);
+		return usage();
 	}
+	s.host = u->host;
+	t = calloc(1, sizeof(*t));
+	buf = aligned_alloc(4096, BENCH_SPAN);
+	if (!t || !buf)
+		return 1;
 	memset(buf, 'b', BENCH_SPAN);
-	parts_of(argv[1], provider, node);
-	err = raw_open(provider, node, "/dev/shm", &raw);
+	for (unsigned i = 0; i < NSIZES; i++)
+		t->ops[i] = count < most_ops[i] ? count : most_ops[i];
+	err = load_exchange_open(u->provider, &s, &pid, &raw);
+	if (!err) {
+		err = measure(t, argv[1], rounds, buf, raw);
+		raw->ops->close(raw);
+	}
 	if (!err)
-		err = berth_connect(argv[1], NULL, &b, &why);
-	if (!err)
-		err = berth_register(b, buf, BENCH_SPAN, &mr);
-	if (!err)
-		err = prepare(b, buf);
-	for (unsigned i = 0; !err && i < rounds; i++)
-		err = one_round(t, raw, b, buf, i);
-	if (err)
-		fprintf(stderr, "berth-bench: %s%s%s\n", strerror(-err), why.text[0] ? ": " : "", why.text);
-	else
-		print(t, rounds, provider);
-	if (raw)
-		raw_close(raw);
+		print(t, rounds, u->provider);
+	berth_url_free(u);
+	free(buf);
+	free(t);
 	return err ? 1 : 0;
 }

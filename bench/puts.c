@@ -67,14 +67,15 @@ static int on_file(struct berth *b, char *buf, size_t len)
 
 int bench_puts(int argc, char **argv)
 {
-	unsigned long len = argc == 3 ? strtoul(argv[2], NULL, 10) : 0;
+	char *end = NULL;
+	unsigned long len = argc == 3 ? strtoul(argv[2], &end, 10) : 0;
 	char *buf = aligned_alloc(4096, FILE_BYTES);
 	struct berth_error why = { "" };
 	struct berth_mr *mr;
 	struct berth *b;
 	int err;
 
-	if (!buf || !len || len > FILE_BYTES || FILE_BYTES % len) {
+	if (!buf || !len || *end || len > FILE_BYTES || FILE_BYTES % len) {
 		fprintf(stderr, "usage: berth-bench puts berth+FABRIC://.../ BYTES   a power of two, at most 1 MiB\n"
 		                "each line of input: how many durable puts to make\n");
 		free(buf);

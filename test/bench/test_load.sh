@@ -11,6 +11,7 @@ if [ "${1:-}" != inside ]; then
 fi
 fail() { echo "FAILED: $*"; exit 1; }
 ip link set lo up
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm # of its own: nobody else's files
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 json=$dir/now.json
 regions() { ls /dev/shm | grep -E '^[0-9]+:[0-9]+:[0-9]+$' || true; } # of shm endpoints without a name of their own
@@ -96,6 +97,25 @@ END
 OVER="tcp shm" bench/peers/run "$B" --count 40 --rounds 1 --depths 2 --ops getattr --connections 10 >"$dir/out" ||
 	fail "it did not run with ten fabric connections"
 
+# 6. the floor's process where the server is; a server of IPv6
+port=24680
+"$B/berth-bench" floor 127.0.0.1:$port >"$dir/floor" & floor=$!
+until grep -qx ready "$dir/floor"; do kill -0 $floor; sleep 0.05; done
+OVER="sockets tcp" bench/peers/run "$B" --floor 127.0.0.1:$port --count 20 --rounds 1 --depths 2 --connections 2 --threads 2 \
+	--ops read,write --json "$json" >"$dir/out" || fail "it did not run beside a floor elsewhere"
+python3 - "$json" <<'END' || fail "what it wrote of a floor elsewhere is not what it promises"
+import json, sys
+lines = json.load(open(sys.argv[1]))["lines"]
+assert len(lines) == 4
+for l in lines:
+    assert l["floor"]["operations"] == 20 and l["floor"]["p50_us"] > 0 and "server_cpu_us" not in l["floor"]
+END
+kill $floor
+wait $floor 2>/dev/null || true
+for _ in $(seq 100); do pgrep -f 'berth-bench floor' >/dev/null || break; sleep 0.05; done
+! pgrep -fa 'berth-bench floor' || fail "a floor did not end with its client"
+LISTEN=::1 bench/peers/run "$B" --count 20 --rounds 1 --depths 2 --ops getattr >"$dir/out" || fail "it did not run over IPv6"
+
 refused() { # TEXT OPTIONS...
 	local text=$1; shift
 	"$B/berth-bench" "$@" 2>"$dir/err" && fail "accepted: $*"
@@ -111,6 +131,9 @@ refused "HOST:PORT" load --server 127.0.0.1:70000
 refused "berth+" load --server berth+tcp:/x
 refused "sockets, tcp, shm or verbs" load --server 127.0.0.1:1 --transport udp
 refused "is a server there" load --server 127.0.0.1:1
+refused "is a server there" load --server [::1]:1
+refused "HOST:PORT" load --server [::1]
+refused "HOST:PORT" load --server 127.0.0.1:1:2x
 refused "fabric client (tcp)" load --server 127.0.0.1:1 --transport tcp --ops null
 refused "one-sided" load --server 127.0.0.1:1 --ops put
 refused "--connections" load --server 127.0.0.1:1 --threads 2
@@ -122,5 +145,5 @@ refused "usage" report "$json"
 refused "--json wrote" report --compare "$json" "$dir/out"
 refused "--json wrote" report --svg "$dir/svg" "$dir/nothing"
 
-# 6. the bare exchange over shm is killed, and leaves no file behind
+# 7. the bare exchange over shm is killed, and leaves no file behind
 [ "$(regions | comm -13 "$dir/before" - | wc -l)" = 0 ] || fail "left in /dev/shm: $(regions | comm -13 "$dir/before" -)"
