@@ -10,9 +10,8 @@
 #include <stdlib.h>
 
 #include "test/lib/explore.h"
+#include "test/lib/log_fault.h"
 #include "test/pmemio/crash_ops.h"
-
-#define ANY 0xff
 
 static const struct geometry small = { .blocks = 176, .lanes = 2, .lane_blocks = 9 };
 static const struct geometry wide = { .blocks = 240, .lanes = 2, .lane_blocks = 33 };
@@ -27,262 +26,6 @@ static const struct op scattered[] = { NEW("x"),          W("x", 0, B),      W("
 	                               W("x", 4 * B, B),  W("x", 6 * B, B),  W("x", 8 * B, B),
 	                               W("x", 10 * B, B), W("x", 12 * B, B), W("x", 14 * B, B),
 	                               { .kind = OP_END } };
-
-/* --- changing a log -------------------------------------------------------------------------- */
-
-static bool is(const struct ev *e, unsigned kind, unsigned where, unsigned via)
-{
-	return e->kind == kind && (where == ANY || e->where == where) &&
-	       (via == ANY || e->via == via);
-}
-
-static bool is_store(const struct ev *e)
-{
-	return e->kind == EV_STORE || e->kind == EV_NT || e->kind == EV_PLACE;
-}
-
-static void drop(struct medium *d, size_t from, unsigned kind, unsigned where, unsigned via)
-{
-	for (size_t i = from; i < d->nev; i++)
-		if (is(&d->ev[i], kind, where, via))
-			d->ev[i].kind = EV_NONE;
-}
-
-static void move(struct medium *d, size_t i, size_t to)
-{
-	struct ev e = d->ev[i];
-
-	if (i < to) {
-		to--; /* to stand before what was there */
-		memmove(&d->ev[i], &d->ev[i + 1], (to - i) * sizeof(e));
-	} else {
-		memmove(&d->ev[to + 1], &d->ev[to], (i - to) * sizeof(e));
-	}
-	d->ev[to] = e;
-}
-
-/* The first event of a kind at or behind @i; nev if there is none. */
-static size_t next(const struct medium *d, size_t i, unsigned kind, unsigned where)
-{
-	while (i < d->nev && !is(&d->ev[i], kind, where, ANY))
-		i++;
-	return i;
-}
-
-static bool zeros(const struct medium *d, const struct ev *e)
-{
-	for (uint32_t i = 0; i < e->len; i++)
-		if (d->bytes[e->bytes + i])
-			return false;
-	return true;
-}
-
-/* Where the record that follows event @i begins, and where it is durable. */
-static size_t record(const struct medium *d, size_t i, size_t *done)
-{
-	size_t at = next(d, i, EV_STORE, AT_RECORD);
-
-	*done = next(d, at, EV_FENCE, ANY);
-	if (*done == d->nev)
-		*done = next(d, at, EV_SYNC, AT_RECORD);
-	return at;
-}
-
-/* The last fence before event @i and behind whatever was stored before it. */
-static void drop_fence_before(struct medium *d, size_t from, unsigned where)
-{
-	for (size_t i = from; i < d->nev; i++) {
-		size_t k = i;
-
-		if (!is(&d->ev[i], EV_STORE, where, ANY))
-			continue;
-		while (k > from && !is_store(&d->ev[k - 1]) && d->ev[k].kind != EV_FENCE)
-			k--;
-		if (d->ev[k].kind == EV_FENCE)
-			d->ev[k].kind = EV_NONE;
-	}
-}
-
-static void drop_fence_behind(struct medium *d, size_t from, unsigned where)
-{
-	for (size_t i = from; i < d->nev; i++) {
-		size_t k = is(&d->ev[i], EV_STORE, where, ANY) ? next(d, i, EV_FENCE, ANY) : d->nev;
-
-		if (k < d->nev)
-			d->ev[k].kind = EV_NONE;
-	}
-}
-
-/* --- the faults ------------------------------------------------------------------------------ */
-
-static void no_record_flush(struct medium *d, size_t from)
-{
-	drop(d, from, EV_FLUSH, AT_RECORD, ANY);
-}
-
-static void no_record_fence(struct medium *d, size_t from)
-{
-	drop_fence_behind(d, from, AT_RECORD);
-}
-
-static void no_fence_before_record(struct medium *d, size_t from)
-{
-	drop_fence_before(d, from, AT_RECORD);
-}
-
-static void no_payload_flush(struct medium *d, size_t from)
-{
-	drop(d, from, EV_FLUSH, AT_POOL, EV_PLACE);
-}
-
-static void half_payload_flush(struct medium *d, size_t from)
-{
-	for (size_t i = from; i < d->nev; i++)
-		if (is(&d->ev[i], EV_FLUSH, AT_POOL, EV_PLACE) && d->ev[i].len > LINE)
-			d->ev[i].len -= LINE;
-}
-
-/* Flushes of payload behind the record: the extent is durable, its bytes are not. */
-static void late_payload_flush(struct medium *d, size_t from)
-{
-	for (size_t i = from, done; i < d->nev; i++) {
-		if (!is(&d->ev[i], EV_FLUSH, AT_POOL, EV_PLACE))
-			continue;
-		record(d, i, &done);
-		if (done < d->nev)
-			move(d, i--, done + 1);
-		if (done == d->nev || ++from > d->nev)
-			return;
-	}
-}
-
-static void late_payload(struct medium *d, size_t from)
-{
-	size_t done, at = from;
-
-	while (at < d->nev && d->ev[at].kind != EV_PLACE)
-		at++;
-	record(d, at, &done);
-	if (done < d->nev)
-		move(d, at, done + 1);
-}
-
-static void no_zeroing(struct medium *d, size_t from)
-{
-	for (size_t i = from; i < d->nev; i++)
-		if (d->ev[i].kind == EV_NT && zeros(d, &d->ev[i]))
-			d->ev[i].kind = EV_NONE;
-}
-
-static void no_node_flush(struct medium *d, size_t from)
-{
-	drop(d, from, EV_FLUSH, AT_POOL, EV_NT);
-}
-
-static void late_nodes(struct medium *d, size_t from)
-{
-	for (size_t i = from, n = d->nev, done; i < n; i++) {
-		if (d->ev[i].kind != EV_NT || zeros(d, &d->ev[i]))
-			continue;
-		record(d, i, &done);
-		if (done == d->nev)
-			return;
-		move(d, i, done + 1);
-		return;
-	}
-}
-
-/* What belongs behind the record is stored before it. */
-static void early_in_place(struct medium *d, size_t from)
-{
-	size_t done, at = record(d, from, &done);
-
-	for (size_t i = done + 1; i < d->nev && d->ev[i].kind != EV_WINDOW; i++)
-		if (is(&d->ev[i], EV_STORE, AT_POOL, ANY))
-			move(d, i, at++);
-}
-
-static void no_in_place_flush(struct medium *d, size_t from)
-{
-	drop(d, from, EV_FLUSH, AT_POOL, EV_STORE);
-}
-
-static void no_fence_before_head(struct medium *d, size_t from)
-{
-	drop_fence_before(d, from, AT_HEAD);
-}
-
-/* The checkpoint is announced before the changes that it names are made. */
-static void early_head(struct medium *d, size_t from)
-{
-	size_t done, at = record(d, from, &done), head = next(d, from, EV_STORE, AT_HEAD);
-
-	if (at == d->nev || head == d->nev || done > head)
-		return;
-	for (unsigned n = 0; n < 3; n++) /* store, flush, fence */
-		move(d, head + n, done + 1 + n);
-}
-
-static void no_super_flush(struct medium *d, size_t from)
-{
-	drop(d, from, EV_FLUSH, AT_SUPER, ANY);
-}
-
-static void no_super_store(struct medium *d, size_t from)
-{
-	drop(d, from, EV_STORE, AT_SUPER, ANY);
-}
-
-/* A block gets new bytes while the record that frees it may still be lost. */
-static void early_reuse(struct medium *d, size_t from)
-{
-	size_t done, at = record(d, from, &done);
-
-	for (size_t i = done + 1; i < d->nev; i++)
-		if (d->ev[i].kind == EV_PLACE || (d->ev[i].kind == EV_NT && zeros(d, &d->ev[i])))
-			move(d, i, at++);
-}
-
-static void no_data_sync(struct medium *d, size_t from)
-{
-	drop(d, from, EV_SYNC, AT_POOL, EV_PLACE);
-}
-
-static void no_record_sync(struct medium *d, size_t from)
-{
-	drop(d, from, EV_SYNC, AT_RECORD, ANY);
-}
-
-static void no_whole_sync(struct medium *d, size_t from)
-{
-	for (size_t i = from; i < d->nev; i++)
-		if (d->ev[i].kind == EV_SYNC && d->ev[i].len == d->m.len)
-			d->ev[i].kind = EV_NONE;
-}
-
-/* The first record, which takes checksums back, is durable only with the next. */
-static void no_first_fence(struct medium *d, size_t from)
-{
-	size_t done;
-
-	record(d, from, &done);
-	if (done < d->nev)
-		d->ev[done].kind = EV_NONE;
-}
-
-static void early_payload(struct medium *d, size_t from)
-{
-	size_t done, at = record(d, from, &done);
-
-	for (size_t i = done + 1; i < d->nev; i++)
-		if (d->ev[i].kind == EV_PLACE)
-			move(d, i, at++);
-}
-
-static void no_head(struct medium *d, size_t from)
-{
-	drop(d, from, EV_STORE, AT_HEAD, ANY);
-}
 
 struct fault {
 	const char *name;
@@ -320,66 +63,66 @@ static const struct op given_up[] = { MAP(0, "x", 0, 3000), GIVEUP(0), { .kind =
 #define FAULT(n, c, b, o, r, geo)                                                                  \
 	.name = n, .change = c, .before = b, .ops = o, .rules = r, .g = &geo
 static const struct fault faults[] = {
-	{ FAULT("records are not flushed", no_record_flush, file, two, RULES_ADR, small) },
-	{ FAULT("no fence behind a record", no_record_fence, file, two, RULES_ADR, small) },
-	{ FAULT("no fence between payload and record", no_fence_before_record, file, append,
+	{ FAULT("records are not flushed", fault_no_record_flush, file, two, RULES_ADR, small) },
+	{ FAULT("no fence behind a record", fault_no_record_fence, file, two, RULES_ADR, small) },
+	{ FAULT("no fence between payload and record", fault_no_fence_before_record, file, append,
 	        RULES_ADR, small) },
-	{ FAULT("no fence between new nodes and record", no_fence_before_record, scattered, to_tree,
+	{ FAULT("no fence between new nodes and record", fault_no_fence_before_record, scattered, to_tree,
 	        RULES_ADR, small) },
-	{ FAULT("payload is not flushed", no_payload_flush, file, append, RULES_ADR, small) },
-	{ FAULT("payload over old bytes is not flushed", no_payload_flush, file, rewrite, RULES_ADR,
+	{ FAULT("payload is not flushed", fault_no_payload_flush, file, append, RULES_ADR, small) },
+	{ FAULT("payload over old bytes is not flushed", fault_no_payload_flush, file, rewrite, RULES_ADR,
 	        small) },
-	{ FAULT("the last line of payload is not flushed", half_payload_flush, reserved,
+	{ FAULT("the last line of payload is not flushed", fault_half_payload_flush, reserved,
 	        in_reserved, RULES_ADR, small) },
-	{ FAULT("an extent is written before its payload is flushed", late_payload_flush, reserved,
+	{ FAULT("an extent is written before its payload is flushed", fault_late_payload_flush, reserved,
 	        in_reserved, RULES_ADR, small) },
-	{ FAULT("payload arrives behind the record", late_payload, file, append, RULES_ADR,
+	{ FAULT("payload arrives behind the record", fault_late_payload, file, append, RULES_ADR,
 	        small) },
-	{ FAULT("blocks written in part are not zeroed", no_zeroing, file, part, RULES_ADR,
+	{ FAULT("blocks written in part are not zeroed", fault_no_zeroing, file, part, RULES_ADR,
 	        small) },
-	{ FAULT("the end of file moves over old bytes", no_zeroing, file, regrow, RULES_ADR,
+	{ FAULT("the end of file moves over old bytes", fault_no_zeroing, file, regrow, RULES_ADR,
 	        small) },
-	{ FAULT("new nodes are not flushed", no_node_flush, file, first_entry, RULES_ADR, small) },
-	{ FAULT("new nodes are stored behind the record", late_nodes, scattered, to_tree, RULES_ADR,
+	{ FAULT("new nodes are not flushed", fault_no_node_flush, file, first_entry, RULES_ADR, small) },
+	{ FAULT("new nodes are stored behind the record", fault_late_nodes, scattered, to_tree, RULES_ADR,
 	        small) },
-	{ FAULT("changes in place before their record", early_in_place, file, names, RULES_ADR,
+	{ FAULT("changes in place before their record", fault_early_in_place, file, names, RULES_ADR,
 	        small) },
-	{ FAULT("changes in place are not flushed", no_in_place_flush, file, checkpoints, RULES_ADR,
+	{ FAULT("changes in place are not flushed", fault_no_in_place_flush, file, checkpoints, RULES_ADR,
 	        small) },
-	{ FAULT("no fence before the journal head", no_fence_before_head, file, checkpoints,
+	{ FAULT("no fence before the journal head", fault_no_fence_before_head, file, checkpoints,
 	        RULES_ADR, small) },
-	{ FAULT("the journal head moves early", early_head, file, checkpoints, RULES_ADR, small) },
-	{ FAULT("the superblock is not flushed", no_super_flush, file, unstable, RULES_ADR,
+	{ FAULT("the journal head moves early", fault_early_head, file, checkpoints, RULES_ADR, small) },
+	{ FAULT("the superblock is not flushed", fault_no_super_flush, file, unstable, RULES_ADR,
 	        small) },
-	{ FAULT("unstable data is not announced", no_super_store, file, unstable, RULES_ADR,
+	{ FAULT("unstable data is not announced", fault_no_super_store, file, unstable, RULES_ADR,
 	        small) },
-	{ FAULT("blocks are used again before they are free", early_reuse, file, reuse, RULES_ADR,
+	{ FAULT("blocks are used again before they are free", fault_early_reuse, file, reuse, RULES_ADR,
 	        small) },
-	{ FAULT("a replay is not flushed", no_in_place_flush, file, two, RULES_ADR, small),
+	{ FAULT("a replay is not flushed", fault_no_in_place_flush, file, two, RULES_ADR, small),
 	  .whole = true },
-	{ FAULT("the journal is emptied before its replay is durable", no_fence_before_head, file,
+	{ FAULT("the journal is emptied before its replay is durable", fault_no_fence_before_head, file,
 	        two, RULES_ADR, small),
 	  .whole = true },
-	{ FAULT("eADR: no fence behind a record", no_record_fence, file, two, RULES_EADR, small) },
-	{ FAULT("eADR: no fence between payload and record", no_fence_before_record, file, append,
+	{ FAULT("eADR: no fence behind a record", fault_no_record_fence, file, two, RULES_EADR, small) },
+	{ FAULT("eADR: no fence between payload and record", fault_no_fence_before_record, file, append,
 	        RULES_EADR, small) },
-	{ FAULT("eADR: changes in place before their record", early_in_place, file, names,
+	{ FAULT("eADR: changes in place before their record", fault_early_in_place, file, names,
 	        RULES_EADR, small) },
-	{ FAULT("sums: no fence between taking a checksum back and payload", no_first_fence, file,
+	{ FAULT("sums: no fence between taking a checksum back and payload", fault_no_first_fence, file,
 	        rewrite, RULES_ADR, sums) },
-	{ FAULT("sums: payload arrives before the checksum is taken back", early_payload, file,
+	{ FAULT("sums: payload arrives before the checksum is taken back", fault_early_payload, file,
 	        rewrite, RULES_EADR, sums) },
-	{ FAULT("sums: payload is not flushed before its checksum", no_payload_flush, file,
+	{ FAULT("sums: payload is not flushed before its checksum", fault_no_payload_flush, file,
 	        rewrite, RULES_ADR, sums) },
 	{ FAULT("sums: a write given up gets a checksum before its bytes are durable",
-	        no_payload_flush, file, given_up, RULES_ADR, sums) },
-	{ FAULT("msync: payload is not synced", no_data_sync, file, append, RULES_PAGES, wide) },
-	{ FAULT("msync: records are not synced", no_record_sync, file, two, RULES_PAGES, wide) },
-	{ FAULT("msync: changes in place before their record", early_in_place, file, names,
+	        fault_no_payload_flush, file, given_up, RULES_ADR, sums) },
+	{ FAULT("msync: payload is not synced", fault_no_data_sync, file, append, RULES_PAGES, wide) },
+	{ FAULT("msync: records are not synced", fault_no_record_sync, file, two, RULES_PAGES, wide) },
+	{ FAULT("msync: changes in place before their record", fault_early_in_place, file, names,
 	        RULES_PAGES, wide) },
-	{ FAULT("msync: nothing synced before the journal head", no_whole_sync, file,
+	{ FAULT("msync: nothing synced before the journal head", fault_no_whole_sync, file,
 	        checkpoint_sync, RULES_PAGES, wide) },
-	{ FAULT("msync: a replay is not synced", no_whole_sync, file, two, RULES_PAGES, wide),
+	{ FAULT("msync: a replay is not synced", fault_no_whole_sync, file, two, RULES_PAGES, wide),
 	  .whole = true },
 };
 #define NFAULTS (sizeof(faults) / sizeof(faults[0]))
@@ -491,9 +234,9 @@ static void headless(enum rules rules, const struct geometry *g)
 
 	w = record_run(&f, &base, &from);
 	for (size_t i = from; i < w->d->nev; i++)
-		heads += is(&w->d->ev[i], EV_STORE, AT_HEAD, ANY);
+		heads += w->d->ev[i].kind == EV_STORE && w->d->ev[i].where == AT_HEAD;
 	cr_assert_geq(heads, g->lanes + 1, "only %u checkpoints", heads);
-	no_head(w->d, from);
+	fault_no_head(w->d, from);
 	for (unsigned pass = 0; pass < 3; pass++) {
 		explore_deepen(&x, pass, false);
 		x.seed++;

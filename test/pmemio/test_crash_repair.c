@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "test/lib/explore.h"
+#include "test/lib/log_fault.h"
 #include "test/lib/wreck.h"
 
 #define TEXT (1u << 16)
@@ -282,4 +283,104 @@ Test(crash_repair, caches_in_the_domain)
 Test(crash_repair, msync)
 {
 	run(&(struct campaign){ "msync", PM_MSYNC, RULES_PAGES, 33, false, .25 });
+}
+
+/* --- mistakes that must be found --------------------------------------------------------------- */
+
+struct fault {
+	const char *name;
+	void (*change)(struct medium *d, size_t from);
+	const char *damage;
+	enum rules rules;
+};
+
+/* With caches in the domain a missing fence behind a record does no harm here: nobody is answered. */
+static const struct fault faults[] = {
+	{ "records are not flushed", fault_no_record_flush, "links_of_file", RULES_ADR },
+	{ "no fence behind a record", fault_no_record_fence, "links_of_file", RULES_ADR },
+	{ "changes in place before their record", fault_early_in_place, "links_of_file", RULES_ADR },
+	{ "changes in place are not flushed", fault_no_in_place_flush, "links_of_file", RULES_ADR },
+	{ "no fence before the journal head", fault_no_fence_before_head, "links_of_file", RULES_ADR },
+	{ "the journal head moves early", fault_early_head, "links_of_file", RULES_ADR },
+	{ "no fence between new nodes and record", fault_no_fence_before_record, "entry_type", RULES_ADR },
+	{ "new nodes are not flushed", fault_no_node_flush, "leaf_of_crowd", RULES_ADR },
+	{ "new nodes are stored behind the record", fault_late_nodes, "leaf_of_crowd", RULES_ADR },
+	{ "eADR: changes in place before their record", fault_early_in_place, "links_of_file", RULES_EADR },
+	{ "eADR: no fence between new nodes and record", fault_no_fence_before_record, "entry_type", RULES_EADR },
+	{ "msync: records are not synced", fault_no_record_sync, "links_of_file", RULES_PAGES },
+	{ "msync: changes in place before their record", fault_early_in_place, "leaf_of_dir", RULES_PAGES },
+	{ "msync: nothing synced before the journal head", fault_no_whole_sync, "leaf_of_dir", RULES_PAGES },
+};
+#define NFAULTS (sizeof(faults) / sizeof(faults[0]))
+
+static const struct damage *damage_of(const char *name)
+{
+	for (unsigned i = 0; i < wreck_ndamages; i++)
+		if (!strcmp(wreck_damages[i].name, name))
+			return &wreck_damages[i];
+	cr_assert_fail("no damage %s", name);
+	abort();
+}
+
+/* Behind the opening, which ends with a lane's header. */
+static size_t opened(const struct medium *log)
+{
+	size_t i = 0;
+
+	while (i < log->nev && (log->ev[i].kind != EV_STORE || log->ev[i].where != AT_HEAD))
+		i++;
+	return i + 1;
+}
+
+/* How many states it took to find; 0: not found. */
+static uint64_t hunt(const struct fault *f)
+{
+	static const struct campaign of[] = { [RULES_ADR] = { "", PM_CLWB, RULES_ADR, 9, false, 0 },
+		                              [RULES_EADR] = { "", PM_FENCE, RULES_EADR, 9, false, 0 },
+		                              [RULES_PAGES] = { "", PM_MSYNC, RULES_PAGES, 33, false, 0 } };
+	const struct campaign *c = &of[f->rules];
+	struct sought *s = calloc(1, sizeof(*s));
+	const struct trial t = { judge, again, s };
+	struct explore x = { .rules = f->rules, .seed = 1 };
+	struct medium *log;
+	uint64_t states = 0;
+	struct wreck w;
+
+	wreck_make(&w, c->lane_blocks, c->killed);
+	s->d = damage_of(f->damage);
+	log = record(c, &w, s);
+	explore_deepen(&x, 0, false);
+	cr_assert(explore_trial(&x, log, &t), "%s: without the fault: %s", f->name, x.why);
+	explore_free(&x);
+	x.states = 0;
+	f->change(log, opened(log));
+	for (unsigned pass = 0; pass < 4 && !states; pass++) {
+		explore_deepen(&x, pass, false);
+		x.seed++;
+		if (!explore_trial(&x, log, &t))
+			states = x.states;
+	}
+	if (getenv("BERTH_TEST_LOG"))
+		explore_note("fault: %s: %llu states: %s\n", f->name, (unsigned long long)states, x.why);
+	explore_free(&x);
+	medium_free(log);
+	wreck_free(&w);
+	free(s);
+	return states;
+}
+
+Test(crash_repair, mistakes_are_found)
+{
+	uint64_t all = 0;
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < NFAULTS; i++) {
+		uint64_t n = hunt(&faults[i]);
+
+		found += n > 0;
+		all += n;
+		cr_expect_gt(n, 0, "not found: %s", faults[i].name);
+	}
+	explore_note("crash faults of repair: %u of %u found, in %llu states\n", found, (unsigned)NFAULTS,
+	             (unsigned long long)all);
 }
