@@ -57,7 +57,7 @@ static const struct key keys[] = {
 	{ "fabric", "placement", V_PLACEMENT, F(opts.placement), 0, 0 },
 	{ "fabric", "on_demand_paging", V_SWITCH, F(opts.odp), 0, 0 },
 	{ "fabric", "layouts", V_SWITCH, F(layouts), 0, 0 },
-	{ "fabric", "layout_lease", V_COUNT, F(lease), 1, 3600 },
+	{ "fabric", "layout_lease", V_COUNT, F(lease), 1, 3600 }, /* 0: not set */
 	{ "fabric", "layout_recall", V_COUNT, F(recall_ms), 0, 60000 },
 	{ "fabric", "layout_count", V_COUNT, F(layout_count), 1, 65536 },
 	{ "fabric", "layout_mib", V_COUNT, F(layout_mib), 1, 1 << 20 },
@@ -190,7 +190,6 @@ static struct fabric_conf *fabric_get(struct config *c, const char *name)
 	f = calloc(1, sizeof(*f));
 	if (!f)
 		return NULL;
-	f->lease = 30;
 	f->recall_ms = 200;
 	f->layout_count = 256;
 	f->layout_mib = 1024;

@@ -175,7 +175,7 @@ static void fill_device(const struct server *srv, const struct offer *o, layoutd
 	d->fenced = o->facts.fenced;
 	if (!o->conf)
 		return;
-	d->lease = o->conf->lease;
+	d->lease = layout_lease(o->conf, o->facts.fenced);
 	d->recall_msec = o->conf->recall_ms;
 	d->max_layouts = o->conf->layout_count;
 	d->max_mapped = (uint64_t)o->conf->layout_mib << 20;
@@ -322,7 +322,7 @@ static void map_keys(struct layout_ctx *lx)
 	pm_lease_attr(l->lease, &attr);
 	ok->id = l->id;
 	ok->generation = l->generation;
-	ok->lease = o.conf->lease;
+	ok->lease = l->cl->lease;
 	ok->method = o.method;
 	ok->offset = e[0].off;
 	ok->length = e[n - 1].off + e[n - 1].len - e[0].off;
@@ -484,7 +484,7 @@ static void commit_done(struct nfs3_ctx *cx, int err)
 		ok->committed = (stable_how)lx->done.stable;
 		memcpy(ok->verf, lx->done.verf, sizeof(ok->verf));
 		ok->generation = pm_lease_generation(l->lease);
-		ok->lease = l->cl->conf->lease;
+		ok->lease = l->cl->lease;
 		ok->recalled = recalled;
 	}
 	layout_commit_end(l);
@@ -613,7 +613,7 @@ static void layout_renew_call(struct tp_call *call)
 		return;
 	}
 	ok->news.news_val = news;
-	ok->lease = cl ? cl->conf->lease : 0;
+	ok->lease = cl ? cl->lease : 0;
 	for (u_int i = 0; i < args.ids.ids_len; i++) {
 		struct layout *l = layout_find(cl, ids[i]);
 

@@ -10,7 +10,8 @@
  *   LIVE --RETURN, lease over, recall time over, connection gone--> ENDED --keys dead, no commit--> gone
  *
  * ENDED: no call finds it any more, its keys are closed. Its lease on the pool's blocks stays until the transport
- * says that the keys are dead (transport.h), and is hurried when somebody waits for the blocks.
+ * says that the keys are dead (transport.h), and is hurried when somebody waits for the blocks. Where no key is checked
+ * (shm), and it was not the client that ended the connection, it stays until the time given to the client is over.
  */
 #ifndef SERVER_LAYOUT_H
 #define SERVER_LAYOUT_H
@@ -41,11 +42,12 @@ struct layout_client { /* one connection */
 	unsigned n; /* layouts that are not gone, MAPs under way counted */
 	uint64_t mapped; /* bytes of them */
 	uint64_t next_id;
+	unsigned lease; /* seconds */
 	bool fenced, gone;
 };
 
 struct layout {
-	TAILQ_ENTRY(layout) link; /* in client.live */
+	TAILQ_ENTRY(layout) link; /* in client.live or worker.unaware_layouts */
 	struct layout_client *cl;
 	uint64_t id, bytes;
 	struct pm_id file;
@@ -54,6 +56,7 @@ struct layout {
 	struct layout_key *key;
 	unsigned nkeys, nalive; /* keys that are not dead */
 	bool rw, live, told;    /* told: recalled, as this worker knows */
+	bool unaware;           /* ended with its connection, and the client, which nothing keeps out, may not know */
 	double expires, dies;   /* loop's clock; dies: 0 or when the recall time is over */
 	ev_timer timer;
 	unsigned commits;       /* calls that use it */
@@ -65,6 +68,7 @@ struct layout {
 /* The client of this call's connection, made if need be; NULL: no memory, or not a fabric with layouts. */
 struct layout_client *layout_client_of(struct tp_call *call, const struct fabric_conf *conf, bool fenced);
 struct layout_client *layout_client_find(struct tp_call *call);
+unsigned layout_lease(const struct fabric_conf *conf, bool fenced); /* seconds */
 /* May it have another one of @bytes? Then they are counted. */
 bool layout_reserve(struct layout_client *cl, uint64_t bytes);
 /* layout_exclusive: another client of this fabric has layouts. */

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <syslog.h>
 
+#define LEASE           30
+#define LEASE_UNFENCED  2   /* others wait for all of it if a client does not answer a recall */
 #define UNFENCED_MARGIN 1.0 /* seconds behind a lease that nobody enforces */
 
 /* --- clients --- */
@@ -22,6 +24,11 @@ struct layout_client *layout_client_find(struct tp_call *call)
 
 	HASH_FIND_PTR(w->layout_clients, &call->conn, cl);
 	return cl;
+}
+
+unsigned layout_lease(const struct fabric_conf *conf, bool fenced)
+{
+	return conf->lease ? conf->lease : fenced ? LEASE : LEASE_UNFENCED;
 }
 
 struct layout_client *layout_client_of(struct tp_call *call, const struct fabric_conf *conf, bool fenced)
@@ -38,6 +45,7 @@ struct layout_client *layout_client_of(struct tp_call *call, const struct fabric
 	cl->conf = conf;
 	nfs3_client(call, cl->peer);
 	cl->fenced = fenced;
+	cl->lease = layout_lease(conf, fenced);
 	cl->next_id = 1;
 	TAILQ_INIT(&cl->live);
 	cl->watch.gone = client_gone;
@@ -56,13 +64,16 @@ static void client_rest(struct layout_client *cl)
 static void client_gone(struct tp_conn_watch *w)
 {
 	struct layout_client *cl = container_of(w, struct layout_client, watch);
+	bool unaware = !cl->fenced && !w->left && !cl->w->ending;
 	struct layout *l;
 
 	HASH_DEL(cl->w->layout_clients, cl);
 	cl->n++; /* so that it outlives the loop */
 	cl->gone = true;
-	while ((l = TAILQ_FIRST(&cl->live)))
+	while ((l = TAILQ_FIRST(&cl->live))) {
+		l->unaware = unaware;
 		layout_end(l);
+	}
 	cl->n--;
 	client_rest(cl);
 }
@@ -111,7 +122,7 @@ static void layout_gone(struct layout *l)
 /* Keys are dead and no commit is under way: the blocks may go. A recall that is still in the mail keeps the object. */
 static void layout_rest(struct layout *l)
 {
-	if (l->live || l->nalive || l->commits || l->closed)
+	if (l->live || l->nalive || l->commits || l->unaware || l->closed)
 		return;
 	ev_timer_stop(l->cl->w->loop, &l->timer);
 	pm_lease_close(l->lease);
@@ -135,6 +146,8 @@ void layout_end(struct layout *l)
 		return;
 	l->live = false;
 	TAILQ_REMOVE(&l->cl->live, l, link);
+	if (l->unaware)
+		TAILQ_INSERT_TAIL(&l->cl->w->unaware_layouts, l, link);
 	l->commits++; /* not gone before the loop is over */
 	for (unsigned i = 0; i < l->nkeys; i++)
 		tp_key_close(l->key[i].k, key_dead, &l->key[i]);
@@ -177,6 +190,24 @@ static void arm(struct layout *l)
 	ev_timer_start(l->cl->w->loop, &l->timer);
 }
 
+/* Its client has stopped, or the server is about to. */
+static void let_go(struct layout *l)
+{
+	if (!l->unaware)
+		return;
+	l->unaware = false;
+	TAILQ_REMOVE(&l->cl->w->unaware_layouts, l, link);
+	layout_rest(l);
+}
+
+void layouts_let_go(struct worker *w)
+{
+	struct layout *l;
+
+	while ((l = TAILQ_FIRST(&w->unaware_layouts)))
+		let_go(l);
+}
+
 static void on_timer(struct ev_loop *loop, ev_timer *t, int events)
 {
 	struct layout *l = container_of(t, struct layout, timer);
@@ -188,7 +219,12 @@ static void on_timer(struct ev_loop *loop, ev_timer *t, int events)
 		arm(l);
 		return;
 	}
-	atomic_fetch_add(told ? &l->cl->w->srv->layouts_revoked : &l->cl->w->srv->layouts_expired, 1);
+	if (l->unaware) {
+		let_go(l);
+		return;
+	}
+	if (l->live)
+		atomic_fetch_add(told ? &l->cl->w->srv->layouts_revoked : &l->cl->w->srv->layouts_expired, 1);
 	l->commits++;
 	layout_end(l);
 	if (told)
@@ -228,7 +264,7 @@ void layout_recall(void *arg)
 void layout_renew(struct layout *l)
 {
 	if (!l->told) /* the timer looks at it when it goes off */
-		l->expires = clock_of(l) + l->cl->conf->lease;
+		l->expires = clock_of(l) + l->cl->lease;
 }
 
 /* --- life --- */
@@ -262,7 +298,7 @@ void layout_start(struct layout *l, double sent)
 {
 	l->id = l->cl->next_id++;
 	l->live = true;
-	l->expires = sent + l->cl->conf->lease;
+	l->expires = sent + l->cl->lease;
 	TAILQ_INSERT_TAIL(&l->cl->live, l, link);
 	if (l->told)
 		l->dies = clock_of(l) + l->cl->conf->recall_ms / 1000.0;

@@ -94,6 +94,7 @@ struct config {
 
 struct worker;
 struct layout_client;
+struct layout;
 struct mail { /* something to do on a worker's thread; embedded in what it is about */
 	void (*deliver)(struct worker *w, struct mail *m);
 	STAILQ_ENTRY(mail) link;
@@ -105,6 +106,8 @@ struct worker {
 	const struct exports *exports; /* this worker's view; replaced by mail */
 	unsigned index;
 	struct layout_client *layout_clients; /* a uthash */
+	TAILQ_HEAD(, layout) unaware_layouts; /* layout_table.c: their clients may not know that the connection is over */
+	bool ending;
 	struct worker_rt *rt; /* worker.c's own: thread, mailbox, listeners */
 };
 /* Any thread. deliver() runs soon, in order. */
@@ -155,6 +158,8 @@ int fh_parse(const struct server *srv, const uint8_t *data, size_t len, struct f
 extern const struct tp_program nfs3_program;
 extern const struct tp_program mount3_program;
 extern const struct tp_program layout_program;
+/* The worker's connections are closed and it ends: what was kept for clients that may not know is let go. */
+void layouts_let_go(struct worker *w);
 struct mount_list *mount_list_new(void);
 void mount_list_free(struct mount_list *ml);
 

@@ -141,6 +141,7 @@ int worker_init(struct worker *w, struct server *srv, unsigned index, const stru
 	w->srv = srv;
 	w->index = index;
 	w->exports = srv->exports;
+	TAILQ_INIT(&w->unaware_layouts);
 	w->rt = rt;
 	rt->w = w;
 	rt->plan = *plan;
@@ -225,11 +226,13 @@ static void teardown(struct worker *w)
 {
 	struct listener_ref *ref;
 
+	w->ending = true;
 	while ((ref = STAILQ_FIRST(&w->rt->listeners))) {
 		STAILQ_REMOVE_HEAD(&w->rt->listeners, link);
 		tp_listener_close(ref->l);
 		free(ref);
 	}
+	layouts_let_go(w);
 	if (w->svc && tp_service_calls(w->svc) == 0)
 		tp_service_free(w->svc); /* else its calls still lie with the pool: left to exit */
 	w->svc = NULL;

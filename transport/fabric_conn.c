@@ -585,6 +585,7 @@ static void rdm_speak(struct flistener *l, struct fconn *conn)
 	int err = conn->state == FCONN_OPENING ? rdm_hello(l, conn) : rdv_drain(&conn->rdv);
 
 	conn->rdv_ready = false;
+	conn->base.left |= err == -ECONNRESET;
 	if (err && err != -EAGAIN)
 		fconn_kill(conn);
 }

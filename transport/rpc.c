@@ -710,6 +710,7 @@ void rpc_conn_over(struct tp_conn *conn)
 
 	while ((w = conn->watches)) {
 		conn->watches = w->next;
+		w->left = conn->left;
 		w->gone(w);
 	}
 }

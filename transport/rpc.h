@@ -109,6 +109,7 @@ struct tp_conn { /* embedded in the transport's own struct */
 	double heard; /* loop time of its last call */
 	enum tp_kind kind;
 	bool dead;
+	bool left; /* the peer ended it */
 	struct sockaddr_storage peer; /* AF_UNSPEC: none, then peer_uid */
 	uint32_t peer_uid;
 	uint8_t peer_instance[16]; /* without an address: which client, as it says; zero if it says nothing */

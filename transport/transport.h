@@ -218,6 +218,7 @@ void tp_key_hurry(struct tp_key *k);
 /* Told once when the connection of a call is over: its endpoint is closed, nothing of the peer is under way. */
 struct tp_conn_watch {
 	void (*gone)(struct tp_conn_watch *w);
+	bool left; /* set by then: the peer ended it, or died. Else it may not know yet, which matters where tp_rma_facts.fenced is false */
 	struct tp_conn_watch *next; /* the transport's */
 };
 void tp_conn_watch(struct tp_call *call, struct tp_conn_watch *w); /* the call is alive */

@@ -441,6 +441,106 @@ Test(layout, a_lease_ends, .fini = finish)
 	os_close(&o);
 }
 
+/* What a client that does not answer a recall costs the others: where nobody keeps it out, all of its lease. */
+Test(layout, leases_are_short_where_keys_are_not_checked, .fini = finish)
+{
+	static const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", NULL };
+	static const char *const provider[] = { "tcp", "shm" };
+	unsigned lease[2];
+	struct berth_fh fh;
+	struct os o;
+
+	start_with((struct daemon_opts){ 0 }, set);
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		LAYOUTGETUUIDres dev;
+
+		os_open(&o, &d, provider[i]);
+		cr_assert_eq(os_getuuid(&o, &fh, &dev), 0);
+		lease[i] = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW).lease;
+		cr_assert_eq(dev.LAYOUTGETUUIDres_u.device.lease, lease[i]);
+		os_close(&o);
+		while (daemon_counter(&d, "layouts"))
+			;
+	}
+	cr_assert_eq(lease[0], 30);
+	cr_assert_eq(lease[1], 2);
+}
+
+static const char *const hour[] = { "fabric tcp.layouts=on", "fabric tcp.layout_lease=3600", "fabric shm.layouts=on",
+	                            "fabric shm.layout_lease=3600", NULL };
+
+/* A client whose connection the server has ended goes on with its RMA until it knows. Only a checked key stops that. */
+static void ended_by_the_server(const char *provider, bool keeps)
+{
+	struct berth_fh fh;
+	struct os o;
+
+	start_with((struct daemon_opts){ 0 }, hour);
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
+	os_open(&o, &d, provider);
+	os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
+	os_spoil(&o);
+	if (keeps) {
+		cr_assert_eq(daemon_counter(&d, "layouts"), 1);
+		cr_assert_eq(daemon_counter(&d, "fresh_blocks"), 4);
+	} else {
+		while (daemon_counter(&d, "layouts"))
+			;
+	}
+	os_close(&o);
+}
+
+Test(layout, ended_by_the_server_tcp, .fini = finish)
+{
+	ended_by_the_server("tcp", false);
+}
+
+Test(layout, ended_by_the_server_shm, .fini = finish)
+{
+	ended_by_the_server("shm", true);
+}
+
+/* And until its lease is over, no longer. */
+Test(layout, ended_by_the_server_and_the_lease_is_over, .fini = finish)
+{
+	static const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric shm.layout_lease=1", NULL };
+	struct berth_fh fh;
+	struct os o;
+
+	start_with((struct daemon_opts){ 0 }, set);
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
+	os_open(&o, &d, "shm");
+	os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
+	os_spoil(&o);
+	while (daemon_counter(&d, "layouts"))
+		;
+	cr_assert_eq(daemon_counter(&d, "fresh_blocks"), 0);
+	os_close(&o);
+}
+
+/* Who ended it himself begins nothing more. */
+Test(layout, ended_by_the_client, .fini = finish)
+{
+	static const char *const provider[] = { "tcp", "shm" };
+	struct berth_fh fh;
+	struct os o;
+
+	start_with((struct daemon_opts){ 0 }, hour);
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
+	for (unsigned i = 0; i < 2; i++) {
+		os_open(&o, &d, provider[i]);
+		os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
+		os_close(&o);
+		while (daemon_counter(&d, "layouts"))
+			;
+	}
+}
+
 static struct daemon_opts no_opts;
 static const char *const patient[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.layout_recall=60000", NULL };
 
@@ -629,10 +729,13 @@ Test(layout, who_does_not_return_is_cut_off, .init = start, .fini = finish)
 static void client_killed(const char *provider)
 {
 	static uint8_t data[16 * BLOCK];
-	struct berth_fh fh = os_make(b, "f", NULL, 0);
+	struct berth_fh fh;
 	int status;
 	pid_t pid;
 
+	start_with((struct daemon_opts){ 0 }, hour);
+	b = os_session(d.tcp_url);
+	fh = os_make(b, "f", NULL, 0);
 	fill(data, sizeof(data), 12);
 	pid = fork();
 	if (!pid) {
@@ -654,12 +757,12 @@ static void client_killed(const char *provider)
 	cr_assert_eq(daemon_counter(&d, "fresh_blocks"), 0);
 }
 
-Test(layout, client_killed_tcp, .init = start, .fini = finish)
+Test(layout, client_killed_tcp, .fini = finish)
 {
 	client_killed("tcp");
 }
 
-Test(layout, client_killed_shm, .init = start, .fini = finish)
+Test(layout, client_killed_shm, .fini = finish)
 {
 	client_killed("shm");
 }

@@ -313,9 +313,27 @@ int os_null(struct os *o)
 	return call(o, LAYOUTPROC_NULL, (xdrproc_t)put_nothing, NULL, get_nothing, NULL);
 }
 
+void os_spoil(struct os *o)
+{
+	struct tp_req *req = calloc(1, sizeof(*req));
+	uint32_t reply = 1; /* msg_type of RFC 5531 */
+	XDR *x;
+	u_int end;
+
+	if (!req)
+		die("a spoilt call", "memory");
+	req->done = forget;
+	x = tp_req_begin(o->c, req, LAYOUT_PROGRAM, LAYOUT_VERSION, LAYOUTPROC_NULL, &o->cred, 4);
+	end = x ? xdr_getpos(x) : 0;
+	if (!x || !xdr_setpos(x, 4) || !xdr_uint32_t(x, &reply) || !xdr_setpos(x, end) || tp_req_send(o->c, req))
+		die("a spoilt call", "cannot be sent");
+	while (tp_client_state(o->c, NULL) == TP_CLIENT_UP)
+		tp_client_wait(o->c, 1000);
+}
+
 /* --- what most tests begin with --- */
 
-const char *const os_layouts_on[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", NULL };
+const char *const os_layouts_on[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric shm.layout_lease=30", NULL };
 
 struct berth *os_session(const char *url)
 {

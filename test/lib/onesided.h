@@ -47,6 +47,7 @@ int os_commit_args(struct os *o, const LAYOUTCOMMITargs *args, struct os_commit 
 int os_return(struct os *o, uint64_t id, layoutstat *out);
 int os_renew(struct os *o, uint64_t id, layoutnews *out); /* 0: all; then *out is the first, id 0: no news */
 int os_null(struct os *o);
+void os_spoil(struct os *o); /* what is no call is sent: the server ends the connection */
 /* A MAP sent, its answer not waited for: os_map_end() does. */
 struct os_asked;
 struct os_asked *os_map_begin(struct os *o, const struct berth_fh *fh, uint64_t off, uint64_t len, layoutiomode mode);
