@@ -424,6 +424,8 @@ BERTH_API int berth_file_start_commit(struct berth_file *f, berth_done *done, vo
  * another client's mapping of the same blocks takes the layout away, which costs the time to notice.
  * The mapping needs berth_progress() (or any call) more often than that to notice without losing the
  * connection. Leases are renewed by it too; one that ran out is asked for again by the next operation.
+ * Sessions of one thread do not look after each other: a synchronous call that waits for a layout of another
+ * one waits until the server takes it (berth_map(3)); berth_file_start_map() and berth_wait_any() do not.
  *
  * Cost. Where the provider writes durably (tcp with a pool of byte or cache line granularity), a durable
  * put over bytes that exist is one RMA write, and no call; where a read behind it makes it so (verbs, method

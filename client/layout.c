@@ -49,6 +49,11 @@ static void take_text(char *to, size_t size, const char *text)
 			*to = '?';
 }
 
+static unsigned lease_ms(unsigned seconds)
+{
+	return seconds < 86400 ? seconds * 1000 : 86400000;
+}
+
 static int decode_facts(struct op *op, XDR *x)
 {
 	struct layout_facts *out = op->extra;
@@ -62,6 +67,7 @@ static int decode_facts(struct op *op, XDR *x)
 		err = layout_errno(res.status);
 		if (!err) {
 			out->recall_ms = d->recall_msec;
+			out->lease_ms = lease_ms(d->lease);
 			out->none = d->why != LAYOUT_WHY_NONE;
 			out->none_rw = out->none || d->why_rw != LAYOUT_WHY_NONE;
 			take_text(out->why, sizeof(out->why), d->why_text);
@@ -85,7 +91,7 @@ static int take_map(struct layout_mapped *out, const struct LAYOUTMAPresok *ok)
 		                       .generation = ok->generation,
 		                       .off = ok->offset,
 		                       .len = ok->length,
-		                       .lease_ms = ok->lease < 86400 ? ok->lease * 1000 : 86400000,
+		                       .lease_ms = lease_ms(ok->lease),
 		                       .method = ok->method,
 		                       .n = ok->extents.extents_len };
 	if (!out->n || !out->id)
@@ -135,7 +141,7 @@ static int decode_commit(struct op *op, XDR *x)
 		err = layout_errno(res.status);
 		if (!err) {
 			out->generation = ok->generation;
-			out->lease_ms = ok->lease < 86400 ? ok->lease * 1000 : 86400000;
+			out->lease_ms = lease_ms(ok->lease);
 			out->recalled = ok->recalled;
 			out->stable = ok->committed == FILE_SYNC;
 			memcpy(out->verf, ok->verf, sizeof(out->verf));
@@ -154,6 +160,13 @@ static int decode_return(struct op *op, XDR *x)
 	return xdr_LAYOUTRETURNres(x, &res) ? layout_errno(res.status) : -EPROTO;
 }
 
+static int decode_nothing(struct op *op, XDR *x)
+{
+	(void)op;
+	(void)x;
+	return 0;
+}
+
 static int decode_renew(struct op *op, XDR *x)
 {
 	struct layout_renewed *out = op->extra;
@@ -166,7 +179,7 @@ static int decode_renew(struct op *op, XDR *x)
 
 		err = layout_errno(res.status);
 		if (!err) {
-			out->lease_ms = ok->lease < 86400 ? ok->lease * 1000 : 86400000;
+			out->lease_ms = lease_ms(ok->lease);
 			out->n = ok->news.news_len;
 			for (unsigned i = 0; i < out->n; i++)
 				out->news[i] = ok->news.news_val[i];
@@ -227,6 +240,11 @@ int layout_start_return(struct berth *b, uint64_t id, berth_done *done, void *ar
 
 	return begin(b, LAYOUTPROC_RETURN, (xdrproc_t)xdr_LAYOUTRETURNargs, &a, decode_return, NULL, RESULTS_SMALL,
 	             done, arg);
+}
+
+int layout_start_null(struct berth *b, berth_done *done, void *arg)
+{
+	return begin(b, LAYOUTPROC_NULL, NULL, NULL, decode_nothing, NULL, RESULTS_SMALL, done, arg);
 }
 
 int layout_start_renew(struct berth *b, struct layout_renewed *out, berth_done *done, void *arg)

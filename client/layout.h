@@ -14,7 +14,7 @@
 #include "proto/layout.h"
 
 struct layout_facts {
-	unsigned recall_ms;
+	unsigned recall_ms, lease_ms;
 	bool none, none_rw; /* MAP would say UNAVAILABLE */
 	char why[256];
 };
@@ -47,6 +47,7 @@ int layout_start_commit(struct berth *b, uint64_t id, const struct layoutrange *
                         struct layout_committed *out, berth_done *done, void *arg);
 int layout_start_return(struct berth *b, uint64_t id, berth_done *done, void *arg);
 int layout_start_renew(struct berth *b, struct layout_renewed *out, berth_done *done, void *arg);
+int layout_start_null(struct berth *b, berth_done *done, void *arg);
 const char *layout_method_name(layoutmethod m);
 
 #endif

@@ -33,12 +33,33 @@ static void layout_free(struct layout *l)
 	free(l);
 }
 
+static void nobody_waits(void *arg, int err, const struct berth_reply *r)
+{
+	(void)arg;
+	(void)err;
+	(void)r;
+}
+
+/* A server in software (tcp) knows that nothing is under way with the keys when it hears something newer than their end. If
+ * it does not, and somebody waits for the blocks, the connection is what it ends. */
+static void say_something_newer(struct berth *b)
+{
+	struct tp_client_rma_info info;
+
+	if (!b->up)
+		return;
+	tp_client_get_rma_info(b->c, &info);
+	if (info.keys_checked)
+		layout_start_null(b, nobody_waits, NULL); /* no memory: then it is the connection */
+}
+
 static void returned(void *arg, int err, const struct berth_reply *r)
 {
 	struct berth_map *m = arg;
 
-	(void)err; /* it is gone in any case */
 	(void)r;
+	if (!err) /* it is gone in any case */
+		say_something_newer(m->f->b);
 	m->calls--;
 	map_idle(m);
 }
@@ -250,13 +271,23 @@ static void mapped(void *arg, int err, const struct berth_reply *r)
 	map_call_over(c, err);
 }
 
-static void know(struct map_call *c, int err, unsigned recall_ms)
+/* Soon enough for a recall, and for the lease. */
+static unsigned renew_period(const struct layout_facts *facts)
+{
+	unsigned ms = facts->recall_ms / 2;
+
+	if (facts->lease_ms && facts->lease_ms / 3 < ms)
+		ms = facts->lease_ms / 3;
+	return ms < RENEW_MIN ? RENEW_MIN : ms;
+}
+
+static void know(struct map_call *c, int err)
 {
 	struct berth *b = c->m->f->b;
 
 	b->know_layouts = true;
 	b->no_layouts = err != 0 || c->facts.none;
-	b->renew_ms = recall_ms / 2 < RENEW_MIN ? RENEW_MIN : recall_ms / 2;
+	b->renew_ms = renew_period(&c->facts);
 	snprintf(b->no_layouts_why, sizeof(b->no_layouts_why), "%s",
 	         err ? "the server does not offer layouts" : c->facts.why);
 }
@@ -267,7 +298,7 @@ static void facts_came(void *arg, int err, const struct berth_reply *r)
 
 	(void)r;
 	if (err == -EOPNOTSUPP || !err)
-		know(c, err, c->facts.recall_ms);
+		know(c, err);
 	else if (err != -ECONNRESET || c->lost++ >= 5) {
 		map_call_over(c, err);
 		return;

@@ -61,6 +61,7 @@ static void end(struct on *o)
 	daemon_remove(&o->d);
 }
 
+static const char *const layouts_on[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", NULL }; /* leases as they are */
 static const char *const layouts_off[] = { "fabric tcp.layouts=off", "fabric shm.layouts=off", NULL };
 /* So that nothing is forgotten between a recall and a look. */
 static const char *const slow_recall[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on",
@@ -691,7 +692,7 @@ BOTH(lost, a_removed_file_is_stale_and_nothing_else)
 }
 
 /* Two clients put into the same file by turns: each takes the layout from the other. */
-BOTH(lost, two_writers_take_turns)
+WITH(lost, two_writers_take_turns, layouts_on)
 {
 	struct berth *other = session(&o->d, o->shm);
 	uint8_t *buf = bytes(64 * KIB, 11);
@@ -709,6 +710,56 @@ BOTH(lost, two_writers_take_turns)
 	OK(berth_close(f));
 	berth_disconnect(other);
 	free(buf);
+}
+
+static void map_came(void *arg, int err, const struct berth_reply *r)
+{
+	struct berth_map **m = arg;
+
+	OK(err);
+	*m = r->map;
+}
+
+/* Two sessions of one thread: waited for together, the one gives back what the other asks for. */
+static const char *const quick_renewal[] = { "fabric tcp.layouts=on", "fabric tcp.layout_recall=30000", "fabric tcp.layout_lease=3",
+	                                     "fabric shm.layouts=on", "fabric shm.layout_recall=30000", NULL };
+
+WITH(lost, asked_back_from_a_session_of_the_same_thread, quick_renewal)
+{
+	struct berth *two[] = { o->b, session(&o->d, o->shm) };
+	struct berth_map *m[2] = { NULL };
+	struct berth_file *f;
+
+	OK(berth_open(two[1], NULL, "f", O_RDWR, 0, &f));
+	OK(berth_map(o->f, 0, 64 * KIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m[0]));
+	OK(berth_file_start_map(f, 0, 64 * KIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, map_came, &m[1]));
+	while (!m[1])
+		OK(berth_wait_any(two, 2, -1));
+	cr_expect_eq(daemon_counter(&o->d, "layouts_revoked"), 0);
+	cr_expect_eq(daemon_counter(&o->d, "layouts_expired"), 0);
+	cr_expect_eq(counters(o).reconnects, 0);
+	OK(berth_unmap(m[1]));
+	OK(berth_unmap(m[0]));
+	OK(berth_close(f));
+	berth_disconnect(two[1]);
+}
+
+/* A session that has given its layout back and then has nothing to say keeps its connection. */
+BOTH(lost, unmapped_and_silent)
+{
+	struct berth *other = session(&o->d, o->shm);
+	struct berth_map *m;
+	struct berth_file *f;
+
+	OK(berth_open(other, NULL, "f", O_RDWR, 0, &f));
+	OK(berth_map(o->f, 0, 64 * KIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	OK(berth_unmap(m));
+	OK(berth_map(f, 0, 64 * KIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	OK(berth_ping(o->b, NULL));
+	cr_expect_eq(counters(o).reconnects, 0);
+	OK(berth_unmap(m));
+	OK(berth_close(f));
+	berth_disconnect(other);
 }
 
 /* The last answer that berth_unmap() waits for says that the layout is lost: there is none left to give back. */
@@ -781,6 +832,26 @@ BOTH(lost, the_server_dies_under_load)
 	holds(o, 0, s.buf, s.total * s.len);
 	OK(berth_unmap(s.m));
 	free(s.buf);
+}
+
+static const char *const long_recall[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.layout_lease=1",
+	                                   "fabric shm.layout_lease=1", "fabric tcp.layout_recall=60000",
+	                                   "fabric shm.layout_recall=60000", NULL };
+
+/* However long the server waits for recalls, it is the lease that has to be renewed. */
+WITH(onesided, a_lease_is_renewed_in_time, long_recall)
+{
+	uint64_t end = now_ms() + 2500;
+	struct berth_map_info i;
+	struct berth_map *m;
+
+	OK(berth_map(o->f, 0, MIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, &m));
+	for (uint64_t left; (left = end > now_ms() ? end - now_ms() : 0);)
+		OK(berth_wait(o->b, (int)left));
+	berth_map_get_info(m, &i);
+	cr_expect_eq(i.layouts, 1);
+	cr_expect_eq(counters(o).layouts_lost, 0);
+	OK(berth_unmap(m));
 }
 
 static const char *const short_lease[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.layout_lease=1",
