@@ -234,6 +234,13 @@ static int tell(const struct bare_end *e, struct meeting *m, int err)
 	return send(e->meet, m, sizeof(*m), MSG_NOSIGNAL) == sizeof(*m) ? err : err ? err : -EPIPE;
 }
 
+int bare_refuse(int meet, int err)
+{
+	struct bare_end none = { .meet = meet };
+
+	return tell(&none, &(struct meeting){ .len = 0 }, err);
+}
+
 static int hear(const struct bare_end *e, struct meeting *m)
 {
 	return recv(e->meet, m, sizeof(*m), MSG_WAITALL) == sizeof(*m) ? m->err : -EPIPE;

@@ -64,6 +64,8 @@ struct bare_end {
  */
 int bare_serve(struct bare_end *e, const struct bare_shape *s, char *data, size_t len, int meet);
 int bare_connect(struct bare_end *e, const struct bare_shape *s, char *data, size_t len, int meet);
+/* Instead of bare_serve: tell who came why not. Returns @err. */
+int bare_refuse(int meet, int err);
 void bare_close(struct bare_end *e);
 
 /* The next completion; NULL: none yet, after at most a second. *err: what broke; -EPIPE: the other end is gone. */

@@ -18,6 +18,12 @@
 uint64_t bench_now(void); /* nanoseconds */
 /* Kill and reap a process of ours, and remove what an endpoint of that @name leaves (shm: its file, 16 MiB). */
 void bench_end(pid_t pid, const char *name);
+/* @text as a whole number from @least to @most; false: it is none. */
+bool bench_number(const char *text, unsigned least, unsigned most, unsigned *out);
+/* argv[1] asks for help. */
+bool bench_wants_help(int argc, char **argv);
+/* From now on the first SIGINT, SIGTERM or SIGHUP calls @stop on a thread of its own, the second ends the process. */
+void bench_on_signal(void (*stop)(void *arg, int sig), void *arg);
 double bench_median(double *v, unsigned n); /* sorts @v */
 int bench_pool(int argc, char **argv);
 /* @each: operations of a thread in a turn; 0: 20000 */

@@ -80,12 +80,18 @@ static pid_t begin_process(int meet)
 	static char name[] = "berth-bench", floor[] = "floor", how[] = "--meet";
 	char *argv[] = { name, floor, how, NULL };
 	posix_spawn_file_actions_t acts;
+	posix_spawnattr_t attr;
+	sigset_t none;
 	pid_t pid = -1;
 
-	if (posix_spawn_file_actions_init(&acts))
-		return -1;
-	if (posix_spawn_file_actions_adddup2(&acts, meet, MEET) || posix_spawn(&pid, "/proc/self/exe", &acts, NULL, argv, environ))
+	sigemptyset(&none);
+	posix_spawn_file_actions_init(&acts);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigmask(&attr, &none);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+	if (posix_spawn_file_actions_adddup2(&acts, meet, MEET) || posix_spawn(&pid, "/proc/self/exe", &acts, &attr, argv, environ))
 		pid = -1;
+	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&acts);
 	return pid;
 }
@@ -125,13 +131,15 @@ int bench_floor(int argc, char **argv)
 
 	if (argc == 2 && !strcmp(argv[1], "--meet")) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		signal(SIGINT, SIG_IGN); /* of a terminal: who asked for it ends it */
 		err = serve(MEET);
 		return err && err != -EPIPE; /* the end of the socket is the end */
 	}
 	if (argc == 2 && argv[1][0] != '-')
 		return listen_at(argv[1]);
-	fprintf(stderr, "usage: berth-bench floor ADDRESS:PORT   on the server's machine, for load --floor\n");
-	return 2;
+	err = bench_wants_help(argc, argv);
+	fprintf(err ? stdout : stderr, "usage: berth-bench floor ADDRESS:PORT   on the server's machine, for load --floor\n");
+	return err ? 0 : 2;
 }
 
 /* --- who asks for it ---------------------------------------------------------------------------------------- */

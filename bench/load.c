@@ -28,6 +28,7 @@ struct turn { /* of one thread */
 	uint64_t until, left; /* operations that may yet begin */
 	uint64_t rng, ops;
 	struct hist *hist;
+	atomic_int *stop;
 	int err;
 };
 
@@ -108,7 +109,7 @@ static void *drive(void *arg)
 		for (unsigned i = 0; !u->err && i < u->b->nconns; i++)
 			u->err = begin_op(u, u->b->conn[i], k);
 	while (!u->err && u->flying)
-		u->err = u->b->ops->wait(u->b);
+		u->err = atomic_load_explicit(u->stop, memory_order_relaxed) ? -EINTR : u->b->ops->wait(u->b);
 	u->b->done = too_late;
 	return NULL;
 }
@@ -126,7 +127,7 @@ static int drive_all(struct plan *pl, struct party *p, const struct load_op *op,
 
 	for (unsigned i = 0; i < n; i++) {
 		u[i] = (struct turn){ .b = p->client[i], .op = op, .depth = p->depth, .rng = seed * 2654435761u + i + 1,
-				      .name = p->client[i]->ops->name, .hist = calloc(1, sizeof(struct hist)) };
+				      .name = p->client[i]->ops->name, .hist = calloc(1, sizeof(struct hist)), .stop = &pl->stop };
 		u[i].b->len = size;
 		u[i].left = pl->count ? pl->count / n + (i < pl->count % n) : UINT64_MAX;
 		u[i].until = pl->count ? UINT64_MAX : bench_now() + (uint64_t)(seconds * 1e9);
@@ -166,7 +167,7 @@ static double cpu_of_party(const struct party *p)
 	return us;
 }
 
-static json_t *counters(const char *path)
+json_t *load_counters(const char *path)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -197,7 +198,7 @@ static uint64_t counter_in(json_t *o, const char *name)
 /* Ask berthd for its counters. */
 static void count(struct party *p, int sign)
 {
-	json_t *o = p->control ? counters(p->control) : NULL;
+	json_t *o = p->control ? load_counters(p->control) : NULL;
 
 	if (!o)
 		return;
@@ -256,7 +257,7 @@ static int measure(struct plan *pl, const struct load_op *op, unsigned size, jso
 			struct party *p = &pl->party[i];
 
 			err = p->there ? take_turn(pl, p, op, size, r) : 0;
-			if (err)
+			if (err && err != -EINTR)
 				fprintf(stderr, "berth-bench: %s, %s: %s\n", p->client[0]->ops->name, op->name, strerror(-err));
 		}
 		if (r != WARM)
@@ -265,6 +266,8 @@ static int measure(struct plan *pl, const struct load_op *op, unsigned size, jso
 	if (err)
 		return err;
 	o = load_line_json(pl, op, size);
+	if (!json_array_size(lines))
+		load_line_head(pl->party[AGAINST].there);
 	load_line_print(o);
 	json_array_append_new(lines, o);
 	return 0;
@@ -367,7 +370,7 @@ static int with_conns(struct plan *pl, unsigned conns, unsigned idle, unsigned d
 	peer->conns = pl->against_conns ? pl->against_conns : conns;
 	peer->idle = pl->against_idle != UINT32_MAX ? pl->against_idle : idle;
 	peer->depth = pl->against_depth ? pl->against_depth : depth;
-	err = open_server(pl, me);
+	err = pl->stop ? -EINTR : open_server(pl, me);
 	err = err || !peer->there ? err : open_server(pl, peer);
 	err = err ? err : open_floor(pl, &pl->party[FLOOR]);
 	for (unsigned i = 0; !err && i < PARTIES; i++)
@@ -415,6 +418,11 @@ static int hand_over(const struct plan *pl, json_t *doc)
 	return !err && pl->compare ? report_compare(doc, pl->compare) : err;
 }
 
+static void stop(void *arg, int sig)
+{
+	atomic_store(&((struct plan *)arg)->stop, sig);
+}
+
 int bench_load(int argc, char **argv)
 {
 	struct plan *pl = calloc(1, sizeof(*pl));
@@ -427,18 +435,22 @@ int bench_load(int argc, char **argv)
 		if (!(pl->party[i].all = calloc(1, sizeof(struct hist))))
 			return 1;
 	pl->party[FLOOR].floor.meet = -1;
+	bench_on_signal(stop, pl);
 	if (load_persist_open(&pl->persist))
 		fprintf(stderr, "berth-bench: no memory for the persist alone: /dev/shm wants 64 MiB\n");
-	load_line_head(pl);
 	err = all_lines(pl, lines);
 	doc = json_pack("{s:i,s:i,s:f,s:i,s:o}", "version", 2, "rounds", pl->rounds, "seconds", pl->seconds, "seed", pl->seed,
 			"lines", lines);
-	err = err ? err : hand_over(pl, doc);
+	if (err == -EINTR)
+		fprintf(stderr, "berth-bench: interrupted: %zu lines are whole\n", json_array_size(lines));
+	if (!err || err == -EINTR)
+		err = hand_over(pl, doc) ? -EIO : err;
 	json_decref(doc);
 	for (unsigned i = 0; i < PARTIES; i++)
 		free(pl->party[i].all);
 	if (pl->persist)
 		load_persist_close(pl->persist);
+	err = err == -EINTR ? 128 + pl->stop : err ? 1 : 0;
 	free(pl);
-	return err ? 1 : 0;
+	return err;
 }

@@ -16,6 +16,7 @@
 #define BENCH_LOAD_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -165,14 +166,17 @@ struct plan {
 	unsigned nservers;
 	struct party party[PARTIES];
 	struct load_persist *persist;
+	atomic_int stop; /* the signal that said so; 0: go on */
 	double persist_ns[LOAD_ROUNDS];
 };
+/* What berthd counts, asked at its control socket; NULL: nobody there. */
+json_t *load_counters(const char *path);
 /* 0, 1: failed, 2: bad command line; has said what. */
 int load_parse(int argc, char **argv, struct plan *pl);
 /* "tcp", "shm", "sockets", ... */
 void load_transport(const struct load_spec *s, char out[32]);
 json_t *load_line_json(struct plan *pl, const struct load_op *op, unsigned size);
-void load_line_head(const struct plan *pl);
+void load_line_head(bool against);
 void load_line_print(const json_t *line);
 
 /* --- report.c --------------------------------------------------------------------------------------------- */

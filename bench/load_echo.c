@@ -133,14 +133,11 @@ static void accept_peer(int ep, int lfd)
 }
 
 /* Until @meet is closed at the other end. */
-static int loop(int lfd, int meet)
+static int loop(int lfd, int meet, char *media)
 {
-	char *media = bench_media("/dev/shm");
 	int ep = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event ev[64];
 
-	if (!media)
-		return -ENOMEM;
 	add(ep, lfd, NULL);
 	add(ep, meet, media);
 	for (;;) {
@@ -161,11 +158,18 @@ static int loop(int lfd, int meet)
 	}
 }
 
+struct echo_at { /* what its process tells who asked for it */
+	int32_t err;
+	uint16_t port; /* in network order */
+};
+
 int load_echo_serve(const char *node, int meet)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE }, *a;
 	struct sockaddr_in6 in; /* a port is at the same place in both families */
 	socklen_t len = sizeof(in);
+	char *media = bench_media("/dev/shm");
+	struct echo_at me;
 	int lfd = -1, err = getaddrinfo(node, "0", &hints, &a) ? -EINVAL : 0;
 
 	if (!err) {
@@ -174,24 +178,27 @@ int load_echo_serve(const char *node, int meet)
 		      getsockname(lfd, (struct sockaddr *)&in, &len) ? -errno : 0;
 		freeaddrinfo(a);
 	}
-	if (!err && send(meet, &in.sin6_port, sizeof(in.sin6_port), MSG_NOSIGNAL) != sizeof(in.sin6_port))
-		err = -EPIPE;
-	return err ? err : loop(lfd, meet);
+	err = err || media ? err : -ENOSPC;
+	me = (struct echo_at){ err, err ? 0 : in.sin6_port };
+	if (send(meet, &me, sizeof(me), MSG_NOSIGNAL) != sizeof(me))
+		err = err ? err : -EPIPE;
+	return err ? err : loop(lfd, meet, media);
 }
 
 int load_echo_start(const struct load_spec *s, struct floor_process *f, char node[64], unsigned *port)
 {
 	struct bare_shape shape = { .provider = "sockets", .conns = s->conns, .depth = s->depth };
-	uint16_t at;
+	struct echo_at at;
 	int err = floor_begin(f, s->floor, s->host, &shape);
 
-	if (!err && recv(f->meet, &at, sizeof(at), MSG_WAITALL) != sizeof(at))
-		err = -EPIPE;
+	if (!err)
+		err = recv(f->meet, &at, sizeof(at), MSG_WAITALL) == sizeof(at) ? at.err : -EPIPE;
 	if (err) {
-		fprintf(stderr, "berth-bench: the bare echo: %s\n", strerror(-err));
+		fprintf(stderr, "berth-bench: the bare echo: %s%s\n", strerror(-err),
+			err == -ENOSPC ? " (it wants 64 MiB in /dev/shm)" : s->floor ? " (is `berth-bench floor` there?)" : "");
 		return err;
 	}
 	snprintf(node, 64, "%s", shape.node);
-	*port = ntohs(at);
+	*port = ntohs(at.port);
 	return 0;
 }

@@ -70,7 +70,7 @@ int load_exchange_serve(const struct bare_shape *s, int meet)
 	int err;
 
 	if (!data)
-		return -ENOMEM;
+		return bare_refuse(meet, -ENOSPC);
 	for (err = bare_serve(&e, s, data, LOAD_SPAN, meet); !err;) {
 		struct bare_op *op = bare_next(&e, &err);
 
@@ -195,8 +195,9 @@ int load_exchange_open(const char *provider, const struct load_spec *s, pid_t *p
 	x->floor.meet = -1;
 	err = start(x, provider, s);
 	if (err) {
-		fprintf(stderr, "berth-bench: the bare exchange over %s: %s (is the provider here? `fi_info -p %s`)\n", provider,
-			strerror(-err), provider);
+		fprintf(stderr, "berth-bench: the bare exchange over %s: %s (%s)\n", provider, strerror(-err),
+			err == -ENOSPC ? "each of its processes wants 64 MiB in /dev/shm" :
+			s->floor ? "is `berth-bench floor` there?" : "is the provider here? `fi_info` tells");
 		close_client(&x->b);
 		return err;
 	}

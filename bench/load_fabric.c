@@ -184,7 +184,7 @@ static int add_conn(struct fabric_client *t, const struct load_spec *s)
 	int err = c ? berth_connect(s->url, NULL, &c->b, &why) : -ENOMEM;
 
 	if (err) {
-		fprintf(stderr, "berth-bench: %s\n", why.text[0] ? why.text : strerror(-err));
+		fprintf(stderr, "berth-bench: %s: %s\n", s->url, why.text[0] ? why.text : strerror(-err));
 		free(c);
 		return err;
 	}

@@ -90,11 +90,11 @@ json_t *load_line_json(struct plan *pl, const struct load_op *op, unsigned size)
 	return o;
 }
 
-void load_line_head(const struct plan *pl)
+void load_line_head(bool against)
 {
 	printf("%-7s %-8s %7s %5s %5s %10s %8s %8s %8s %8s %8s %9s %6s %6s %5s %7s  %s\n", "over", "op", "size", "depth", "conns",
 	       "rate/s", "MB/s", "p50 us", "p90 us", "p99 us", "p99.9 us", "max us", "client", "server", "drain", "persist",
-	       pl->party[AGAINST].there ? "against: rate ratio (lo-hi) p50 ratio   floor: the same" :
+	       against ? "against: rate ratio (lo-hi) p50 ratio   floor: the same" :
 					  "floor: rate, ratio (lo-hi), p50 ratio");
 }
 

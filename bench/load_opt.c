@@ -3,9 +3,11 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bench/load.h"
 #include "client/berth.h"
@@ -19,6 +21,8 @@ static int bad(const char *what, const char *value, const char *cure)
 /* Numbers with k or m behind, separated by commas. */
 static int numbers(const char *what, const char *text, unsigned least, unsigned most, unsigned *out, unsigned *n)
 {
+	const char *whole = text;
+
 	for (*n = 0; *text; ) {
 		char *end;
 		unsigned long v = strtoul(text, &end, 10);
@@ -30,24 +34,24 @@ static int numbers(const char *what, const char *text, unsigned least, unsigned 
 			char cure[80];
 
 			snprintf(cure, sizeof(cure), "at most %u numbers from %u to %u, separated by commas", LOAD_LIST, least, most);
-			return bad(what, text, cure);
+			return bad(what, whole, cure);
 		}
 		out[(*n)++] = (unsigned)v;
+		if (*end == ',' && !end[1])
+			return bad(what, whole, "a number is missing behind the comma");
 		text = *end ? end + 1 : end;
 	}
-	return *n ? 0 : bad(what, "", "needs a number");
+	return *n ? 0 : bad(what, whole, "needs a number");
 }
 
 static int number(const char *what, const char *text, unsigned least, unsigned most, unsigned *out)
 {
-	unsigned v[LOAD_LIST], n;
-	int err = numbers(what, text, least, most, v, &n);
+	char cure[64];
 
-	if (!err && n > 1)
-		err = bad(what, text, "one number");
-	if (!err)
-		*out = v[0];
-	return err;
+	if (bench_number(text, least, most, out))
+		return 0;
+	snprintf(cure, sizeof(cure), "a number from %u to %u", least, most);
+	return bad(what, text, cure);
 }
 
 static int seconds(const char *what, const char *text, double *out)
@@ -63,14 +67,16 @@ static int seconds(const char *what, const char *text, double *out)
 
 static int op_list(const char *text, struct plan *pl)
 {
-	char copy[256], *save, *name;
+	char copy[256], cure[160], *save, *name;
 
+	snprintf(cure, sizeof(cure), "at most %u of: %s", LOAD_LIST, load_op_names);
 	if (snprintf(copy, sizeof(copy), "%s", text) >= (int)sizeof(copy))
-		return bad("--ops", text, "too many");
+		return bad("--ops", text, cure);
+	pl->nops = 0;
 	for (name = strtok_r(copy, ",", &save); name; name = strtok_r(NULL, ",", &save))
 		if (pl->nops == LOAD_LIST || !(pl->op[pl->nops++] = load_op(name)))
-			return bad("--ops", name, load_op_names);
-	return pl->nops ? 0 : bad("--ops", "", load_op_names);
+			return bad("--ops", name, cure);
+	return pl->nops ? 0 : bad("--ops", text, cure);
 }
 
 static int url_at(const char *what, char *url, char *host, struct load_spec *s)
@@ -144,16 +150,16 @@ void load_transport(const struct load_spec *s, char out[32])
 	}
 }
 
-static int usage(void)
+static int usage(FILE *f)
 {
-	fprintf(stderr,
+	fprintf(f,
 		"usage: berth-bench load --server HOST:PORT[:MOUNTPORT[:EXPORT]] | --server berth+PROVIDER://HOST:PORT/\n"
 		"       [--server ...] [--transport sockets|tcp|shm|verbs] [--against SERVER] [--pid PID] [--against-pid PID]\n"
 		"       [--control SOCKET] [--ops LIST] [--sizes LIST] [--depths LIST] [--connections LIST] [--idle LIST]\n"
 		"       [--against-connections N] [--against-idle N] [--against-depth N] [--threads N] [--rounds N]\n"
 		"       [--seconds S | --count N] [--warm-up S] [--seed N] [--floor HOST:PORT]\n"
 		"       [--json FILE] [--svg DIR] [--html FILE] [--compare FILE]\n"
-		"       operations: %s\n", load_op_names);
+		"       LIST: one or more, separated by commas; operations: %s\n", load_op_names);
 	return -EINVAL;
 }
 
@@ -179,7 +185,8 @@ static int text_option(int opt, char *arg, struct plan *pl, struct words *w)
 	case 'v': pl->svg = arg; return 0;
 	case 'h': pl->html = arg; return 0;
 	case 'C': pl->compare = arg; return 0;
-	default: return usage();
+	case 'H': usage(stdout); exit(0);
+	default: return usage(stderr);
 	}
 }
 
@@ -209,6 +216,48 @@ static int option(int opt, char *arg, struct plan *pl, struct words *w)
 	case 'w': return seconds("--warm-up", arg, &pl->warm);
 	default: return text_option(opt, arg, pl, w);
 	}
+}
+
+/* What would only be noticed when all is measured. */
+static int check_files(const struct plan *pl)
+{
+	const char *file[] = { pl->json, pl->html };
+	json_t *earlier;
+
+	for (size_t i = 0; i < 2; i++) {
+		FILE *f = file[i] ? fopen(file[i], "a") : NULL;
+
+		if (file[i] && !f)
+			return bad(i ? "--html" : "--json", file[i], strerror(errno));
+		if (f)
+			fclose(f);
+	}
+	if (pl->svg && mkdir(pl->svg, 0777) && errno != EEXIST)
+		return bad("--svg", pl->svg, strerror(errno));
+	earlier = pl->compare ? json_load_file(pl->compare, 0, NULL) : NULL;
+	if (pl->compare && !earlier)
+		return bad("--compare", pl->compare, "should be a file that --json wrote");
+	json_decref(earlier);
+	return 0;
+}
+
+static int check_servers(const struct plan *pl)
+{
+	json_t *counters;
+
+	for (unsigned i = 0; i < FLOOR; i++) {
+		pid_t pid = pl->party[i].pid[0];
+		char text[16];
+
+		snprintf(text, sizeof(text), "%d", (int)pid);
+		if (pid && kill(pid, 0) && errno == ESRCH)
+			return bad(i ? "--against-pid" : "--pid", text, "no process of this machine");
+	}
+	counters = pl->party[SERVER].control ? load_counters(pl->party[SERVER].control) : NULL;
+	if (pl->party[SERVER].control && !counters)
+		return bad("--control", pl->party[SERVER].control, "no berthd answers there (its socket: `control` in berth.conf)");
+	json_decref(counters);
+	return 0;
 }
 
 /* What only shows when all options are known. */
@@ -244,7 +293,8 @@ static int settle(struct plan *pl, struct words *w)
 	for (unsigned i = 0; !err && one_sided && i < pl->nconns; i++)
 		if (pl->conns[i] > LOAD_SPAN / LOAD_DATA)
 			err = bad("--connections", "", "at most 64 with put and get: each maps its own part of a file of 64 MiB");
-	return err;
+	err = err ? err : check_servers(pl);
+	return err ? err : check_files(pl);
 }
 
 int load_parse(int argc, char **argv, struct plan *pl)
@@ -257,7 +307,7 @@ int load_parse(int argc, char **argv, struct plan *pl)
 		{ "against-idle", 1, NULL, 'I' }, { "against-depth", 1, NULL, 'D' }, { "threads", 1, NULL, 'e' },
 		{ "rounds", 1, NULL, 'r' }, { "seconds", 1, NULL, 't' }, { "count", 1, NULL, 'k' },
 		{ "warm-up", 1, NULL, 'w' }, { "seed", 1, NULL, 'x' }, { "json", 1, NULL, 'j' },
-		{ "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' }, { "floor", 1, NULL, 'f' }, { NULL, 0, NULL, 0 },
+		{ "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' }, { "floor", 1, NULL, 'f' }, { "help", 0, NULL, 'H' }, { NULL, 0, NULL, 0 },
 	};
 	struct words w = { .transport = NULL };
 	int opt, err = 0;
@@ -268,7 +318,7 @@ int load_parse(int argc, char **argv, struct plan *pl)
 	while (!err && (opt = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		err = option(opt, optarg, pl, &w);
 	if (!err && (optind < argc || !pl->nservers))
-		err = usage();
+		err = usage(stderr);
 	if (!err && !pl->nops)
 		err = op_list("null,getattr,lookup,read,write,create,remove,small", pl);
 	pl->warm = pl->warm > 0 ? pl->warm : pl->seconds;

@@ -29,7 +29,7 @@ int load_persist_open(struct load_persist **out)
 	snprintf(path, sizeof(path), "/dev/shm/berth-bench-persist.%d", (int)getpid());
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	unlink(path);
-	err = fd < 0 || ftruncate(fd, LOAD_SPAN) || pmem2_source_from_fd(&p->src, fd) || pmem2_config_new(&p->cfg) ||
+	err = fd < 0 || posix_fallocate(fd, 0, LOAD_SPAN) || pmem2_source_from_fd(&p->src, fd) || pmem2_config_new(&p->cfg) ||
 	      pmem2_config_set_required_store_granularity(p->cfg, PMEM2_GRANULARITY_PAGE) ||
 	      pmem2_map_new(&p->map, p->cfg, p->src);
 	if (fd >= 0)

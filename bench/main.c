@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* main.c - the berth-bench command, and what its parts share */
+#include <ctype.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "bench/bench.h"
 
@@ -41,6 +44,68 @@ void bench_end(pid_t pid, const char *name)
 		shm_unlink(name + sizeof(shm) - 1);
 }
 
+bool bench_number(const char *text, unsigned least, unsigned most, unsigned *out)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	*out = (unsigned)v;
+	return isdigit((unsigned char)*text) && !*end && v >= least && v <= most;
+}
+
+bool bench_wants_help(int argc, char **argv)
+{
+	return argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
+}
+
+struct signal_watch {
+	sigset_t set;
+	void (*stop)(void *arg, int sig);
+	void *arg;
+};
+
+static void *watch(void *arg)
+{
+	struct signal_watch *w = arg;
+	int sig;
+
+	sigwait(&w->set, &sig);
+	w->stop(w->arg, sig);
+	sigwait(&w->set, &sig);
+	_exit(128 + sig);
+}
+
+void bench_on_signal(void (*stop)(void *arg, int sig), void *arg)
+{
+	struct signal_watch *w = malloc(sizeof(*w)); /* for as long as the process lives */
+	pthread_t th;
+
+	if (!w)
+		return;
+	*w = (struct signal_watch){ .stop = stop, .arg = arg };
+	sigemptyset(&w->set);
+	sigaddset(&w->set, SIGINT);
+	sigaddset(&w->set, SIGTERM);
+	sigaddset(&w->set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &w->set, NULL);
+	if (pthread_create(&th, NULL, watch, w))
+		pthread_sigmask(SIG_UNBLOCK, &w->set, NULL);
+	else
+		pthread_detach(th);
+}
+
+static void usage(FILE *f)
+{
+	fprintf(f,
+	        "usage: berth-bench load ...      operations over sockets and fabrics, beside the bare exchange and another server\n"
+	        "       berth-bench report ...    show what load wrote, compare it, plot it, make a page of it\n"
+	        "       berth-bench pool ...      the pool at many sizes, or by several threads, without a network\n"
+	        "       berth-bench onesided ...  puts and gets through layouts beside WRITE, READ and bare RMA\n"
+	        "       berth-bench puts ...      puts on demand, for a profile of the server\n"
+	        "       berth-bench floor ...     the bare exchange on the server's machine, for load --floor\n"
+	        "`berth-bench PART --help` tells the options of one; berth-bench(1) what they mean.\n");
+}
+
 int main(int argc, char **argv)
 {
 	static const int sigs[] = { SIGSEGV, SIGBUS, SIGTERM, SIGINT, SIGABRT, SIGILL };
@@ -56,12 +121,12 @@ int main(int argc, char **argv)
 	for (size_t i = 0; argc > 1 && i < sizeof(part) / sizeof(*part); i++)
 		if (!strcmp(argv[1], part[i].name))
 			return part[i].run(argc - 1, argv + 1);
-	fprintf(stderr,
-	        "usage: berth-bench load ...    operations over sockets and fabrics, beside the bare exchange and another server\n"
-	        "       berth-bench report ...  compare what load wrote, plot it, make a page of it\n"
-	        "       berth-bench pool ...    the pool at many sizes, without a network\n"
-	        "       berth-bench onesided ...  puts through layouts beside WRITE and bare RMA\n"
-	        "       berth-bench puts ...    puts on demand, for a profile of the server\n"
-	        "       berth-bench floor ...   the bare exchange on the server's machine, for load --floor\n");
+	if (argc > 1 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+		usage(stdout);
+		return 0;
+	}
+	if (argc > 1)
+		fprintf(stderr, "berth-bench: no '%s' among its parts\n", argv[1]);
+	usage(stderr);
 	return 2;
 }

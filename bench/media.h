@@ -20,8 +20,12 @@ static inline char *bench_media(const char *dir)
 	snprintf(path, sizeof(path), "%s/berth-bench-floor.%d", dir, getpid());
 	fd = open(path, O_RDWR | O_CREAT, 0600);
 	unlink(path);
-	if (fd < 0 || ftruncate(fd, BENCH_SPAN))
+	if (fd < 0)
 		return NULL;
+	if (posix_fallocate(fd, 0, BENCH_SPAN)) { /* or a full tmpfs is a SIGBUS later */
+		close(fd);
+		return NULL;
+	}
 	p = mmap(NULL, BENCH_SPAN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
 	if (p == MAP_FAILED)

@@ -250,21 +250,12 @@ static int measure(struct table *t, const char *url, unsigned rounds, char *buf,
 	return err;
 }
 
-static int usage(void)
+static int usage(FILE *f)
 {
-	fprintf(stderr, "usage: berth-bench onesided berth+PROVIDER://HOST:PORT/ [ROUNDS [COUNT]]   layouts on\n"
+	fprintf(f, "usage: berth-bench onesided berth+PROVIDER://HOST:PORT/ [ROUNDS [COUNT]]   layouts on\n"
 			"ROUNDS: 1 to %u (5); COUNT: operations of a cell, at most and not given: 2000 of 64 bytes to 48 of 1 MiB\n",
 	        ROUNDS_MAX);
-	return 2;
-}
-
-static bool number(const char *text, unsigned most, unsigned *out)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 10);
-
-	*out = (unsigned)v;
-	return end != text && !*end && v >= 1 && v <= most;
+	return f == stdout ? 0 : 2;
 }
 
 int bench_onesided(int argc, char **argv)
@@ -279,12 +270,14 @@ int bench_onesided(int argc, char **argv)
 	pid_t pid;
 	int err;
 
-	if (argc < 2 || argc > 4 || (argc > 2 && !number(argv[2], ROUNDS_MAX, &rounds)) ||
-	    (argc > 3 && !number(argv[3], most_ops[0], &count)))
-		return usage();
+	if (bench_wants_help(argc, argv))
+		return usage(stdout);
+	if (argc < 2 || argc > 4 || (argc > 2 && !bench_number(argv[2], 1, ROUNDS_MAX, &rounds)) ||
+	    (argc > 3 && !bench_number(argv[3], 1, most_ops[0], &count)))
+		return usage(stderr);
 	if (berth_url_parse(argv[1], &u, &why)) {
 		fprintf(stderr, "berth-bench: %s: %s\n", argv[1], why.text);
-		return usage();
+		return usage(stderr);
 	}
 	s.host = u->host;
 	t = calloc(1, sizeof(*t));

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <glob.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -742,54 +743,92 @@ static int measure(struct set *set, unsigned nsets, const char *dir, unsigned ro
 	return err;
 }
 
-int bench_pool(int argc, char **argv)
+static int usage(FILE *f)
 {
-	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
-		                               { "threads", required_argument, NULL, 't' },
-		                               { 0 } };
-	const char *dir = "/dev/shm", *only = NULL;
-	unsigned rounds = 9, most = 1000000, nsets = 0, threads = 0;
-	struct set set[SETS] = { { 0 } };
-	bool json = false;
-	int opt, err;
+	fprintf(f, "usage: berth-bench pool [-d DIR] [-r ROUNDS] [-n MOST] [-k one|many|extents] [--json]\n"
+		   "       berth-bench pool --threads N [-d DIR] [-r ROUNDS] [-n OPS]\n"
+		   "ROUNDS: 1 to %u; MOST: files or extents, 1000 to 1000000; N: at most 16; OPS: of a thread in a round\n",
+		MAX_ROUNDS);
+	return f == stdout ? 0 : 2;
+}
 
-	while ((opt = getopt_long(argc, argv, "d:r:n:k:t:j", longs, NULL)) != -1) {
+static int refuse(const char *what, const char *value)
+{
+	fprintf(stderr, "berth-bench: pool %s %s:\n", what, value);
+	return usage(stderr);
+}
+
+struct pool_opts {
+	const char *dir, *only;
+	unsigned rounds, most, threads;
+	bool json;
+};
+
+/* 0; else the exit status, and has said why. */
+static int parse(int argc, char **argv, struct pool_opts *o)
+{
+	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' },
+					       { "threads", required_argument, NULL, 't' }, { 0 } };
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "d:r:n:k:t:jh", longs, NULL)) != -1) {
 		switch (opt) {
-		case 'd':
-			dir = optarg;
+		case 'd': o->dir = optarg; break;
+		case 'j': o->json = true; break;
+		case 'k':
+			o->only = optarg;
+			if (strcmp(optarg, "one") && strcmp(optarg, "many") && strcmp(optarg, "extents"))
+				return refuse("-k", optarg);
 			break;
 		case 'r':
-			rounds = (unsigned)atoi(optarg);
+			if (!bench_number(optarg, 1, MAX_ROUNDS, &o->rounds))
+				return refuse("-r", optarg);
 			break;
 		case 'n':
-			most = (unsigned)atoi(optarg);
-			break;
-		case 'k':
-			only = optarg;
+			if (!bench_number(optarg, 1000, 1000000, &o->most))
+				return refuse("-n", optarg);
 			break;
 		case 't':
-			threads = (unsigned)atoi(optarg);
+			if (!bench_number(optarg, 1, 16, &o->threads))
+				return refuse("--threads", optarg);
 			break;
-		case 'j':
-			json = true;
-			break;
-		default:
-			fprintf(stderr, "usage: berth-bench pool [-d DIR] [-r ROUNDS] [-n MOST] "
-			                "[-k one|many|extents] [--json]\n"
-			                "       berth-bench pool --threads N [-d DIR] [-r ROUNDS] [-n OPS]\n");
-			return 2;
+		case 'h': exit(usage(stdout));
+		default: return usage(stderr);
 		}
 	}
+	return optind < argc ? refuse("", argv[optind]) : 0;
+}
+
+/* What a run that is broken off would leave: pools of up to gigabytes. */
+static void drop_all(void *arg, int sig)
+{
+	const struct pool_opts *o = arg;
+	char pattern[512];
+	glob_t g;
+
+	snprintf(pattern, sizeof(pattern), "%s/berth-bench-*.%d", o->dir, (int)getpid());
+	if (!glob(pattern, 0, NULL, &g))
+		for (size_t i = 0; i < g.gl_pathc; i++)
+			unlink(g.gl_pathv[i]);
+	_exit(128 + sig);
+}
+
+int bench_pool(int argc, char **argv)
+{
+	struct pool_opts o = { .dir = "/dev/shm", .rounds = 9, .most = 1000000 };
+	struct set set[SETS] = { { 0 } };
+	unsigned nsets = 0;
+	int err = parse(argc, argv, &o);
+
+	if (err)
+		return err;
 	/* tmpfs stands for persistent memory: real cache line flushes */
 	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 0);
-	if (threads)
-		return bench_workers(dir, threads, rounds, most < 1000000 ? most : 0) ? 1 : 0;
-	if (rounds < 1 || rounds > MAX_ROUNDS || most < 1000 || most > 1000000) {
-		fprintf(stderr, "berth-bench: 1 to %u rounds, 1000 to 1000000 files\n", MAX_ROUNDS);
-		return 2;
-	}
-	plan(set, &nsets, dir, most, only);
-	err = measure(set, nsets, dir, rounds, json);
+	bench_on_signal(drop_all, &o);
+	if (o.threads)
+		return bench_workers(o.dir, o.threads, o.rounds, o.most < 1000000 ? o.most : 0) ? 1 : 0;
+	plan(set, &nsets, o.dir, o.most, o.only);
+	err = measure(set, nsets, o.dir, o.rounds, o.json);
 	for (unsigned i = 0; i < nsets; i++)
 		drop_set(&set[i]);
 	return err ? 1 : 0;

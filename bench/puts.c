@@ -67,19 +67,19 @@ static int on_file(struct berth *b, char *buf, size_t len)
 
 int bench_puts(int argc, char **argv)
 {
-	char *end = NULL;
-	unsigned long len = argc == 3 ? strtoul(argv[2], &end, 10) : 0;
 	char *buf = aligned_alloc(4096, FILE_BYTES);
+	bool help = bench_wants_help(argc, argv);
+	unsigned len = 0;
 	struct berth_error why = { "" };
 	struct berth_mr *mr;
 	struct berth *b;
 	int err;
 
-	if (!buf || !len || *end || len > FILE_BYTES || FILE_BYTES % len) {
-		fprintf(stderr, "usage: berth-bench puts berth+FABRIC://.../ BYTES   a power of two, at most 1 MiB\n"
+	if (!buf || help || argc != 3 || !bench_number(argv[2], 1, FILE_BYTES, &len) || FILE_BYTES % len) {
+		fprintf(help ? stdout : stderr, "usage: berth-bench puts berth+FABRIC://.../ BYTES   a power of two, at most 1 MiB\n"
 		                "each line of input: how many durable puts to make\n");
 		free(buf);
-		return 2;
+		return help ? 0 : 2;
 	}
 	memset(buf, 'p', FILE_BYTES);
 	err = berth_connect(argv[1], NULL, &b, &why);
@@ -89,7 +89,7 @@ int bench_puts(int argc, char **argv)
 		berth_disconnect(b);
 	}
 	if (err)
-		fprintf(stderr, "berth-bench: %s%s%s\n", strerror(-err), why.text[0] ? ": " : "", why.text);
+		fprintf(stderr, "berth-bench: %s: %s\n", argv[1], why.text[0] ? why.text : strerror(-err));
 	free(buf);
 	return err ? 1 : 0;
 }

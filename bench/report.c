@@ -327,16 +327,27 @@ int report_html(json_t *const *docs, unsigned n, const char *file)
 
 /* --- the command line ---------------------------------------------------------------------------------------- */
 
-static int usage(void)
+static void show(const json_t *doc)
 {
-	fprintf(stderr, "usage: berth-bench report [--svg DIR] [--html FILE] [--compare EARLIER] FILE...   files that load --json wrote\n");
-	return 2;
+	json_t *l;
+	size_t i;
+
+	load_line_head(json_object_get(json_array_get(lines_of(doc), 0), "against"));
+	json_array_foreach (lines_of(doc), i, l)
+		load_line_print(l);
+}
+
+static int usage(FILE *f)
+{
+	fprintf(f, "usage: berth-bench report [--svg DIR] [--html FILE] [--compare EARLIER] FILE...\n"
+		   "FILE, EARLIER: what load --json wrote; without an option its lines are shown\n");
+	return f == stdout ? 0 : 2;
 }
 
 int bench_report(int argc, char **argv)
 {
 	static const struct option longs[] = { { "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' },
-					       { NULL, 0, NULL, 0 } };
+					       { "help", 0, NULL, 'H' }, { NULL, 0, NULL, 0 } };
 	const char *svg = NULL, *html = NULL, *compare = NULL;
 	json_t *docs[MAX_DOCS];
 	unsigned n = 0;
@@ -347,13 +358,16 @@ int bench_report(int argc, char **argv)
 		case 'v': svg = optarg; break;
 		case 'h': html = optarg; break;
 		case 'C': compare = optarg; break;
-		default: return usage();
+		case 'H': return usage(stdout);
+		default: return usage(stderr);
 		}
 	}
-	if (optind == argc || argc - optind > MAX_DOCS || !(svg || html || compare))
-		return usage();
+	if (optind == argc || argc - optind > MAX_DOCS)
+		return usage(stderr);
 	for (; !err && optind < argc; optind++)
 		err = (docs[n] = load_doc(argv[optind])) ? (int)(n++, 0) : -EINVAL;
+	for (unsigned i = 0; !err && !svg && !html && !compare && i < n; i++)
+		show(docs[i]);
 	for (unsigned i = 0; !err && compare && i < n; i++)
 		err = report_compare(docs[i], compare);
 	err = err || !svg ? err : report_svg(docs, n, svg);

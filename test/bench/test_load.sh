@@ -62,6 +62,8 @@ report --compare "$json" "$json" >"$dir/same" || fail "no comparison"
 report --compare "$dir/then.json" "$json" | grep -c 'not there' | grep -qx 1 || fail "the line that is missing in the earlier run"
 [ "$(report --compare "$json" "$dir/twice.json" | grep -c ' 1000.00\* ')" = 106 ] || fail "no star where the rate is a thousandfold"
 
+[ "$(report "$json" | wc -l)" = 107 ] || fail "its lines are not shown"
+
 # 3. plots and page
 report --svg "$dir/svg" "$json" || fail "no plots"
 for f in read-size read-depth write-size getattr-depth put-size; do
@@ -116,6 +118,31 @@ for _ in $(seq 100); do pgrep -f 'berth-bench floor' >/dev/null || break; sleep 
 ! pgrep -fa 'berth-bench floor' || fail "a floor did not end with its client"
 LISTEN=::1 bench/peers/run "$B" --count 20 --rounds 1 --depths 2 --ops getattr >"$dir/out" || fail "it did not run over IPv6"
 
+# 7. where a floor has no room: an error, no signal
+unshare -m sh -c "mount -t tmpfs -o size=8m tmpfs /dev/shm; exec '$B/berth-bench' floor 127.0.0.1:$port" >"$dir/floor" & floor=$!
+until grep -qx ready "$dir/floor"; do kill -0 $floor; sleep 0.05; done
+for over in sockets tcp; do
+	OVER=$over bench/peers/run "$B" --floor 127.0.0.1:$port --count 1 --rounds 1 --ops null >"$dir/out" 2>&1 &&
+		fail "a floor of 64 MiB in 8"
+	grep -q "No space left.*64 MiB" "$dir/out" || fail "no word of room: $(cat "$dir/out")"
+done
+kill $floor
+
+# 8. interrupted: what was whole is written, and nothing is left
+OVER=shm bench/peers/run "$B" --seconds 3000 --warm-up 0.01 --rounds 1 --depths 1 --ops write --json "$json" >"$dir/out" 2>&1 & run=$!
+until bench=$(pgrep -f 'berth-bench load') && pgrep -f 'berth-bench floor' >/dev/null; do kill -0 $run; sleep 0.05; done
+kill -INT $bench
+wait $run && fail "an interrupted run is a success" || [ $? = 130 ] || fail "its status"
+grep -q "interrupted: 0 lines" "$dir/out" || fail "no word of it: $(cat "$dir/out")"
+[ "$(cat "$json" | python3 -c 'import json, sys; print(json.load(sys.stdin)["lines"])')" = "[]" ] || fail "its file"
+for _ in $(seq 100); do pgrep -f 'berth-bench floor' >/dev/null || break; sleep 0.05; done
+! pgrep -fa 'berth-bench floor' || fail "a floor outlived it"
+"$B/berth-bench" pool -n 100000 -k one -d /dev/shm >"$dir/out" 2>&1 & run=$!
+until ls /dev/shm/berth-bench-one-100000.* >/dev/null 2>&1; do kill -0 $run; sleep 0.05; done
+kill -INT $run
+wait $run && fail "an interrupted pool is a success" || [ $? = 130 ] || fail "its status"
+! ls /dev/shm/berth-bench-* 2>/dev/null || fail "an interrupted pool is left"
+
 refused() { # TEXT OPTIONS...
 	local text=$1; shift
 	"$B/berth-bench" "$@" 2>"$dir/err" && fail "accepted: $*"
@@ -125,7 +152,7 @@ refused "small" load --server 127.0.0.1:1 --ops fly
 refused "separated by commas" load --server 127.0.0.1:1 --depths 0
 refused "separated by commas" load --server 127.0.0.1:1 --sizes 2M
 refused "separated by commas" load --server 127.0.0.1:1 --sizes -1
-refused "one number" load --server 127.0.0.1:1 --rounds 1,2
+refused "--rounds 1,2" load --server 127.0.0.1:1 --rounds 1,2
 refused "HOST:PORT" load --server 127.0.0.1
 refused "HOST:PORT" load --server 127.0.0.1:70000
 refused "berth+" load --server berth+tcp:/x
@@ -141,9 +168,26 @@ refused "at most 3600" load --server 127.0.0.1:1 --seconds no
 refused "at most four" load --server a:1 --server a:1 --server a:1 --server a:1 --server a:1
 refused "usage" load --sizes 4K
 refused "usage" report
-refused "usage" report "$json"
+refused "no berthd answers" load --server 127.0.0.1:1 --control "$dir/none"
+refused "no process" load --server 127.0.0.1:1 --pid 4194303
+refused "--json $dir/none/x" load --server 127.0.0.1:1 --json "$dir/none/x"
+refused "--html $dir/none/x" load --server 127.0.0.1:1 --html "$dir/none/x"
+refused "--json wrote" load --server 127.0.0.1:1 --compare "$dir/out"
+refused "behind the comma" load --server 127.0.0.1:1 --depths 1,
+refused "from 1 to 99" load --server 127.0.0.1:1 --rounds 100
+refused "no 'frob'" frob
+refused "-k frob" pool -k frob
+refused "extra" pool extra
+refused "-r 1x" pool -r 1x
+refused "usage" onesided berth+tcp://127.0.0.1:1/ 3x
+refused "usage" puts berth+tcp://127.0.0.1:1/ 4096x
+refused "ADDRESS:PORT" floor 127.0.0.1
+for part in "" load report pool onesided puts floor; do
+	"$B/berth-bench" $part --help 2>&1 >"$dir/help" | grep . && fail "$part --help writes to standard error"
+	grep -q "^usage: berth-bench $part" "$dir/help" || fail "$part --help: $(cat "$dir/help")"
+done
 refused "--json wrote" report --compare "$json" "$dir/out"
 refused "--json wrote" report --svg "$dir/svg" "$dir/nothing"
 
-# 7. the bare exchange over shm is killed, and leaves no file behind
+# 9. the bare exchange over shm is killed, and leaves no file behind
 [ "$(regions | comm -13 "$dir/before" - | wc -l)" = 0 ] || fail "left in /dev/shm: $(regions | comm -13 "$dir/before" -)"
