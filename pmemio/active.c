@@ -98,7 +98,7 @@ static void insert_at(struct file *f, unsigned i, struct fresh e)
 
 void fresh_count(struct pm_store *st, struct file *f, bool owned, uint64_t len)
 {
-	COUNT(stats_of(st, worker_here(st)), fresh_blocks, len);
+	COUNT(st, stats_of(st, worker_here(st)), fresh_blocks, len);
 	if (owned)
 		return;
 	f->pending += len;

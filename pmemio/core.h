@@ -10,7 +10,7 @@
 
 #include "pmemio/store.h"
 
-#define STAT_ADD(st, field, n) COUNT(&(st)->stats, field, n)
+#define STAT_ADD(st, field, n) COUNT(st, &(st)->stats, field, n)
 
 /* --- media.c: the calls that count ----------------------------------------------------------- */
 
@@ -115,6 +115,8 @@ void table_slot(struct pm_store *st, uint64_t ino, bool is_free);
 void table_pop_chunk(struct pm_store *st);
 /* 0 live, -ENOENT free, -EIO damaged. */
 int ino_verify(const struct pm_inode *in, uint64_t ino);
+/* These bytes, checksum and all, are good: @w (NULL: whoever is alone) need not verify them when it meets them. */
+void ino_saw(struct pm_store *st, struct pm_worker *w, const struct pm_inode *good);
 /* Inode 0 failed its checksum, but everything it leads to proves it (repair only). */
 bool table_proved(const struct pm_store *st);
 void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree);

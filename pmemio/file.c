@@ -708,7 +708,7 @@ void pm_unpin(struct pm_map *m)
 		pin_seal(p, in, p->off);
 	}
 	LIST_REMOVE(p, link);
-	COUNT(stats_of(st, w), pins, -1);
+	COUNT(st, stats_of(st, w), pins, -1);
 	pin_wake(p, &waiters);
 	file_unlimbo(st, f);
 	if (LIST_EMPTY(&f->pins))

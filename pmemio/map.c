@@ -106,7 +106,7 @@ static void pin_link(struct mapper *k)
 
 	p->serial = ++p->f->serial;
 	LIST_INSERT_HEAD(&p->f->pins, p, link);
-	COUNT(stats_of(k->st, k->w), pins, 1);
+	COUNT(k->st, stats_of(k->st, k->w), pins, 1);
 }
 
 /* --- reading --- */

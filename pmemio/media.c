@@ -181,8 +181,8 @@ void med_flush_as(struct pm_store *st, struct pm_stats *s, uint64_t at, size_t l
 	if (media_slow(st))
 		return; /* a sync will follow */
 	st->media.ops->flush(&st->media, st->media.base + at, len);
-	COUNT(s, flushes, 1);
-	COUNT(s, flushed_bytes, len);
+	COUNT(st, s, flushes, 1);
+	COUNT(st, s, flushed_bytes, len);
 }
 
 void med_flush(struct pm_store *st, uint64_t at, size_t len)
@@ -193,7 +193,7 @@ void med_flush(struct pm_store *st, uint64_t at, size_t len)
 void med_drain_as(struct pm_store *st, struct pm_stats *s)
 {
 	st->media.ops->drain(&st->media);
-	COUNT(s, drains, 1);
+	COUNT(st, s, drains, 1);
 }
 
 void med_drain(struct pm_store *st)

@@ -22,6 +22,7 @@
 
 #define WORKERS   32u    /* threads inside at most; more of them take turns, alone */
 #define INO_SLOTS 512u   /* inodes that share one stand in each other's way, no more */
+#define INO_SEEN  4u     /* inodes that a thread remembers to have verified */
 #define NEEDS_ALL (-EDEADLK)
 
 struct pm_lock { /* 0 free, 1 held, 2 held and somebody sleeps */
@@ -59,6 +60,7 @@ struct pm_worker { /* a thread that is inside now and then */
 	unsigned no;
 	uint64_t home; /* alloc.c, under its lock: the group where it finds space; UINT64_MAX: not chosen yet */
 	struct pm_stats stats;
+	struct pm_inode seen[INO_SEEN]; /* inode.c: verified */
 } __attribute__((aligned(128)));
 
 struct pm_workers {
@@ -92,12 +94,21 @@ static inline struct pm_worker *worker_here(const struct pm_store *st)
 }
 /* Its transaction object; NULL: no memory, be alone. */
 struct pm_tx *worker_tx(struct pm_worker *w);
-/* Where the calling thread counts. */
+/* Where the calling thread counts; one's own nobody else adds to. */
 static inline struct pm_stats *stats_of(struct pm_store *st, struct pm_worker *w)
 {
 	return w ? &w->stats : &st->stats;
 }
-#define COUNT(stats, field, n) __atomic_fetch_add(&(stats)->field, (uint64_t)(n), __ATOMIC_RELAXED)
+#define COUNT(store, to, field, n) stat_add(&(to)->field, (uint64_t)(n), (to) == &(store)->stats)
+
+/* A locked instruction would wait for the flushes before it. */
+static inline void stat_add(uint64_t *at, uint64_t n, bool shared)
+{
+	if (shared)
+		__atomic_fetch_add(at, n, __ATOMIC_RELAXED);
+	else
+		__atomic_store_n(at, __atomic_load_n(at, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
 
 struct pm_worker *worker_enter_slow(struct pm_store *st, struct pm_worker *w);
 

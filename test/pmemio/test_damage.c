@@ -561,6 +561,27 @@ Test(damage, of_inodes)
 		     in[i].name, (struct damage){ .victim = in[i].id.ino });
 }
 
+/* That it was good a moment ago is no reason to trust it. */
+Test(damage, of_an_inode_in_use)
+{
+	struct pm_error why = { "" };
+	struct pm_attr a;
+
+	cr_assert_eq(pool_try_open(&pool, PM_CLWB, &why), 0, "%s", why.text);
+	for (size_t i = 0; i < PM_INODE_SIZE; i++) {
+		uint8_t *byte = (uint8_t *)inode(plain.ino) + i;
+
+		for (unsigned bit = 0; bit < 8; bit += 7) {
+			*byte ^= (uint8_t)(1u << bit);
+			cr_assert_eq(pm_getattr(pool.st, plain, &a), -EIO, "byte %zu", i);
+			*byte ^= (uint8_t)(1u << bit);
+			cr_assert_eq(pm_getattr(pool.st, plain, &a), 0, "byte %zu", i);
+		}
+	}
+	pool_kill(&pool);
+	memcpy(map, pristine, SIZE);
+}
+
 Test(damage, of_the_inode_table)
 {
 	hurt((uint8_t *)inode(0), PM_INODE_SIZE, inode_fields, N(inode_fields), "inode 0",
