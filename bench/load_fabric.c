@@ -69,7 +69,8 @@ static int send_step(struct bench_client *b, struct load_conn *lc, unsigned slot
 
 	memcpy(made.data, sl->fh.data, sl->fh.len);
 	*fl = (struct flight){ c, slot, s };
-	load_name(lc, slot, s == L_REMOVE ? sl->made - 1 : sl->made, name);
+	if (s == L_CREATE || s == L_REMOVE)
+		load_name(lc, slot, s == L_REMOVE ? sl->made - 1 : sl->made, name);
 	switch (s) {
 	case L_NULL: return berth_start_null(c->b, step_over, fl);
 	case L_GETATTR: return berth_start_getattr(c->b, &t->file, step_over, fl);
