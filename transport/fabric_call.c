@@ -144,6 +144,7 @@ static int send_post(struct fconn *conn, struct fbuf *b)
 	LIST_INSERT_HEAD(&conn->sends, b, link);
 	conn->sends_posted++;
 	fconn_out(conn);
+	conn->l->posts += conn->l->fab->cq_fd >= 0; /* without a descriptor the next look is near anyhow */
 	if (conn->l->fab->rdm)
 		rdv_ring(&conn->rdv);
 	return 0;

@@ -67,7 +67,6 @@ void fconn_out(struct fconn *conn)
 	if (!conn->nout++)
 		conn->moved = ev_now(loop);
 	conn->l->nout++;
-	conn->l->posts++;
 	if (!ev_is_active(&conn->timer)) {
 		ev_timer_set(&conn->timer, conn->base.svc->o.idle_timeout, 0.);
 		ev_timer_start(loop, &conn->timer);

@@ -74,6 +74,7 @@ static bool turn(struct flistener *l)
 		fconn_clean(conn);
 		fconn_dirty(conn);
 	}
+	l->empty = false;
 	for (int i = 0; i < ROUNDS; i++) {
 		/* while a key is dying, to the end: emptiness is what its death is counted by */
 		unsigned most = l->nclosing ? BATCH : FAB_POLL;
@@ -93,8 +94,10 @@ static bool turn(struct flistener *l)
 		fconns_reap(l);
 		if (events || !TAILQ_EMPTY(&l->dirty))
 			continue;
-		if (n <= 0 || (n < (int)most && posts == l->posts))
+		if (n <= 0 || (n < (int)most && posts == l->posts)) {
+			l->empty = true;
 			break; /* what has just been posted may be done already; nothing else can */
+		}
 	}
 	return any;
 }
@@ -129,7 +132,7 @@ static bool linger(struct flistener *l)
 			stay_up(l, now);
 		if (now - start >= LINGER_NS || now - l->active >= SPIN_NS)
 			return any;
-		if (!any)
+		if (l->empty)
 			sched_yield();
 		any = turn(l);
 		now = spin_now();

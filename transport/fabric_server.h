@@ -226,7 +226,8 @@ struct flistener {
 	bool in_turn, stopped;
 	struct spin spin; /* with wait descriptors */
 	unsigned nout; /* operations out on all connections */
-	uint64_t posts; /* of them, ever */
+	uint64_t posts; /* of them, ever; those whose completions are worth a look at once */
+	bool empty;     /* the last turn has left nothing to take */
 	unsigned nclosing; /* keys on all connections' closing lists: then */
 	uint64_t drained;  /* counts how often the completion queue was found empty */
 	ev_prepare prepare;

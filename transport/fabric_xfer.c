@@ -220,6 +220,7 @@ static int xfer_post(struct fconn *conn, struct fxfer *x)
 	x->out++;
 	conn->nreads += x->write ? 0 : 1;
 	fconn_out(conn);
+	conn->l->posts++;
 	return 0;
 }
 
