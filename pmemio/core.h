@@ -41,10 +41,32 @@ int super_write(struct pm_store *st);
 /* The first write of a read-write open: next boot, not clean, the verifier by rule I5. */
 int super_begin(struct pm_store *st);
 
-/* --- journal.c ------------------------------------------------------------------------------- */
+/* --- replay.c -------------------------------------------------------------------------------- */
+
+static inline uint64_t lane_at(const struct pm_store *st, unsigned lane) /* byte in the pool */
+{
+	return (st->super.lane_start + (uint64_t)lane * st->super.lane_blocks) * PM_BLOCK;
+}
+static inline size_t lane_area(const struct pm_store *st) /* bytes of its records, behind a block of header */
+{
+	return (size_t)(st->super.lane_blocks - 1) * PM_BLOCK;
+}
 
 /* The latest boot that the journal tells of: a superblock of an earlier one is stale. */
-uint64_t journal_boot(struct pm_store *st);
+uint64_t journal_boot(const struct pm_store *st);
+
+struct replay {
+	uint64_t ckpt;              /* everything up to here was in place before */
+	uint8_t copy[PM_MAX_LANES]; /* of the header: the one to write next */
+	bool bad[PM_MAX_LANES];     /* neither copy was good (repair only) */
+};
+/* Apply what the lanes hold and what counts. Nothing of it is durable when this returns. -EUCLEAN: @why names the
+ * damage and the cure. */
+int replay_lanes(struct pm_store *st, struct replay *out, struct pm_error *why);
+void rec_apply(struct pm_store *st, const struct pm_rec *rec); /* no lock; stored and flushed */
+
+/* --- journal.c ------------------------------------------------------------------------------- */
+
 /* Replay; on a read-write store end with a checkpoint that leaves every lane empty. */
 int journal_open(struct pm_store *st, struct pm_error *why);
 int journal_start(struct pm_store *st); /* the flusher thread, if the method needs one */

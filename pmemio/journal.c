@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * journal.c - lanes of redo records, replay, checkpoints, and the flusher thread of PM_MSYNC
+ * journal.c - lanes of redo records, checkpoints, and the flusher thread of PM_MSYNC; replay.c reads them again
  *
  * Records go to one lane until it is full; then a checkpoint makes everything in place durable,
  * says so in that lane's header, and the next lane is filled from its start. So a lane never wraps,
@@ -79,16 +79,6 @@ struct pm_journal {
 	size_t nfirst, cap_first;
 	bool view_dirty; /* the view has private pages */
 };
-
-static uint64_t lane_at(const struct pm_store *st, unsigned lane)
-{
-	return (st->super.lane_start + (uint64_t)lane * st->super.lane_blocks) * PM_BLOCK;
-}
-
-static size_t lane_area(const struct pm_store *st)
-{
-	return (size_t)(st->super.lane_blocks - 1) * PM_BLOCK;
-}
 
 size_t journal_max_rec(const struct pm_store *st)
 {
@@ -330,199 +320,15 @@ int journal_sync_first(struct pm_store *st, uint64_t at, size_t len)
 	return 0;
 }
 
-/* --- replay ---------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------- */
 
-struct found {
-	uint64_t seq;
-	const struct pm_rec *rec;
-};
-struct founds {
-	struct found *at;
-	size_t n, cap;
-};
-
-/* The header of a lane; false: neither copy is whole. */
-static bool read_head(struct pm_store *st, unsigned lane, uint64_t *seq)
-{
-	bool ok = false;
-
-	for (unsigned i = 0; i < 2; i++) {
-		struct pm_lane_head h;
-
-		memcpy(&h, st->media.view + lane_at(st, lane) + i * sizeof(h), sizeof(h));
-		if (h.crc != pm_crc(&h, sizeof(h), offsetof(struct pm_lane_head, crc)))
-			continue;
-		if (!ok || h.ckpt_seq > *seq) {
-			*seq = h.ckpt_seq;
-			st->journal->copy[lane] = (uint8_t)!i;
-		}
-		ok = true;
-	}
-	return ok;
-}
-
-/* A whole record at @p, @left bytes from the end of the area. Its ranges are inside it and inside
- * what the journal may change. */
-static bool record_ok(const struct pm_store *st, const uint8_t *p, size_t left)
-{
-	const struct pm_rec *r = (const void *)p;
-	size_t at = sizeof(*r);
-
-	if (left < sizeof(*r) || r->magic != PM_REC_MAGIC || r->type != PM_REC_TX ||
-	    r->len < sizeof(*r) || r->len > left || r->len % 8 || r->len > journal_max_rec(st) ||
-	    r->crc != pm_crc(r, r->len, offsetof(struct pm_rec, crc)))
-		return false;
-	for (uint32_t i = 0; i < r->nranges; i++) {
-		struct pm_rec_range rr;
-
-		if (r->len - at < sizeof(rr))
-			return false;
-		memcpy(&rr, p + at, sizeof(rr));
-		at += sizeof(rr);
-		if (rr.len == 0 || rr.len % 8 || rr.len > r->len - at ||
-		    rr.at < st->super.data_start * PM_BLOCK ||
-		    rr.at + rr.len > st->super.blocks * PM_BLOCK)
-			return false;
-		at += rr.len;
-	}
-	return at == r->len;
-}
-
-static int collect(struct pm_store *st, unsigned lane, uint64_t ckpt, struct founds *f)
-{
-	const uint8_t *p = st->media.view + lane_at(st, lane) + PM_BLOCK;
-	const uint8_t *end = p + lane_area(st);
-	uint64_t prev = ckpt;
-
-	while (record_ok(st, p, (size_t)(end - p))) {
-		const struct pm_rec *r = (const void *)p;
-
-		if (r->seq <= prev)
-			break;
-		if (f->n == f->cap) {
-			size_t cap = f->cap ? f->cap * 2 : 256;
-			struct found *at = realloc(f->at, cap * sizeof(*at));
-
-			if (!at)
-				return -ENOMEM;
-			f->at = at;
-			f->cap = cap;
-		}
-		f->at[f->n++] = (struct found){ r->seq, r };
-		prev = r->seq;
-		p += r->len;
-	}
-	return 0;
-}
-
-static int by_seq(const void *a, const void *b)
-{
-	uint64_t x = ((const struct found *)a)->seq, y = ((const struct found *)b)->seq;
-
-	return x < y ? -1 : x > y;
-}
-
-static void apply(struct pm_store *st, const struct pm_rec *rec)
-{
-	const uint8_t *p = (const uint8_t *)(rec + 1);
-
-	for (uint32_t i = 0; i < rec->nranges; i++) {
-		struct pm_rec_range rr;
-
-		memcpy(&rr, p, sizeof(rr));
-		p += sizeof(rr);
-		med_store(st, rr.at, p, rr.len);
-		med_flush(st, rr.at, rr.len);
-		p += rr.len;
-	}
-}
-
-/* Apply the unbroken run behind @ckpt; what lies behind a gap was never acknowledged. */
-static int replay(struct pm_store *st, uint64_t ckpt, struct pm_error *why)
-{
-	struct founds f = { 0 };
-	int err = 0;
-
-	for (unsigned i = 0; i < st->super.lanes && !err; i++)
-		err = collect(st, i, ckpt, &f);
-	if (err) {
-		free(f.at);
-		return err;
-	}
-	if (f.n)
-		qsort(f.at, f.n, sizeof(*f.at), by_seq);
-	for (size_t i = 0; i < f.n && f.at[i].seq == ckpt + 1 + i; i++) {
-		if (st->media.fixed) {
-			why_set(why, "has a journal to replay; open it read-write once");
-			err = -EROFS;
-			break;
-		}
-		apply(st, f.at[i].rec);
-		st->info.replayed++;
-	}
-	if (!err && f.n > st->info.replayed)
-		store_log(st, 6,
-		          "%llu records behind a gap in the journal were not acknowledged: dropped",
-		          (unsigned long long)(f.n - st->info.replayed));
-	free(f.at);
-	return err;
-}
-
-/* A lane is filled from its start only after a checkpoint behind everything older is durable (J3), so its first
- * record tells of one, even if the header that said so has been damaged since. */
-static uint64_t told_by_record(const struct pm_store *st, unsigned lane)
-{
-	const uint8_t *p = st->media.view + lane_at(st, lane) + PM_BLOCK;
-
-	return record_ok(st, p, lane_area(st)) ? ((const struct pm_rec *)(const void *)p)->seq - 1
-	                                       : 0;
-}
-
-uint64_t journal_boot(struct pm_store *st)
-{
-	struct pm_journal j = { .err = 0 };
-	uint64_t most = 0, seq = 0;
-
-	st->journal = &j; /* read_head notes which copy comes next */
-	for (unsigned i = 0; i < st->super.lanes; i++) {
-		if (read_head(st, i, &seq) && seq > most)
-			most = seq;
-		seq = told_by_record(st, i);
-		if (seq > most)
-			most = seq;
-	}
-	st->journal = NULL;
-	return most >> 40;
-}
-
-static int recover(struct pm_store *st, struct pm_error *why)
+/* Everything that was replayed durable; then all lanes are empty. */
+static int begin_anew(struct pm_store *st, const struct replay *r)
 {
 	struct pm_journal *j = st->journal;
-	bool bad[PM_MAX_LANES] = { false };
-	uint64_t ckpt = 0, seq;
-	int err;
+	int err = 0;
 
-	for (unsigned i = 0; i < st->super.lanes; i++) {
-		seq = told_by_record(st, i);
-		if (seq > ckpt)
-			ckpt = seq;
-		bad[i] = !read_head(st, i, &seq);
-		if (bad[i] && st->repair)
-			continue;
-		if (bad[i]) {
-			why_set(why,
-			        "journal lane %u has a bad header; `berth check --repair` makes it "
-			        "anew",
-			        i);
-			STAT_ADD(st, checksum_errors, 1);
-			return -EUCLEAN;
-		}
-		if (seq > ckpt)
-			ckpt = seq;
-	}
-	err = replay(st, ckpt, why);
-	if (err || st->read_only)
-		return err;
+	memcpy(j->copy, r->copy, sizeof(j->copy));
 	j->ckpt = j->durable = j->last = st->super.boot << 40;
 	if (media_slow(st) && st->info.replayed)
 		err = med_sync(st, 0, st->media.len);
@@ -531,8 +337,19 @@ static int recover(struct pm_store *st, struct pm_error *why)
 	if (!err)
 		err = write_head(st, 0, j->ckpt);
 	for (unsigned i = 1; i < st->super.lanes && !err; i++)
-		if (bad[i])
+		if (r->bad[i])
 			err = write_head(st, i, j->ckpt);
+	return err;
+}
+
+static int recover(struct pm_store *st, struct pm_error *why)
+{
+	struct replay r;
+	int err = replay_lanes(st, &r, why);
+
+	if (err || st->read_only)
+		return err;
+	err = begin_anew(st, &r);
 	if (err)
 		why_set(why, "recovery could not be made durable: %s", strerror(-err));
 	return err;
@@ -608,7 +425,7 @@ static int flush_some(struct pm_store *st, struct pendings *batch)
 	if (err)
 		return err;
 	while ((p = STAILQ_FIRST(batch)) != stop) {
-		apply(st, &p->rec);
+		rec_apply(st, &p->rec);
 		STAILQ_REMOVE_HEAD(batch, link);
 		free(p);
 	}

@@ -3,7 +3,7 @@
  * store.h - what the parts of pmemio share; private to this directory
  *
  *   media.c    mapping, flush, fence, sync behind struct pm_media_ops (tests put a recorder there)
- *   super.c    superblocks, mkfs                       journal.c  lanes, replay, checkpoint, flusher
+ *   super.c    superblocks, mkfs                       journal.c  lanes, checkpoint, flusher; replay.c: what they hold
  *   tx.c       transactions over shadow copies         alloc.c    free space in memory
  *   inode.c    the inode table                         store.c    open, close, recovery, statistics
  *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
