@@ -8,6 +8,8 @@
 #ifndef PMEMIO_CORE_H
 #define PMEMIO_CORE_H
 
+#include <isa-l/crc.h>
+
 #include "pmemio/store.h"
 
 #define STAT_ADD(st, field, n) COUNT(st, &(st)->stats, field, n)
@@ -40,6 +42,8 @@ int super_read(const struct pm_media *m, bool read_only, struct pm_super *out,
 int super_write(struct pm_store *st);
 /* The first write of a read-write open: next boot, not clean, the verifier by rule I5. */
 int super_begin(struct pm_store *st);
+/* With an empty journal: a pool of an older version becomes one of this. */
+int super_convert(struct pm_store *st);
 
 /* --- replay.c -------------------------------------------------------------------------------- */
 
@@ -63,6 +67,15 @@ struct replay {
 /* Apply what the lanes hold and what counts. Nothing of it is durable when this returns. -EUCLEAN: @why names the
  * damage and the cure. */
 int replay_lanes(struct pm_store *st, struct replay *out, struct pm_error *why);
+/* Of a record with everything else in it. @seed: rec_seed() of the pool. */
+uint32_t rec_seed(const struct pm_super *s);
+static inline uint32_t rec_crc(uint32_t seed, const struct pm_rec *r)
+{
+	const size_t skip = sizeof(r->crc);
+
+	static_assert(offsetof(struct pm_rec, crc) == 0, "the rest is in one piece");
+	return ~crc32_iscsi((uint8_t *)(uintptr_t)r + skip, (int)(r->len - skip), seed);
+}
 void rec_apply(struct pm_store *st, const struct pm_rec *rec); /* no lock; stored and flushed */
 
 /* --- journal.c ------------------------------------------------------------------------------- */

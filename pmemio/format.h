@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 #define PM_MAGIC       "BERTHPMP"
-#define PM_VERSION     1u
+#define PM_VERSION     2u /* 1: records of another kind, see below */
 #define PM_MIN_SIZE    (16ull << 20)
 #define PM_MAX_LANES   64u
 #define PM_CHUNK_BLOCKS 16u
@@ -77,7 +77,8 @@ struct pm_super {
 static_assert(sizeof(struct pm_super) == 512, "one sector");
 
 /* Journal. seq = boot << 40 | counter; the counter goes up by one over all lanes, so that recovery replays
- * the unbroken run behind the largest checkpointed seq that any lane header names, and stops at a gap. */
+ * the unbroken run behind the largest checkpointed seq that any lane header names, and stops at a gap. A gap that a later
+ * record calls durable is damage. */
 struct pm_lane_head {
 	uint32_t crc, reserved;
 	uint64_t ckpt_seq; /* every transaction up to here, of every lane, is applied and durable */
@@ -86,15 +87,19 @@ struct pm_lane_head {
 static_assert(sizeof(struct pm_lane_head) == 64, "one cache line");
 /* Two copies, at bytes 0 and 64 of the lane's header block, written in turn; the larger ckpt_seq counts. */
 
-#define PM_REC_MAGIC 0x4a42u /* "BJ" */
-enum { PM_REC_TX = 1 };
+#define PM_REC_MAGIC 0x5242u /* "BR" */
+#define PM_REC_MUTE  0xffffu
 struct pm_rec {
-	uint32_t crc; /* over the whole record */
-	uint16_t magic, type;
-	uint32_t len;     /* bytes, multiple of 8, with this header */
+	uint32_t crc; /* of the pool's secret and what of the record follows */
+	uint16_t magic;
+	uint16_t unsure; /* so many right in front of it were not known to be durable; PM_REC_MUTE: it does not say */
+	uint32_t len;    /* bytes, multiple of 8, with this header */
 	uint32_t nranges;
 	uint64_t seq;
 };
+/* Version 1: this magic, 1 in the place of unsure, and crc covers the record alone. */
+#define PM_REC_MAGIC_1 0x4a42u
+#define PM_REC_TYPE_1  1u
 static_assert(sizeof(struct pm_rec) == 24, "");
 struct pm_rec_range {
 	uint64_t at : 48;  /* byte in the pool */

@@ -19,6 +19,7 @@
  * a lock, then stores, flushes and drains its record by itself. Replay stops at a record that is not whole, so
  *
  * J5  A transaction is durable, is applied in place and is answered only when all of lower seq are durable.
+ * J6  What a record says was durable before it was so before the record's first store.
  *
  * Checkpoints are for whoever is alone: nobody is between claiming and applying.
  *
@@ -32,7 +33,6 @@
  *   changes in place
  */
 #include <errno.h>
-#include <isa-l/crc.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -57,6 +57,8 @@ struct pm_journal {
 	pm_lsn ckpt;
 	uint8_t copy[PM_MAX_LANES]; /* header copy to write next */
 	int err; /* atomic */
+	bool mute; /* records do not say what was durable: nothing is, or something was not; atomic */
+	uint32_t seed; /* of their checksums */
 
 	/* written by everybody who commits */
 	struct pm_lock claim __attribute__((aligned(64))); /* the next four */
@@ -110,6 +112,7 @@ void journal_fail(struct pm_store *st)
 	if (!journal_error(st))
 		store_log(st, 2, "metadata met a media error: the pool takes no more changes; "
 		                 "restart, and run `berth check`");
+	__atomic_store_n(&st->journal->mute, true, __ATOMIC_RELAXED);
 	__atomic_store_n(&st->journal->err, -EIO, __ATOMIC_RELEASE);
 }
 
@@ -177,18 +180,23 @@ bool journal_want_space(struct pm_store *st, struct pm_wait *w)
 
 /* --- appending ------------------------------------------------------------------------------- */
 
-static void seal(struct pm_rec *rec, uint64_t seq)
+/* Nothing of @rec is stored yet. mute is looked at last: whoever fails sets it before durable moves on. */
+static void seal(struct pm_journal *j, struct pm_rec *rec)
 {
-	rec->seq = seq;
-	rec->crc = pm_crc(rec, rec->len, offsetof(struct pm_rec, crc));
+	uint64_t unsure = rec->seq - 1 - __atomic_load_n(&j->durable, __ATOMIC_ACQUIRE);
+	bool mute = __atomic_load_n(&j->mute, __ATOMIC_RELAXED) || unsure > PM_REC_MUTE;
+
+	rec->unsure = mute ? PM_REC_MUTE : (uint16_t)unsure;
+	rec->crc = rec_crc(j->seed, rec);
 }
 
 /* The flusher's. */
-static uint64_t put_record(struct pm_store *st, const struct pm_rec *rec)
+static uint64_t put_record(struct pm_store *st, struct pm_rec *rec)
 {
 	struct pm_journal *j = st->journal;
 	uint64_t at = lane_at(st, j->lane) + PM_BLOCK + j->head;
 
+	seal(j, rec);
 	med_store(st, at, rec, rec->len);
 	j->head += rec->len;
 	return at;
@@ -269,7 +277,7 @@ static int append_now(struct pm_store *st, struct pm_rec *rec, struct pm_worker 
 
 	if (err)
 		return err;
-	seal(rec, rec->seq);
+	seal(st->journal, rec);
 	med_store(st, at, rec, rec->len);
 	med_flush_as(st, count, at, rec->len);
 	med_drain_as(st, count);
@@ -288,7 +296,7 @@ int journal_append(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w,
 	if (!media_slow(st)) {
 		err = append_now(st, rec, w);
 	} else {
-		seal(rec, ++j->last);
+		rec->seq = ++j->last; /* sealed by the flusher, who knows what is durable by then */
 		p = j->reserved;
 		j->reserved = NULL;
 		memcpy(&p->rec, rec, rec->len);
@@ -364,6 +372,8 @@ int journal_open(struct pm_store *st, struct pm_error *why)
 		return -ENOMEM;
 	*j = (struct pm_journal){ .err = 0 };
 	j->area = lane_area(st);
+	j->mute = st->media.method == PM_VOLATILE;
+	j->seed = rec_seed(&st->super);
 	STAILQ_INIT(&j->pending);
 	STAILQ_INIT(&j->jobs);
 	pthread_cond_init(&j->work, NULL);

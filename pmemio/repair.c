@@ -4,6 +4,7 @@
  *
  * The pool is opened read-write with everything that open can work around, then:
  *
+ *   journal     replayed by the opening; around damaged records, see replay.c
  *   census      which inode slots are good, which damaged
  *   claims      what readable entries say of the inodes they lead to
  *   salvage     damaged inodes made anew from their claims and what is left of them, else set free
@@ -69,6 +70,23 @@ struct pm_tx *rep_begin(struct repair *r)
 {
 	store_lock(r->st);
 	return tx_begin(r->st);
+}
+
+/* --- journal --- */
+
+/* Opening has done it. */
+static void journal(struct repair *r)
+{
+	const struct pm_lost *l = &r->st->lost;
+	char where[32];
+
+	if (!l->n)
+		return;
+	snprintf(where, sizeof(where), "journal lane %u", l->lane);
+	rep_say(r, where, "went on without %llu damaged record%s at byte %llu of the pool; %s", ULL(l->n),
+	        l->n > 1 ? "s" : "", ULL(l->at),
+	        l->in_place ? "all later changes are in place, so what was changed there should be, too"
+	                    : "what was changed there is lost as far as it had not reached its place");
 }
 
 /* --- reply records --- */
@@ -172,6 +190,7 @@ static int repair_store(struct repair *r)
 
 	r->nino = ino_count(st);
 	r->nblk = st->super.blocks;
+	journal(r);
 	r->obj = calloc(r->nino, sizeof(*r->obj));
 	r->meta = calloc(r->nblk / 64 + 1, 8);
 	r->data = calloc(r->nblk / 64 + 1, 8);

@@ -349,8 +349,11 @@ static int recover(struct pm_store *st, struct pm_error *why)
 	}
 	fill_info(st, old.state & PM_STATE_CLEAN);
 	err = journal_open(st, why);
+	if (!err && !st->read_only)
+		err = super_convert(st);
 	if (err)
 		return err;
+	st->info.version = st->super.version;
 	st->tx = tx_alloc(st);
 	err = st->tx ? find_space(st, &old, &g, why) : -ENOMEM;
 	if (!err && !st->read_only && !st->repair)

@@ -94,6 +94,14 @@ struct pm_replies; /* reply.c */
 struct pm_quotas;  /* quota.c */
 struct pm_workers; /* worker.c */
 
+struct pm_lost { /* records of the journal that were durable and are not there */
+	uint64_t n;
+	uint64_t at;   /* byte in the pool: the first one */
+	size_t before; /* good ones in front of it in its lane */
+	unsigned lane;
+	bool in_place; /* what came later shows that what they changed is in its place */
+};
+
 struct pm_store {
 	struct pm_media media;
 	/* Held by whoever is alone in the store (worker.h); never over I/O or a callback but readdir's. */
@@ -103,6 +111,7 @@ struct pm_store {
 	bool read_only;
 	bool doubt;  /* damage was met while gathering free space: some of it may be in use */
 	bool repair; /* opened by repair.c: goes on where others must give up, frees nothing */
+	struct pm_lost lost; /* with repair only */
 	struct pm_open_opts opts;
 	struct pm_lane *lanes;
 	struct pm_journal *journal;

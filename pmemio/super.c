@@ -199,6 +199,19 @@ int super_begin(struct pm_store *st)
 	return super_write(st);
 }
 
+int super_convert(struct pm_store *st)
+{
+	int err;
+
+	if (st->super.version == PM_VERSION)
+		return 0;
+	store_log(st, 5, "the pool is of format version %u from now on, which programs that know %u at most refuse",
+	          PM_VERSION, st->super.version);
+	st->super.version = PM_VERSION;
+	err = super_write(st);
+	return err ? err : super_write(st); /* an older program must not find the older copy and miss records */
+}
+
 int super_note_unstable(struct pm_store *st)
 {
 	struct pm_super next;

@@ -528,7 +528,7 @@ static size_t build_record(struct pm_tx *tx)
 	bool slow = media_slow(tx->st);
 	size_t fresh = 0;
 
-	*rec = (struct pm_rec){ .magic = PM_REC_MAGIC, .type = PM_REC_TX };
+	*rec = (struct pm_rec){ .magic = PM_REC_MAGIC };
 	tx->rec_len = sizeof(*rec);
 	for (size_t i = 0; i < tx->nedit; i++) {
 		struct edit *e = &tx->edit[i];

@@ -93,6 +93,33 @@ static off_t record_at(struct pm_store *st, unsigned lane, unsigned n, struct pm
 	}
 }
 
+/* Change record @n of lane 0 in the copy @k of @p, and seal it again. */
+static void forge(struct test_pool *k, struct pm_store *st, unsigned n, void (*change)(struct pm_rec *rec))
+{
+	struct pm_rec rec;
+	off_t at = record_at(st, 0, n, &rec);
+	uint64_t buf[64];
+	struct pm_rec *r = (void *)buf;
+
+	cr_assert_leq(rec.len, sizeof(buf));
+	with_file(k->path, at, buf, rec.len, false);
+	change(r);
+	r->crc = rec_crc(rec_seed(&st->super), r);
+	with_file(k->path, at, buf, rec.len, true);
+}
+
+/* One byte of record @n of lane 0. */
+static void hurt(struct test_pool *k, struct pm_store *st, unsigned n, unsigned byte)
+{
+	struct pm_rec rec;
+	off_t at = record_at(st, 0, n, &rec) + byte;
+	uint8_t b;
+
+	with_file(k->path, at, &b, 1, false);
+	b ^= 0x10;
+	with_file(k->path, at, &b, 1, true);
+}
+
 /* --- transactions ---------------------------------------------------------------------------- */
 
 Test(tx, an_empty_one_has_lsn_0_and_leaves_no_record)
@@ -255,20 +282,24 @@ Test(replay, brings_back_what_was_not_yet_in_place)
 	pool_drop(&p);
 }
 
+static void unsure_of_3(struct pm_rec *r)
+{
+	r->unsure = 3;
+}
+
+/* Record 6 is torn; the three behind it were on their way at the same time, so nothing says that it was durable. */
 Test(replay, stops_at_a_torn_record_and_at_the_gap_behind_it)
 {
 	struct test_pool p, k;
-	struct pm_rec rec;
-	uint8_t junk = 0xa5;
-	off_t at;
 
 	pool_new(&p, "live", 16 * MIB, PM_CLWB);
 	for (uint32_t n = 1; n <= 10; n++)
 		count_to(&p, n);
 	pool_copy(&k, &p, "torn");
 	forget_root(k.path, p.st->super.data_start);
-	at = record_at(p.st, 0, 6, &rec);
-	with_file(k.path, at + rec.len - 1, &junk, 1, true);
+	for (unsigned n = 7; n < 10; n++)
+		forge(&k, p.st, n, unsure_of_3);
+	hurt(&k, p.st, 6, 30);
 	pool_open(&k, PM_CLWB);
 	cr_assert_eq(replayed(&k), 6);
 	is_at(&k, 6);
@@ -282,24 +313,22 @@ Test(replay, stops_at_a_torn_record_and_at_the_gap_behind_it)
 	pool_drop(&p);
 }
 
+static void later(struct pm_rec *r)
+{
+	r->seq += 7;
+	r->unsure = 7;
+}
+
 Test(replay, stops_at_a_gap_in_the_sequence_of_whole_records)
 {
 	struct test_pool p, k;
-	struct pm_rec rec;
-	uint8_t buf[512];
-	off_t at;
 
 	pool_new(&p, "live", 16 * MIB, PM_CLWB);
-	for (uint32_t n = 1; n <= 5; n++)
+	for (uint32_t n = 1; n <= 4; n++)
 		count_to(&p, n);
 	pool_copy(&k, &p, "gap");
 	forget_root(k.path, p.st->super.data_start);
-	at = record_at(p.st, 0, 3, &rec);
-	cr_assert_leq(rec.len, sizeof(buf));
-	with_file(k.path, at, buf, rec.len, false);
-	((struct pm_rec *)(void *)buf)->seq += 7;
-	((struct pm_rec *)(void *)buf)->crc = pm_crc(buf, rec.len, 0);
-	with_file(k.path, at, buf, rec.len, true);
+	forge(&k, p.st, 3, later);
 	pool_open(&k, PM_CLWB);
 	cr_assert_eq(replayed(&k), 3);
 	is_at(&k, 3);
@@ -311,7 +340,7 @@ Test(replay, does_not_believe_a_record_that_points_outside_the_data)
 {
 	struct test_pool p, k;
 	struct pm_rec rec;
-	uint8_t buf[512];
+	uint8_t buf[512] __attribute__((aligned(8)));
 	struct pm_rec_range rr;
 	off_t at;
 
@@ -330,7 +359,7 @@ Test(replay, does_not_believe_a_record_that_points_outside_the_data)
 		else
 			rr.len = 0x7ff8;
 		memcpy(buf + sizeof(rec), &rr, sizeof(rr));
-		((struct pm_rec *)(void *)buf)->crc = pm_crc(buf, rec.len, 0);
+		((struct pm_rec *)(void *)buf)->crc = rec_crc(rec_seed(&p.st->super), (void *)buf);
 		with_file(k.path, at, buf, rec.len, true);
 		pool_open(&k, PM_CLWB);
 		cr_assert_eq(replayed(&k), 1, "case %u", i);
@@ -371,6 +400,148 @@ Test(replay, is_the_same_when_done_twice_and_when_only_looking)
 	cr_assert_eq(replayed(&k2), 4);
 	is_at(&k2, 4);
 	pool_drop(&k2);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+/* Whoever can have bytes of his choice in a record, as the target of a link, could have others found there. */
+Test(replay, believes_nobody_who_does_not_know_the_secret)
+{
+	struct pm_inode in;
+	struct test_pool p, k;
+	uint64_t at, forged[8] = { 0 };
+	struct pm_rec *r = (void *)forged;
+	struct pm_rec_range rr;
+
+	for (unsigned known = 0; known < 2; known++) {
+		pool_new(&p, "live", 16 * MIB, PM_CLWB);
+		at = p.st->super.data_start * PM_BLOCK + PM_INODE_SIZE;
+		count_to(&p, 1);
+		pool_copy(&k, &p, "forged");
+		*r = (struct pm_rec){ .magic = PM_REC_MAGIC,
+			              .len = 24 + 8 + 8,
+			              .nranges = 1,
+			              .seq = journal_last(p.st) + 1 };
+		rr = (struct pm_rec_range){ .len = 8 };
+		rr.at = (at + offsetof(struct pm_inode, rdev_major)) & ((1ull << 48) - 1);
+		memcpy(&forged[3], &rr, sizeof(rr));
+		forged[4] = 99;
+		r->crc = known ? rec_crc(rec_seed(&p.st->super), r) : ~crc32_iscsi((uint8_t *)forged + 4, 36, ~0u);
+		with_file(k.path, (off_t)(lane_at(p.st, 0) + PM_BLOCK + lane_area(p.st) / 2), forged, 40, true);
+		pool_open(&k, PM_CLWB);
+		cr_assert_eq(replayed(&k), 1 + known);
+		with_file(k.path, (off_t)at, &in, sizeof(in), false);
+		cr_assert_eq(in.rdev_major, known ? 99 : 1);
+		pool_drop(&k);
+		pool_drop(&p);
+	}
+}
+
+/* --- format version 1 ------------------------------------------------------------------------ */
+
+static void of_version_1(struct test_pool *k, struct pm_store *st, unsigned records)
+{
+	struct pm_super s;
+
+	for (unsigned n = 0; n < records; n++) {
+		struct pm_rec rec;
+		off_t at = record_at(st, 0, n, &rec);
+		uint64_t buf[64];
+		struct pm_rec *r = (void *)buf;
+
+		with_file(k->path, at, buf, rec.len, false);
+		r->magic = PM_REC_MAGIC_1;
+		r->unsure = PM_REC_TYPE_1;
+		r->crc = pm_crc(buf, rec.len, 0);
+		with_file(k->path, at, buf, rec.len, true);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		with_file(k->path, i * PM_BLOCK, &s, sizeof(s), false);
+		s.version = 1;
+		s.crc = pm_crc(&s, sizeof(s), offsetof(struct pm_super, crc));
+		with_file(k->path, i * PM_BLOCK, &s, sizeof(s), true);
+	}
+}
+
+static void both_supers(const char *path, struct pm_super s[2])
+{
+	for (unsigned i = 0; i < 2; i++)
+		with_file(path, i * PM_BLOCK, &s[i], sizeof(s[i]), false);
+}
+
+Test(version_1, becomes_version_2_when_its_records_are_replayed)
+{
+	struct pm_open_opts ro = { .read_only = true };
+	struct test_pool p, k;
+	struct pm_super s[2];
+	struct pm_error why;
+	struct pm_info i;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 5; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "old");
+	of_version_1(&k, p.st, 5);
+	forget_root(k.path, p.st->super.data_start);
+	cr_assert_eq(pm_open(k.path, &ro, &k.st, &why), 0, "%s", why.text);
+	is_at(&k, 5);
+	cr_assert_eq(pm_close(k.st), 0);
+	both_supers(k.path, s);
+	cr_assert(s[0].version == 1 && s[1].version == 1, "a look changes nothing");
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 5);
+	is_at(&k, 5);
+	pm_get_info(k.st, &i);
+	cr_assert_eq(i.version, 2);
+	both_supers(k.path, s);
+	cr_assert(s[0].version == 2 && s[1].version == 2);
+	count_to(&k, 6);
+	count_to(&k, 7);
+	pool_kill(&k);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 2);
+	is_at(&k, 7);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+/* As ever: what follows a record that is not whole was not acknowledged, for all that its records say. */
+Test(version_1, ends_at_the_first_record_that_is_not_whole)
+{
+	struct test_pool p, k;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	for (uint32_t n = 1; n <= 5; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "old");
+	of_version_1(&k, p.st, 5);
+	forget_root(k.path, p.st->super.data_start);
+	hurt(&k, p.st, 3, 30);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 3);
+	is_at(&k, 3);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
+/* A checksum without the secret counts there only. */
+Test(version_1, has_no_records_in_a_pool_of_version_2)
+{
+	struct pm_super s;
+	struct test_pool p, k;
+
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	count_to(&p, 1);
+	pool_copy(&k, &p, "mixed");
+	of_version_1(&k, p.st, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		with_file(k.path, i * PM_BLOCK, &s, sizeof(s), false);
+		s.version = 2;
+		s.crc = pm_crc(&s, sizeof(s), offsetof(struct pm_super, crc));
+		with_file(k.path, i * PM_BLOCK, &s, sizeof(s), true);
+	}
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 0);
 	pool_drop(&k);
 	pool_drop(&p);
 }

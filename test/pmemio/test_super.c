@@ -77,6 +77,7 @@ Test(format, fields_are_where_the_documentation_says)
 	AT(pm_super, saved_start, 208);
 	AT(pm_super, saved_crc, 232);
 	AT(pm_lane_head, ckpt_seq, 8);
+	AT(pm_rec, unsure, 6);
 	AT(pm_rec, nranges, 12);
 	AT(pm_rec, seq, 16);
 	AT(pm_inode, gen, 16);
@@ -355,7 +356,7 @@ Test(open, refuses_a_newer_version_and_unknown_features_by_name)
 
 	pool_mkfs(&p, "version", 16 * MIB);
 	edit_supers(p.path, newer);
-	cannot_open(&p, -EPROTONOSUPPORT, "format version 2");
+	cannot_open(&p, -EPROTONOSUPPORT, "format version 3");
 	pool_mkfs(&p, "incompat", 16 * MIB);
 	edit_supers(p.path, incompat);
 	cannot_open(&p, -EPROTONOSUPPORT, "0x20000000000");
