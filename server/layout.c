@@ -414,8 +414,9 @@ static void map_begin(struct layout_ctx *lx, const LAYOUTMAPargs *args, const st
 		map_fail(lx, LAYOUTERR_JUKEBOX, LAYOUT_WHY_NONE, "no memory");
 		return;
 	}
-	if (layout_taken(cl)) {
-		map_fail(lx, LAYOUTERR_JUKEBOX, LAYOUT_WHY_NONE, "another client has layouts of this fabric (layout_exclusive)");
+	if (!layout_turn(cl)) {
+		map_fail(lx, LAYOUTERR_JUKEBOX, LAYOUT_WHY_NONE,
+		         "another client has layouts of this fabric (layout_exclusive); they are asked back");
 		return;
 	}
 	if (lx->min > lx->len || !layout_reserve(cl, bytes)) {
@@ -476,7 +477,7 @@ static void commit_done(struct nfs3_ctx *cx, int err)
 	struct layout *l = lx->l;
 	LAYOUTCOMMITres res = { .status = LAYOUT_OK };
 	LAYOUTCOMMITresok *ok = &res.LAYOUTCOMMITres_u.resok;
-	bool recalled = pm_lease_recalled(l->lease);
+	bool recalled = layout_recalled(l);
 
 	if (!err) {
 		layout_renew(l);
@@ -579,7 +580,7 @@ static void tell(const struct layout *l, layoutnews *out)
 {
 	out->id = l->id;
 	out->generation = pm_lease_generation(l->lease);
-	out->status = pm_lease_recalled(l->lease) ? LAYOUTERR_RECALLED : LAYOUT_OK;
+	out->status = layout_recalled(l) ? LAYOUTERR_RECALLED : LAYOUT_OK;
 }
 
 static unsigned renew_all(struct layout_client *cl, layoutnews *news)

@@ -38,7 +38,8 @@ struct layout_client { /* one connection */
 	const struct fabric_conf *conf;
 	uint8_t peer[16]; /* which client this is a connection of */
 	struct tp_conn_watch watch;
-	TAILQ_HEAD(, layout) live;
+	struct layouts live, ended; /* ended: keys or commits to be waited for */
+	double next_until; /* layout_exclusive: it has been promised the next turn; loop's clock */
 	unsigned n; /* layouts that are not gone, MAPs under way counted */
 	uint64_t mapped; /* bytes of them */
 	uint64_t next_id;
@@ -47,7 +48,7 @@ struct layout_client { /* one connection */
 };
 
 struct layout {
-	TAILQ_ENTRY(layout) link; /* in client.live or worker.unaware_layouts */
+	TAILQ_ENTRY(layout) link; /* in client.live, then .ended or worker.unaware_layouts */
 	struct layout_client *cl;
 	uint64_t id, bytes;
 	struct pm_id file;
@@ -55,7 +56,7 @@ struct layout {
 	struct pm_lease *lease;
 	struct layout_key *key;
 	unsigned nkeys, nalive; /* keys that are not dead */
-	bool rw, live, told;    /* told: recalled, as this worker knows */
+	bool rw, live, told;    /* told: asked back, as this worker knows */
 	bool unaware;           /* ended with its connection, and the client, which nothing keeps out, may not know */
 	double expires, dies;   /* loop's clock; dies: 0 or when the recall time is over */
 	ev_timer timer;
@@ -71,8 +72,9 @@ struct layout_client *layout_client_find(struct tp_call *call);
 unsigned layout_lease(const struct fabric_conf *conf, bool fenced); /* seconds */
 /* May it have another one of @bytes? Then they are counted. */
 bool layout_reserve(struct layout_client *cl, uint64_t bytes);
-/* layout_exclusive: another client of this fabric has layouts. */
-bool layout_taken(const struct layout_client *cl);
+/* May it have layouts now? layout_exclusive: not while another client of this fabric has any, or has been promised to be
+ * the next; those are asked back then, and the one who asks is promised so, for a while. */
+bool layout_turn(struct layout_client *cl);
 void layout_unreserve(struct layout_client *cl, uint64_t bytes);
 /* A layout that has counted, not yet live; give it a lease or free it. */
 struct layout *layout_new(struct layout_client *cl, uint64_t bytes, bool rw);
@@ -81,6 +83,7 @@ void layout_recall(void *arg); /* pm_lease_opts.recall of a layout */
 void layout_start(struct layout *l, double sent); /* keys are there: it lives */
 void layout_end(struct layout *l);
 void layout_renew(struct layout *l);
+bool layout_recalled(const struct layout *l); /* asked back, as its client is to be told */
 struct layout *layout_find(struct layout_client *cl, uint64_t id);
 void layout_commit_begin(struct layout *l);
 void layout_commit_end(struct layout *l);

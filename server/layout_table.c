@@ -11,6 +11,7 @@
 
 #define LEASE           30
 #define LEASE_UNFENCED  2   /* others wait for all of it if a client does not answer a recall */
+#define PROMISE         3.0 /* seconds within which the next one has to ask again (layout_exclusive) */
 #define UNFENCED_MARGIN 1.0 /* seconds behind a lease that nobody enforces */
 
 /* --- clients --- */
@@ -48,6 +49,7 @@ struct layout_client *layout_client_of(struct tp_call *call, const struct fabric
 	cl->lease = layout_lease(conf, fenced);
 	cl->next_id = 1;
 	TAILQ_INIT(&cl->live);
+	TAILQ_INIT(&cl->ended);
 	cl->watch.gone = client_gone;
 	tp_conn_watch(call, &cl->watch);
 	HASH_ADD_PTR(cl->w->layout_clients, conn, cl);
@@ -87,19 +89,6 @@ bool layout_reserve(struct layout_client *cl, uint64_t bytes)
 	return true;
 }
 
-/* A fabric is served by one worker: all its clients are here. One that is gone has no open key. */
-bool layout_taken(const struct layout_client *cl)
-{
-	const struct layout_client *other, *next;
-
-	if (!cl->conf->layout_exclusive)
-		return false;
-	HASH_ITER (hh, cl->w->layout_clients, other, next)
-		if (other->conf == cl->conf && other->n && memcmp(other->peer, cl->peer, sizeof(cl->peer)) != 0)
-			return true;
-	return false;
-}
-
 void layout_unreserve(struct layout_client *cl, uint64_t bytes)
 {
 	cl->n--;
@@ -125,6 +114,7 @@ static void layout_rest(struct layout *l)
 	if (l->live || l->nalive || l->commits || l->unaware || l->closed)
 		return;
 	ev_timer_stop(l->cl->w->loop, &l->timer);
+	TAILQ_REMOVE(&l->cl->ended, l, link);
 	pm_lease_close(l->lease);
 	l->closed = true; /* and from here on there will be no recall */
 	if (!l->recall_sent || l->recall_here)
@@ -146,8 +136,7 @@ void layout_end(struct layout *l)
 		return;
 	l->live = false;
 	TAILQ_REMOVE(&l->cl->live, l, link);
-	if (l->unaware)
-		TAILQ_INSERT_TAIL(&l->cl->w->unaware_layouts, l, link);
+	TAILQ_INSERT_TAIL(l->unaware ? &l->cl->w->unaware_layouts : &l->cl->ended, l, link);
 	l->commits++; /* not gone before the loop is over */
 	for (unsigned i = 0; i < l->nkeys; i++)
 		tp_key_close(l->key[i].k, key_dead, &l->key[i]);
@@ -197,6 +186,7 @@ static void let_go(struct layout *l)
 		return;
 	l->unaware = false;
 	TAILQ_REMOVE(&l->cl->w->unaware_layouts, l, link);
+	TAILQ_INSERT_TAIL(&l->cl->ended, l, link);
 	layout_rest(l);
 }
 
@@ -233,6 +223,16 @@ static void on_timer(struct ev_loop *loop, ev_timer *t, int events)
 	layout_rest(l);
 }
 
+/* Ended already: so that what its keys still wait for is hurried when the time is over. */
+static void ask_back(struct layout *l)
+{
+	if (l->told)
+		return;
+	l->told = true;
+	l->dies = clock_of(l) + l->cl->conf->recall_ms / 1000.0;
+	arm(l);
+}
+
 static void deliver_recall(struct worker *w, struct mail *m)
 {
 	struct layout *l = container_of(m, struct layout, recall);
@@ -243,13 +243,9 @@ static void deliver_recall(struct worker *w, struct mail *m)
 		layout_gone(l);
 		return;
 	}
-	l->told = true;
-	if (!l->live) { /* returned or expired, but the peer may be in the middle of something */
+	ask_back(l);
+	if (!l->live) /* returned or expired, but the peer may be in the middle of something */
 		hurry(l);
-		return;
-	}
-	l->dies = clock_of(l) + l->cl->conf->recall_ms / 1000.0;
-	arm(l);
 }
 
 void layout_recall(void *arg)
@@ -265,6 +261,54 @@ void layout_renew(struct layout *l)
 {
 	if (!l->told) /* the timer looks at it when it goes off */
 		l->expires = clock_of(l) + l->cl->lease;
+}
+
+bool layout_recalled(const struct layout *l)
+{
+	return l->told || pm_lease_recalled(l->lease);
+}
+
+/* --- layout_exclusive --- */
+
+static bool same_client(const struct layout_client *a, const struct layout_client *b)
+{
+	return !memcmp(a->peer, b->peer, sizeof(a->peer));
+}
+
+static void ask_all_back(struct layout_client *cl)
+{
+	struct layout *l;
+
+	TAILQ_FOREACH (l, &cl->live, link)
+		ask_back(l);
+	TAILQ_FOREACH (l, &cl->ended, link)
+		ask_back(l);
+}
+
+/* A fabric is served by one worker: all its clients are here. One that is gone has no open key. */
+bool layout_turn(struct layout_client *cl)
+{
+	double now = ev_now(cl->w->loop);
+	struct layout_client *other, *next;
+	struct layout *l;
+	bool taken = false;
+
+	if (!cl->conf->layout_exclusive)
+		return true;
+	TAILQ_FOREACH (l, &cl->w->unaware_layouts, link)
+		taken |= l->cl->conf == cl->conf && !same_client(l->cl, cl);
+	HASH_ITER (hh, cl->w->layout_clients, other, next) {
+		if (other->conf != cl->conf || same_client(other, cl))
+			continue;
+		if (other->next_until > now)
+			return false;
+		taken |= other->n > 0;
+	}
+	cl->next_until = taken ? now + PROMISE : 0;
+	HASH_ITER (hh, cl->w->layout_clients, other, next)
+		if (taken && other->conf == cl->conf && !same_client(other, cl))
+			ask_all_back(other);
+	return !taken;
 }
 
 /* --- life --- */

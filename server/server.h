@@ -95,6 +95,7 @@ struct config {
 struct worker;
 struct layout_client;
 struct layout;
+TAILQ_HEAD(layouts, layout);
 struct mail { /* something to do on a worker's thread; embedded in what it is about */
 	void (*deliver)(struct worker *w, struct mail *m);
 	STAILQ_ENTRY(mail) link;
@@ -106,7 +107,7 @@ struct worker {
 	const struct exports *exports; /* this worker's view; replaced by mail */
 	unsigned index;
 	struct layout_client *layout_clients; /* a uthash */
-	TAILQ_HEAD(, layout) unaware_layouts; /* layout_table.c: their clients may not know that the connection is over */
+	struct layouts unaware_layouts; /* layout_table.c: their clients may not know that the connection is over */
 	bool ending;
 	struct worker_rt *rt; /* worker.c's own: thread, mailbox, listeners */
 };

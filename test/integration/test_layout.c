@@ -372,46 +372,141 @@ Test(layout, checksums_allow_reading_only, .fini = finish)
 	os_close(&o);
 }
 
-/* One client at a time, however many connections it has. */
-static void one_client_at_a_time(bool exclusive)
+/* --- layout_exclusive: one client at a time, however many connections it has --- */
+
+static struct os first, same, second; /* two connections of one client; one of another */
+
+static void start_exclusive(const char *provider, const char *lease, const char *recall, bool on)
 {
-	const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on",
-		                    exclusive ? "fabric shm.layout_exclusive=on" : "fabric shm.layout_exclusive=off", NULL };
-	struct os o, same, other;
+	char text[3][64];
+	const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.node=::",
+		                    text[0], text[1], text[2], NULL };
+
+	snprintf(text[0], sizeof(text[0]), "fabric %s.layout_exclusive=%s", provider, on ? "on" : "off");
+	snprintf(text[1], sizeof(text[1]), "fabric %s.layout_lease=%s", provider, lease);
+	snprintf(text[2], sizeof(text[2]), "fabric %s.layout_recall=%s", provider, recall);
+	start_with((struct daemon_opts){ 0 }, set);
+	b = os_session(d.tcp_url);
+	os_open_as(&first, &d, provider, 1);
+	os_open_as(&same, &d, provider, 1);
+	os_open_as(&second, &d, provider, 2);
+}
+
+static void finish_exclusive(void)
+{
+	os_close(&first);
+	os_close(&same);
+	os_close(&second);
+	finish();
+}
+
+static layoutstat may_map(struct os *o, const struct berth_fh *fh, unsigned block, struct os_map *m)
+{
+	cr_assert_eq(os_map(o, fh, block * BLOCK, BLOCK, 0, LAYOUT_RW, m), 0);
+	return m->status;
+}
+
+static layoutstat news_of(struct os *o, uint64_t id)
+{
+	layoutnews news;
+
+	cr_assert_eq(os_renew(o, id, &news), 0);
+	return news.status;
+}
+
+/* Another client that asks has them asked back, and is the next: the first one is not served before it. */
+static void by_turns(const char *provider)
+{
+	struct os_map m, m2, m3;
+	struct os_commit c;
+	struct berth_fh fh;
+
+	start_exclusive(provider, "3600", "60000", true);
+	fh = os_make(b, "f", NULL, 0);
+	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
+	m2 = os_mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
+	cr_assert_eq(news_of(&first, m.id), LAYOUT_OK);
+	cr_assert_eq(may_map(&second, &fh, 2, &m3), LAYOUTERR_JUKEBOX);
+	cr_assert_eq(news_of(&first, m.id), LAYOUTERR_RECALLED);
+	cr_assert_eq(news_of(&same, m2.id), LAYOUTERR_RECALLED);
+	c = committed(&first, m.id, 0, BLOCK);
+	cr_assert(c.recalled);
+	cr_assert_eq(os_returned(&first, m.id), LAYOUT_OK);
+	cr_assert_eq(may_map(&second, &fh, 2, &m3), LAYOUTERR_JUKEBOX, "the same client has another one still");
+	cr_assert_eq(os_returned(&same, m2.id), LAYOUT_OK);
+	cr_assert_eq(os_null(&first), 0); /* nothing of theirs is under way */
+	cr_assert_eq(os_null(&same), 0);
+	cr_assert_eq(may_map(&first, &fh, 0, &m), LAYOUTERR_JUKEBOX, "it is the second's turn");
+	while (may_map(&second, &fh, 2, &m3) == LAYOUTERR_JUKEBOX)
+		;
+	cr_assert_eq(m3.status, LAYOUT_OK);
+	cr_assert_eq(may_map(&same, &fh, 0, &m), LAYOUTERR_JUKEBOX);
+	cr_assert_eq(news_of(&second, m3.id), LAYOUTERR_RECALLED);
+	cr_assert_eq(daemon_counter(&d, "layouts_revoked"), 0);
+	finish_exclusive();
+}
+
+/* A client that does not give them back is cut off, or nobody gets any before its lease is over. */
+static void not_given_back(const char *provider)
+{
+	struct os_map m;
+	struct berth_fh fh;
+
+	start_exclusive(provider, strcmp(provider, "shm") ? "3600" : "1", "200", true);
+	fh = os_make(b, "f", NULL, 0);
+	os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
+	while (may_map(&second, &fh, 2, &m) == LAYOUTERR_JUKEBOX)
+		;
+	cr_assert_eq(m.status, LAYOUT_OK);
+	cr_assert_eq(daemon_counter(&d, "layouts"), 1);
+	cr_assert_eq(daemon_counter(&d, "layouts_revoked"), 1);
+	finish_exclusive();
+}
+
+/* The next one that does not ask again has had its turn. */
+static void promised_for_a_while(const char *provider)
+{
 	struct os_map m, m2;
 	struct berth_fh fh;
 
-	start_with((struct daemon_opts){ 0 }, set);
-	b = os_session(d.tcp_url);
+	start_exclusive(provider, "3600", "60000", true);
 	fh = os_make(b, "f", NULL, 0);
-	os_open_as(&o, &d, "shm", 1);
-	os_open_as(&same, &d, "shm", 1);
-	os_open_as(&other, &d, "shm", 2);
-	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
-	m2 = os_mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
-	cr_assert_eq(os_map(&other, &fh, 2 * BLOCK, BLOCK, 0, LAYOUT_RW, &m2), 0);
-	cr_assert_eq(m2.status, exclusive ? LAYOUTERR_JUKEBOX : LAYOUT_OK);
-	cr_assert_eq(os_returned(&o, m.id), LAYOUT_OK);
-	os_close(&same);
-	while (daemon_counter(&d, "layouts") > !exclusive)
+	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
+	cr_assert_eq(may_map(&second, &fh, 2, &m2), LAYOUTERR_JUKEBOX);
+	cr_assert_eq(os_returned(&first, m.id), LAYOUT_OK);
+	cr_assert_eq(may_map(&first, &fh, 0, &m), LAYOUTERR_JUKEBOX);
+	while (may_map(&first, &fh, 0, &m) == LAYOUTERR_JUKEBOX)
 		;
-	cr_assert_eq(os_map(&other, &fh, 2 * BLOCK, BLOCK, 0, LAYOUT_RW, &m2), 0);
-	cr_assert_eq(m2.status, LAYOUT_OK);
-	cr_assert_eq(os_map(&o, &fh, 0, BLOCK, 0, LAYOUT_RW, &m), 0);
-	cr_assert_eq(m.status, exclusive ? LAYOUTERR_JUKEBOX : LAYOUT_OK);
-	os_close(&o);
-	os_close(&other);
+	cr_assert_eq(m.status, LAYOUT_OK);
+	finish_exclusive();
 }
 
-Test(layout, exclusive, .fini = finish)
+static void not_exclusive(const char *provider)
 {
-	one_client_at_a_time(true);
+	struct os_map m, m2;
+	struct berth_fh fh;
+
+	start_exclusive(provider, "3600", "200", false);
+	fh = os_make(b, "f", NULL, 0);
+	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
+	cr_assert_eq(may_map(&second, &fh, 2, &m2), LAYOUT_OK);
+	cr_assert_eq(news_of(&first, m.id), LAYOUT_OK);
+	finish_exclusive();
 }
 
-Test(layout, not_exclusive, .fini = finish)
-{
-	one_client_at_a_time(false);
-}
+#define EXCLUSIVE(name)                                                                            \
+	Test(layout_exclusive, name##_tcp)                                                         \
+	{                                                                                          \
+		name("tcp");                                                                       \
+	}                                                                                          \
+	Test(layout_exclusive, name##_shm)                                                         \
+	{                                                                                          \
+		name("shm");                                                                       \
+	}
+EXCLUSIVE(by_turns)
+EXCLUSIVE(not_given_back)
+EXCLUSIVE(promised_for_a_while)
+EXCLUSIVE(not_exclusive)
 
 /* --- leases and recalls --- */
 

@@ -29,7 +29,7 @@ void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint
 	*o = (struct os){ .cred = { .flavor = AUTH_SYS } };
 	snprintf(port, sizeof(port), "%u", d->fabric_port);
 	opts.service = strcmp(provider, "shm") ? port : d->shm;
-	opts.node = strcmp(provider, "shm") ? "127.0.0.1" : NULL;
+	opts.node = !strcmp(provider, "shm") ? NULL : who == 2 ? "::1" : "127.0.0.1";
 	for (unsigned i = 0; i < 50; i++) {
 		err = tp_client_open(&opts, &o->c, &why);
 		while (!err && tp_client_state(o->c, &why) == TP_CLIENT_CONNECTING)

@@ -34,7 +34,8 @@ struct os_commit {
 };
 
 void os_open(struct os *o, const struct daemon *d, const char *provider); /* "tcp", "shm" */
-/* Over shm as another client than this process, unless @who is 0. */
+/* As another client than usual, unless @who is 0: over shm by what it says, over tcp by its address, 1: 127.0.0.1, 2: ::1, of
+ * a server that listens on ::. */
 void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint8_t who);
 void os_close(struct os *o);
 bool os_up(struct os *o); /* the connection stands, as far as is known */
