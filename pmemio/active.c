@@ -111,61 +111,18 @@ bool file_may_grow(const struct file *f, uint64_t n)
 	return quota_allows(f->quota[0], n) && quota_allows(f->quota[1], n);
 }
 
-static void owe(struct file *f, uint64_t n)
-{
-	if (n == f->owed)
-		return;
-	quota_owe(f->quota[0], n - f->owed);
-	quota_owe(f->quota[1], n - f->owed);
-	f->owed = n;
-}
-
-void file_unowe(struct file *f)
-{
-	owe(f, 0);
-}
-
-/* The most nodes that @n more puts need: each may leave two extents more, and each of these split a leaf, and
- * that an inner node. */
-static uint64_t most_nodes(const struct pm_inode *in, uint64_t n)
-{
-	uint64_t have = 0;
-
-	if (in->flags & PM_IF_TREE)
-		return 4 * n + in->u.tree.height + 2;
-	while (have < PM_INLINE_EXTENTS && in->u.ext[have].len_lo)
-		have++;
-	return have + 2 * n <= PM_INLINE_EXTENTS ? 0 : (have + 2 * n) / 50 + 3;
-}
-
-bool file_owe(struct file *f, const struct pm_inode *in, uint64_t lblk, uint64_t end)
-{
-	uint64_t n = 0, nodes;
-
-	if (!quota_limits(f->quota[0]) && !quota_limits(f->quota[1]))
-		return true;
-	for (unsigned i = 0; i < f->nfresh; i++)
-		n += f->fresh[i].state == DIRTY ||
-		     (f->fresh[i].lblk < end && f->fresh[i].lblk + f->fresh[i].len > lblk);
-	nodes = n ? most_nodes(in, n) : 0;
-	if (nodes > f->owed && !file_may_grow(f, nodes - f->owed))
-		return false;
-	owe(f, nodes);
-	return true;
-}
-
 void file_charge(struct file *f, struct quota *uid, struct quota *gid)
 {
-	uint64_t owed = f->owed;
-
-	file_unowe(f);
-	quota_pend(f->quota[0], -f->pending);
-	quota_pend(f->quota[1], -f->pending);
+	for (unsigned k = 0; k < 2; k++) {
+		quota_pend(f->quota[k], -f->pending);
+		quota_owe(f->quota[k], -(f->owed + f->promised));
+	}
 	f->quota[0] = uid;
 	f->quota[1] = gid;
-	quota_pend(uid, f->pending);
-	quota_pend(gid, f->pending);
-	owe(f, owed);
+	for (unsigned k = 0; k < 2; k++) {
+		quota_pend(f->quota[k], f->pending);
+		quota_owe(f->quota[k], f->owed + f->promised);
+	}
 }
 
 void fresh_insert(struct pm_store *st, struct file *f, struct fresh e)
@@ -452,10 +409,9 @@ struct file *file_get(struct pm_store *st, struct pm_id id)
 
 void file_rest(struct pm_store *st, struct file *f)
 {
-	(void)st;
 	if (f->refs || f->over || f->nfresh || !LIST_EMPTY(&f->pins) || !LIST_EMPTY(&f->limbo))
 		return;
-	file_unowe(f);
+	file_unowe(st, f);
 	LIST_REMOVE(f, link);
 	free(f->fresh);
 	free(f->runs.run);
@@ -498,8 +454,8 @@ void files_pending(struct pm_store *st)
 
 	for (unsigned i = 0; i < INO_SLOTS; i++) {
 		LIST_FOREACH (f, &st->workers->ino[i].files, link) {
-			quota_pending(f->quota[0], f->pending);
-			quota_pending(f->quota[1], f->pending);
+			quota_pending(f->quota[0], f->pending, f->owed + f->promised);
+			quota_pending(f->quota[1], f->pending, f->owed + f->promised);
 		}
 	}
 }

@@ -8,7 +8,8 @@
  *
  * A freed block waits in one of two queues until the rule in store.h lets it go: data until its
  * transaction is durable, metadata until a checkpoint has passed it. A reserve is kept back for
- * BLK_META, so that operations which free space never fail for want of a tree node.
+ * BLK_META, so that operations which free space never fail for want of a tree node. What is promised to
+ * writes under way (promise.c) only they may take.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ struct pm_space_map {
 	struct group *group;
 	uint64_t ngroups, start, end; /* blocks [start, end) are ours to give */
 	uint64_t free, reserve;
+	uint64_t promised; /* of what is free, to nodes of writes under way */
 	uint64_t rotor[2]; /* groups where data and metadata were found last */
 	struct queue data, meta;
 };
@@ -231,9 +233,11 @@ static bool at_goal(struct pm_space_map *a, uint64_t goal, uint64_t want, unsign
 
 static uint64_t allowed(const struct pm_space_map *a, unsigned flags)
 {
-	if (flags & BLK_META)
-		return a->free;
-	return a->free > a->reserve ? a->free - a->reserve : 0;
+	uint64_t keep = flags & BLK_PROMISED ? 0 : a->promised;
+
+	if (!(flags & BLK_META) && keep < a->reserve)
+		keep = a->reserve;
+	return a->free > keep ? a->free - keep : 0;
 }
 
 /* Where @w looks for data when it is one of several: far from the others, so that files which grow at the same
@@ -307,6 +311,26 @@ int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, 
 	if (!err)
 		free_run(a, out->start, out->len);
 	return try_take(a, NULL, goal, want, phase, flags, out);
+}
+
+bool blk_promise(struct pm_store *st, uint64_t n, uint64_t part)
+{
+	struct pm_space_map *a = st->space;
+	uint64_t most = a->reserve / part;
+	bool ok;
+
+	lock_take(&a->lock);
+	ok = !st->doubt && a->promised + n <= (most < a->free ? most : a->free);
+	a->promised += ok ? n : 0;
+	lock_drop(&a->lock);
+	return ok;
+}
+
+void blk_owe(struct pm_store *st, uint64_t n)
+{
+	lock_take(&st->space->lock);
+	st->space->promised += n;
+	lock_drop(&st->space->lock);
 }
 
 /* --- giving back ----------------------------------------------------------------------------- */

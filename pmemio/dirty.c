@@ -64,7 +64,7 @@ void dirty_drop(struct pm_store *st, struct file *f)
 	if (!f->over)
 		return;
 	f->over = false;
-	file_unowe(f);
+	file_unowe(st, f);
 	TAILQ_REMOVE(&st->files->dirty, f, dirty);
 	STAT_ADD(st, dirty_inodes, -1);
 }

@@ -196,7 +196,7 @@ static bool in_spans(const struct pub *p, uint64_t lblk)
 	return !p->nspan;
 }
 
-static bool eligible(const struct pub *p, const struct fresh *x)
+bool pub_has(const struct pub *p, const struct fresh *x)
 {
 	if (!in_spans(p, x->lblk))
 		return false;
@@ -210,7 +210,7 @@ static void drop_published(struct pm_store *st, struct file *f, const struct pub
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < f->nfresh; i++) {
-		if (eligible(p, &f->fresh[i]) && f->fresh[i].lblk <= upto)
+		if (pub_has(p, &f->fresh[i]) && f->fresh[i].lblk <= upto)
 			fresh_count(st, f, f->fresh[i].owned || f->fresh[i].cow, -f->fresh[i].len);
 		else
 			f->fresh[n++] = f->fresh[i];
@@ -223,7 +223,7 @@ static struct pm_tx *data_tx(struct pm_store *st, const struct pub *p)
 {
 	struct pm_tx *tx = tx_begin(st);
 
-	if (p->dirty_only) /* when they were accepted it was seen to that they may */
+	if (!p->judged)
 		tx_admitted(tx);
 	if (st->media.method != PM_MSYNC)
 		tx_after_data(tx);
@@ -301,6 +301,9 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 		return err;
 	fresh_split(f, p->lblk);
 	fresh_split(f, p->end);
+	err = p->judged ? promise_try(st, f, in, p) : 0;
+	if (err)
+		return err;
 	tx = data_tx(st, p);
 	err = publish_in_place(&tx, in, p, lsn);
 	if (err)
@@ -309,7 +312,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 		struct fresh x = f->fresh[i];
 		struct ext e;
 
-		if (!eligible(p, &x))
+		if (!pub_has(p, &x))
 			continue;
 		if (puts == TX_EXTENTS || sums >= SUM_BLOCKS || (puts && tx_large(tx))) {
 			if (sum_on(st)) { /* entries are for a file that ends there */
@@ -386,6 +389,8 @@ static int pin_prepare(struct pm_pin *p, const struct pm_inode *in, uint64_t pre
 		err = sum_keep(p->st, in, p->end / PM_BLOCK);
 	if (err)
 		return err;
+	if (p->end < p->off + p->len)
+		promise_loosen(p, in);
 	pin_undo(p, in, p->end);
 	return 0;
 }
@@ -403,6 +408,7 @@ static int commit_gone(struct pm_pin *p, int err)
 	if (err != -ESTALE)
 		return err;
 	pin_undo(p, NULL, p->off);
+	promise_end(p);
 	p->committed = true;
 	p->out->before = p->out->attr = p->map->attr;
 	p->out->stable = p->st->media.method == PM_VOLATILE ? PM_UNSTABLE : PM_FILE_SYNC;
@@ -469,6 +475,7 @@ static int pin_publish(struct pm_pin *p, const struct pm_inode *in, pm_lsn *lsn)
 			dirty_check(p->st, p->f, in);
 		}
 	}
+	promise_end(p);
 	p->committed = true;
 	pin_seal(p, in, p->end);
 	fill_out(p, in, p->st->media.method == PM_VOLATILE ? PM_UNSTABLE : PM_FILE_SYNC);
@@ -498,6 +505,7 @@ static int pin_unstable(struct pm_pin *p, const struct pm_inode *in)
 		each_place(p, p->off, p->end, dirty_place, p);
 		fresh_dirty(p->f, p->off / PM_BLOCK, blk_up(p->end));
 	}
+	promise_end(p);
 	p->committed = true;
 	fill_out(p, in, PM_UNSTABLE);
 	return 0;
@@ -598,7 +606,7 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *wh
 	err = pin_prepare(p, in, prefix);
 	if (err)
 		return err;
-	if (p->unstable && !file_owe(p->f, in, p->off / PM_BLOCK, blk_up(p->end)))
+	if (p->unstable && !file_owe(st, p->f, in, p->off / PM_BLOCK, blk_up(p->end)))
 		p->unstable = false;
 	if (slow && (!p->unstable || !(st->super.state & PM_STATE_UNSTABLE)))
 		return commit_later(p, in, w);
@@ -707,6 +715,7 @@ void pm_unpin(struct pm_map *m)
 		pin_undo(p, in, p->off);
 		pin_seal(p, in, p->off);
 	}
+	promise_end(p);
 	LIST_REMOVE(p, link);
 	COUNT(st, stats_of(st, w), pins, -1);
 	pin_wake(p, &waiters);

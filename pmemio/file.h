@@ -5,6 +5,7 @@
  *   active.c     active files, fresh blocks, pinned blocks that the file has lost (limbo)
  *   map.c        map
  *   file.c       commit, unpin
+ *   promise.c    the nodes that a commit will need
  *   dirty.c      unstable writes and what ends them
  *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
  *   sum.c        checksums of data, where the pool has them
@@ -78,7 +79,8 @@ struct file {
 	uint64_t serial; /* of the last pin or limbo */
 	struct quota *quota[2]; /* of its uid and gid */
 	uint64_t pending;       /* fresh blocks that they are charged for: those not owned */
-	uint64_t owed;          /* extent nodes that publishing what is DIRTY may need, if there is a limit */
+	uint64_t owed;          /* extent nodes that publishing what is DIRTY may need */
+	uint64_t promised;      /* and what pins may: the sum of theirs */
 	/* unstable writes */
 	bool over;     /* the next four count */
 	uint64_t size; /* as clients see it */
@@ -110,6 +112,8 @@ struct pm_pin {
 	bool committed; /* or undone: nothing of it is left to undo */
 	struct pm_wait *waiters;
 	struct pm_lease *lease; /* or NULL */
+	uint64_t promised;      /* nodes kept for its commit */
+	bool exact;             /* and that is just what it takes, so long as the tree of the file stays */
 	struct iovec *heap; /* segments, if not in the map itself */
 	/* the commit under way */
 	struct pm_map *map;
@@ -152,10 +156,6 @@ uint64_t file_size(const struct file *f, const struct pm_inode *in);
 
 /* Do the owners' limits allow @n blocks more? */
 bool file_may_grow(const struct file *f, uint64_t n);
-/* What is DIRTY, and what is fresh in [lblk, end), will be published without being judged: may it? Then owe the
- * nodes. */
-bool file_owe(struct file *f, const struct pm_inode *in, uint64_t lblk, uint64_t end);
-void file_unowe(struct file *f);
 /* Another owner has it. */
 void file_charge(struct file *f, struct quota *uid, struct quota *gid);
 /* @len blocks of an entry have come or (negative) gone. */
@@ -201,10 +201,13 @@ struct pub {                /* what to publish */
 	const struct blk_run *span; /* and, with nspan, in one of these; entries do not reach over their ends */
 	unsigned nspan;
 	bool dirty_only;    /* all, or those DIRTY with epoch <= this */
+	bool judged;        /* nothing has been promised: it may be refused, as a whole */
 	uint32_t epoch;
 	uint64_t size; /* the end of file reaches here at least */
 	struct pm_time mtime, ctime;
 };
+/* Is this fresh block to be published? */
+bool pub_has(const struct pub *p, const struct fresh *x);
 /* Turn fresh blocks into extents, move size and times; on error what is fresh stays so. */
 int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
                  const struct pub *p, pm_lsn *lsn);
@@ -214,6 +217,21 @@ void job_end(struct pm_store *st); /* likewise: one of pm_files.jobs is over */
 /* Call @fn for the places of file bytes [a, b) of the map. */
 void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
                 void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg);
+
+/* --- promise.c: lock held --- */
+
+/* What is fresh in the range of @p will be published whatever happens: may it? Then keep the nodes for it. Else -EDQUOT,
+ * -ENOSPC; -EINPROGRESS: only @busy's end will tell; NEEDS_ALL. */
+int promise_make(struct pm_pin *p, const struct pm_inode *in, struct pm_worker *w, struct pm_pin **busy);
+/* The range, or the tree, is no longer what it was. */
+void promise_loosen(struct pm_pin *p, const struct pm_inode *in);
+void promise_end(struct pm_pin *p); /* it was kept, or not needed */
+/* As promise_make for what @pub is going to publish now, by someone alone; nothing is kept. */
+int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct pub *pub);
+/* What is DIRTY, and what is fresh in [lblk, end), may stay so until it is published without being judged: then owe
+ * the nodes. */
+bool file_owe(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t lblk, uint64_t end);
+void file_unowe(struct pm_store *st, struct file *f);
 
 /* --- lease.c: lock held, but for map.c's part --- */
 

@@ -441,7 +441,9 @@ static int publish(struct committing *c, const struct pm_inode *in, pm_lsn *lsn)
 {
 	struct pm_store *st = c->l->st;
 	struct file *f = c->l->map.pin->f;
-	struct pub pub = { .lblk = UINT64_MAX, .span = c->span, .nspan = c->n, .size = c->size };
+	struct pub pub = {
+		.lblk = UINT64_MAX, .span = c->span, .nspan = c->n, .size = c->size, .judged = true
+	};
 	int err = fresh_reserve(f, 2 * c->n + 2);
 
 	if (err)

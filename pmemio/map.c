@@ -27,6 +27,7 @@ struct mapper {
 	unsigned flags;    /* BLK_ALIGN_2M */
 	unsigned pieces, most; /* leases: end behind so many, not 0 */
 	struct pm_worker *w;   /* NULL: alone */
+	struct pm_pin *busy;   /* -EINPROGRESS: who is in the way */
 };
 
 /* The piece that ends before block @b was the last: the range ends there. */
@@ -229,6 +230,10 @@ static struct pm_pin *conflict(const struct mapper *k)
 		    blk_up(p->off + p->len) > b)
 			return p;
 	}
+	LIST_FOREACH (p, &k->f->pins, link) { /* one that counts on the tree as it is */
+		if (p->exact && !p->committed)
+			return p;
+	}
 	LIST_FOREACH (p, &k->f->pins, link) { /* one that will zero what it placed behind its cut */
 		uint64_t at = p->cut / PM_BLOCK;
 
@@ -413,9 +418,12 @@ static int map_new(struct mapper *k)
 		err = faults_probe(k->st, k->m->seg, k->m->nseg, false);
 	if (!err)
 		err = fill_ends(k);
+	if (!err && !k->most)
+		err = promise_make(k->pin, k->in, k->w, &k->busy);
 	if (!err && sum_stays(k->st))
 		err = sum_open(k->st, k->f, k->in, k->off, k->end);
 	if (err) {
+		promise_end(k->pin);
 		unmap(k);
 		return err;
 	}
@@ -424,6 +432,14 @@ static int map_new(struct mapper *k)
 	if (tail)
 		file_zero(k->st, k->f, k->pin, size, blk_up(size) * PM_BLOCK, tail);
 	return 0;
+}
+
+/* @w is called when @p is over. */
+static int wait_for(struct pm_pin *p, struct pm_wait *w)
+{
+	w->next = p->waiters;
+	p->waiters = w;
+	return -EINPROGRESS;
 }
 
 static int map_write(struct mapper *k, struct pm_id id, struct pm_wait *w)
@@ -439,17 +455,16 @@ static int map_write(struct mapper *k, struct pm_id id, struct pm_wait *w)
 	if (err)
 		return err;
 	p = conflict(k);
-	if (p) {
-		w->next = p->waiters;
-		p->waiters = w;
-		return -EINPROGRESS;
-	}
+	if (p)
+		return wait_for(p, w);
 	err = -ENOMEM;
 	if (pin_new(k, true)) {
 		err = map_new(k);
 		if (!err)
 			return 0;
-		if (err == -ENOSPC && journal_want_space(st, w))
+		if (err == -EINPROGRESS)
+			wait_for(k->busy, w);
+		else if (err == -ENOSPC && journal_want_space(st, w))
 			err = -EINPROGRESS;
 		free(k->pin->heap);
 		free(k->pin);

@@ -340,12 +340,13 @@ int pm_map_read(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len
 
 /**
  * pm_map_write - pin a range for writing, allocating blocks where the file has none
- * @w: used when the range touches a new block that another write is still filling
+ * @w: used when the range touches a new block that another write is still filling; or little is left, and what other
+ *     writes to the file will need of it is not known before they are over
  *
  * Blocks allocated here belong to the file only once pm_commit() has published them; until then, and
  * after a crash, they are free space. Blocks only partly covered are zeroed first.
  *
- * Return: 0; -EINPROGRESS: call again from w->done; -ENOSPC: not one block is held back; -EFBIG;
+ * Return: 0; -EINPROGRESS: call again from w->done; -ENOSPC, -EDQUOT: not one block is held back; -EFBIG;
  * -EISDIR, -EINVAL not a regular file.
  */
 int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m,
@@ -365,7 +366,7 @@ struct pm_committed {
  * @honor: do not do more than was asked for
  *
  * Return: 0; -EINPROGRESS: w->done brings the result, @out is filled by then (@m, @out and @w stay valid
- * until it is called); -EIO the flush failed, the verifier is new; -ENOSPC no room for the extent tree.
+ * until it is called); -EIO the flush failed, the verifier is new. Never for want of space: pm_map_write has seen to it.
  * Call once per map. A write to a file removed or cut meanwhile counts as having come before that.
  */
 int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
@@ -389,7 +390,8 @@ int pm_map_probe(struct pm_map *m);
 /* Make all unstable writes of a file durable (NFS COMMIT). As pm_commit. */
 int pm_sync_file(struct pm_store *st, struct pm_id id, struct pm_committed *out, struct pm_wait *w);
 
-/* Reserve unwritten blocks for a range, durably; they read as zeros and do not move the size. -ENOSPC. */
+/* Reserve unwritten blocks for a range, durably, all or none; they read as zeros and do not move the size. -ENOSPC,
+ * -EDQUOT. */
 int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len, struct pm_change *ch);
 
 /* Extents of a file as FIEMAP would show them; for check, tests and layouts. */
@@ -491,8 +493,8 @@ void pm_copy_in(void *dst, const void *src, size_t len);
 
 /* Blocks and inodes that an owner uses: live inodes with that uid or gid, tree nodes included, exact at
  * every moment. Over a limit pm_create, pm_map_write, pm_allocate, pm_setattr (a new owner) and whatever
- * makes a directory grow return -EDQUOT and change nothing. So does pm_commit of a stable write whose extents
- * need a node more than is left; what pm_map_write let in as unstable is never refused. Limits are kept in the pool. */
+ * makes a directory grow return -EDQUOT and change nothing. So does pm_lease_commit, if its extents need a node more than is
+ * left; what pm_map_write let in is never refused. Limits are kept in the pool. */
 enum pm_quota_kind { PM_QUOTA_UID = 1, PM_QUOTA_GID = 2 };
 struct pm_quota {
 	uint32_t kind, id;

@@ -13,12 +13,8 @@
  * Q1  Nothing that would raise usage and pending over a limit is let through: map for writing,
  *     allocate, create, chown, growth of a directory.
  *
- *     A stable write is judged again by the transaction that publishes it, which knows how many nodes its
- *     extents need: it may be refused for one of them.
- *
- * Q2  What lowers usage never fails, nor does the publishing of an unstable write: the most nodes that
- *     it can need are owed from the moment it is accepted, and count against the limit. Where they
- *     would not fit the write is made stable instead.
+ * Q2  What lowers usage never fails, nor does the publishing of a write: the nodes that its extents need are
+ *     owed from the moment it is mapped, and count against the limit (promise.c).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -35,7 +31,7 @@ struct quota {
 	struct quota *touched; /* by the transaction that commits; itself: the last one */
 	uint32_t kind, id;
 	uint64_t blocks, inodes, pending; /* blocks: atomic for whoever is inside; pending: see quota_pend */
-	uint64_t owed; /* nodes that unstable writes may need */
+	uint64_t owed; /* nodes that writes under way or unstable may need: see quota_pend as well */
 	uint64_t max_blocks, max_inodes; /* 0: no limit */
 	uint64_t slot;                   /* record in the quota file + 1; 0: has none */
 	int64_t more_blocks, more_inodes;
@@ -251,9 +247,10 @@ void quota_pend(struct quota *q, uint64_t blocks)
 		__atomic_fetch_add(&q->pending, blocks, __ATOMIC_RELAXED);
 }
 
-void quota_pending(struct quota *q, uint64_t blocks)
+void quota_pending(struct quota *q, uint64_t blocks, uint64_t owed)
 {
 	q->pending += blocks;
+	q->owed += q->max_blocks ? owed : 0;
 }
 
 /* Where there is no limit nobody counts what is pending, all the time. */
@@ -263,7 +260,7 @@ static void count_pending(struct pm_store *st)
 
 	for (size_t i = 0; i < qs->nbuckets; i++)
 		for (struct quota *q = qs->bucket[i]; q; q = q->next)
-			q->pending = 0;
+			q->pending = q->owed = 0;
 	files_pending(st);
 }
 
@@ -274,7 +271,8 @@ bool quota_limits(const struct quota *q)
 
 void quota_owe(struct quota *q, uint64_t blocks)
 {
-	q->owed += blocks;
+	if (q->max_blocks)
+		__atomic_fetch_add(&q->owed, blocks, __ATOMIC_RELAXED);
 }
 
 /* --- limits on the media --------------------------------------------------------------------- */

@@ -161,8 +161,9 @@ const void *tx_look(struct pm_tx *tx, const void *at);
 void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind);
 /* File data was flushed and must be durable before this transaction's record. */
 void tx_after_data(struct pm_tx *tx);
-/* The blocks that this transaction adds to files have been judged by quota_allows. */
+/* The blocks that this transaction adds to files have been judged by quota_allows, and its nodes promised. */
 void tx_admitted(struct pm_tx *tx);
+uint64_t tx_taken(const struct pm_tx *tx); /* blocks, so far */
 /* The record has grown to half of what one may be: time to commit, and go on in another transaction. */
 bool tx_large(struct pm_tx *tx);
 /* Commit: CRCs, record, apply, hand freed blocks to alloc.c. An empty transaction gets *lsn 0. On error
@@ -177,11 +178,15 @@ struct blk_run {
 };
 enum { BLK_ALIGN_2M = 1, /* prefer a start congruent to @phase modulo 512 */
        BLK_META = 2,     /* may use the reserve that keeps operations which free space from failing */
-       BLK_WHOLE = 4 };  /* all of @want or -ENOSPC; else any shorter run will do */
+       BLK_WHOLE = 4,    /* all of @want or -ENOSPC; else any shorter run will do */
+       BLK_PROMISED = 8 }; /* what blk_promise keeps back is for this */
 /* Take a free run, near @goal (0: anywhere) if that is free; -ENOSPC. Not tied to a transaction. */
 int blk_take(struct pm_store *st, uint64_t goal, uint64_t want, uint64_t phase, unsigned flags,
 	     struct blk_run *out);
 void blk_give(struct pm_store *st, uint64_t start, uint64_t len); /* free at once: was never on media */
+/* Keep @n blocks for nodes, as long as no more than 1/@part of the reserve is promised; false: they are not there. */
+bool blk_promise(struct pm_store *st, uint64_t n, uint64_t part);
+void blk_owe(struct pm_store *st, uint64_t n); /* modulo 2^64: negative too; the promise grows by that, unasked */
 /* Within a transaction: taken now, given back by tx_abort. */
 int tx_take(struct pm_tx *tx, uint64_t goal, uint64_t want, unsigned flags, struct blk_run *out);
 /* Freed when the transaction commits; reusable as the rule above says. */
@@ -285,9 +290,9 @@ struct quota;
 struct quota *quota_of(struct pm_store *st, uint32_t kind, uint32_t id);
 bool quota_allows(const struct quota *q, uint64_t blocks);
 void quota_pend(struct quota *q, uint64_t blocks); /* modulo 2^64: negative too; counted if there is a limit of blocks */
-void quota_pending(struct quota *q, uint64_t blocks); /* for files_pending */
+void quota_pending(struct quota *q, uint64_t blocks, uint64_t owed); /* for files_pending */
 bool quota_limits(const struct quota *q);         /* is there a limit of blocks? */
-void quota_owe(struct quota *q, uint64_t blocks);  /* as quota_pend: extent nodes that may be needed */
+void quota_owe(struct quota *q, uint64_t blocks);  /* likewise: extent nodes that may be needed */
 uint64_t quota_ino(const struct pm_store *st);     /* the quota file, which has no name; 0: none */
 /* repair.c: is this inode's first block one of a quota file? */
 bool quota_is_file(struct pm_store *st, const struct pm_inode *in);

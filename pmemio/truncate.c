@@ -273,7 +273,7 @@ static void zero_copy(struct pm_store *st, struct file *f, uint64_t size)
 }
 
 /* The size is @size now: what pins and fresh blocks have behind it is out of the file. */
-static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
+static void adopt_cut(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t size)
 {
 	uint64_t lblk = blk_up(size);
 	struct pm_pin *p;
@@ -282,8 +282,10 @@ static void adopt_cut(struct pm_store *st, struct file *f, uint64_t size)
 	f->cuts++;
 	lease_recall(st, f, size / PM_BLOCK, UINT64_MAX);
 	LIST_FOREACH (p, &f->pins, link) {
-		if (p->write && !p->committed)
-			p->cut = min64(p->cut, size);
+		if (!p->write || p->committed)
+			continue;
+		p->cut = min64(p->cut, size);
+		promise_loosen(p, in);
 	}
 	zero_copy(st, f, size);
 	while (f->nfresh) {
@@ -336,8 +338,8 @@ static int new_owner(struct pm_store *st, const struct file *f, const struct pm_
 	for (unsigned k = 0; k < 2; k++) {
 		if (!to[k])
 			return -ENOMEM;
-		if (to[k] != f->quota[k] && f->pending + f->owed &&
-		    !quota_allows(to[k], in->blocks + f->pending + f->owed))
+		if (to[k] != f->quota[k] && f->pending + f->owed + f->promised &&
+		    !quota_allows(to[k], in->blocks + f->pending + f->owed + f->promised))
 			return -EDQUOT;
 	}
 	return 0;
@@ -380,7 +382,7 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 	}
 	if (size < old) {
 		f->trimmed = false;
-		adopt_cut(st, f, size);
+		adopt_cut(st, f, in, size);
 	}
 	if (more && cut_rest(st, f, in, blk_up(size), &lsn))
 		store_log(st, LOG_WARNING,
@@ -439,45 +441,131 @@ int pm_setattr(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa
 
 /* --- reserving --- */
 
-/* Reserve what is a hole in [*b, end), one transaction's worth. */
-static int allocate_some(struct pm_store *st, struct pm_tx *tx, struct file *f,
-                         const struct pm_inode *in, uint64_t *b, uint64_t end)
+struct reserving {
+	struct pm_store *st;
+	struct file *f;
+	const struct pm_inode *in;
+	struct ext *e; /* unwritten ones, on blocks taken for them */
+	size_t n, cap;
+	size_t put; /* so many are the file's */
+};
+
+static int reserve_piece(struct reserving *r, uint64_t lblk, uint64_t *goal, uint64_t *len)
 {
-	unsigned puts = 0;
+	struct blk_run run;
+	int err;
+
+	if (r->n == r->cap) {
+		size_t cap = r->cap ? 2 * r->cap : 16;
+		struct ext *e = realloc(r->e, cap * sizeof(*e));
+
+		if (!e)
+			return -ENOMEM;
+		r->e = e;
+		r->cap = cap;
+	}
+	err = blk_take(r->st, *goal, *len, lblk % 512, *len >= 512 ? BLK_ALIGN_2M : 0, &run);
+	if (err)
+		return err;
+	r->e[r->n++] = (struct ext){ .lblk = lblk, .pblk = run.start, .len = run.len, .unwritten = true };
+	*goal = run.start + run.len;
+	*len = run.len;
+	return 0;
+}
+
+/* Take blocks for what is a hole in [b, end). */
+static int reserve_all(struct reserving *r, uint64_t b, uint64_t end)
+{
+	uint64_t goal = 0, n;
 	struct ext e;
 	int err = 0;
 
-	while (!err && *b < end && puts < TX_EXTENTS && !tx_large(tx)) {
-		unsigned i = f ? fresh_at(f, *b) : 0;
-		const struct fresh *x = f && i < f->nfresh ? &f->fresh[i] : NULL;
-		struct blk_run run;
-		uint64_t n;
+	if (b && !ext_find(r->st, NULL, r->in, b - 1, &e))
+		goal = e.pblk + (b - e.lblk);
+	for (; !err && b < end; b += n) {
+		unsigned i = fresh_at(r->f, b);
+		const struct fresh *x = i < r->f->nfresh ? &r->f->fresh[i] : NULL;
 
-		if (x && x->lblk <= *b) { /* has blocks that are not on the media yet */
-			*b = min64(end, x->lblk + x->len);
+		if (x && x->lblk <= b) { /* has blocks that are not on the media yet */
+			n = min64(end, x->lblk + x->len) - b;
 			continue;
 		}
-		err = ext_find(st, tx, in, *b, &e);
-		n = min64(end - *b, e.len - (*b - e.lblk));
+		err = ext_find(r->st, NULL, r->in, b, &e);
+		n = min64(end - b, e.len - (b - e.lblk));
 		if (x)
-			n = min64(n, x->lblk - *b);
-		if (err == -ENOENT) {
-			uint64_t goal = 0;
-
-			if (*b && !ext_find(st, tx, in, *b - 1, &e))
-				goal = e.pblk + (*b - e.lblk);
-			err = tx_take(tx, goal, n, 0, &run);
-			if (err)
-				break;
-			n = run.len;
-			e = (struct ext){
-				.lblk = *b, .pblk = run.start, .len = n, .unwritten = true
-			};
-			err = ext_put(st, tx, in, &e);
-			puts++;
-		}
-		*b += n;
+			n = min64(n, x->lblk - b);
+		if (err == -ENOENT)
+			err = reserve_piece(r, b, &goal, &n);
+		else if (!err)
+			goal = e.pblk + (b - e.lblk) + n;
 	}
+	return err;
+}
+
+/* Put as many as a transaction takes, or @all of them. */
+static int reserve_put(struct reserving *r, struct pm_tx *tx, size_t *to, bool all)
+{
+	int err = 0;
+
+	while (!err && *to < r->n && (all || (*to - r->put < TX_EXTENTS && !tx_large(tx)))) {
+		err = ext_put(r->st, tx, r->in, &r->e[*to]);
+		++*to;
+	}
+	if (!err)
+		ino_edit(tx, r->in)->ctime = store_now();
+	return err;
+}
+
+/* May the file have all of it? Nothing is changed. */
+static int reserve_judge(struct reserving *r)
+{
+	struct pm_tx *tx = tx_begin(r->st);
+	size_t to = 0;
+	int err = reserve_put(r, tx, &to, true);
+	int64_t more = (int64_t)(ino_look(tx, r->in)->blocks - r->in->blocks);
+
+	tx_abort(tx);
+	return !err && more > 0 && !file_may_grow(r->f, (uint64_t)more) ? -EDQUOT : err;
+}
+
+/* The first transaction does it all, or shows that several are needed; then they are judged first, as one. */
+static int reserve_commit(struct reserving *r, pm_lsn *lsn)
+{
+	bool judged = false;
+	int err = 0;
+
+	do {
+		struct pm_tx *tx = tx_begin(r->st);
+		size_t to = r->put;
+
+		if (judged)
+			tx_admitted(tx);
+		err = reserve_put(r, tx, &to, false);
+		if (err || (to < r->n && !judged)) {
+			tx_abort(tx);
+			err = err ? err : reserve_judge(r);
+			judged = true;
+			continue;
+		}
+		err = tx_commit(tx, lsn);
+		r->put = err ? r->put : to;
+	} while (!err && r->put < r->n);
+	return err;
+}
+
+static int reserve(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t b, uint64_t end,
+                   pm_lsn *lsn)
+{
+	struct reserving r = { .st = st, .f = f, .in = in };
+	int err = file_trim(st, f, in);
+
+	if (!err)
+		err = reserve_all(&r, b, end);
+	if (!err)
+		err = reserve_commit(&r, lsn);
+	for (size_t i = r.put; i < r.n; i++)
+		blk_give(st, r.e[i].pblk, r.e[i].len);
+	free(r.e);
 	return err;
 }
 
@@ -487,7 +575,6 @@ int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len
 	const struct pm_inode *in;
 	struct pm_attr before;
 	struct file *f;
-	uint64_t b = off / PM_BLOCK, end;
 	pm_lsn lsn = 0;
 	int err;
 
@@ -495,7 +582,6 @@ int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len
 		return -EFBIG;
 	if (st->read_only)
 		return -EROFS;
-	end = len ? blk_up(off + len) : b;
 	store_lock(st);
 	files_sweep(st);
 	in = file_regular(st, id, &err);
@@ -503,18 +589,9 @@ int pm_allocate(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len
 		goto out;
 	file_attr(st, in, &before);
 	f = file_get(st, id);
-	err = f ? file_trim(st, f, in) : -ENOMEM;
-	while (!err && b < end) {
-		struct pm_tx *tx = tx_begin(st);
-
-		err = allocate_some(st, tx, f, in, &b, end);
-		if (!err)
-			ino_edit(tx, in)->ctime = store_now();
-		if (err)
-			tx_abort(tx);
-		else
-			err = tx_commit(tx, &lsn);
-	}
+	err = f ? 0 : -ENOMEM;
+	if (!err && len)
+		err = reserve(st, f, in, off / PM_BLOCK, blk_up(off + len), &lsn);
 	if (!err) {
 		ch->lsn = lsn;
 		ch->obj_before = before;

@@ -330,11 +330,22 @@ int tx_take(struct pm_tx *tx, uint64_t goal, uint64_t want, unsigned flags, stru
 {
 	int err = ROOM(tx, take, ntake, cap_take);
 
+	if (tx->admitted && flags & BLK_META)
+		flags |= BLK_PROMISED;
 	if (!err)
 		err = blk_take(tx->st, goal, want, 0, flags, &tx->take[tx->ntake]);
 	if (!err)
 		*out = tx->take[tx->ntake++];
 	return err;
+}
+
+uint64_t tx_taken(const struct pm_tx *tx)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < tx->ntake; i++)
+		n += tx->take[i].len;
+	return n;
 }
 
 /* What happened to a metadata block that is given up no longer matters, so its changes are not

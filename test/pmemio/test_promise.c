@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * All or nothing: what needs several transactions is refused before the first of them, to the block; what has been
+ * mapped can be committed, whatever becomes of limits, space and the file meanwhile.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pmemio/core.h"
+#include "test/lib/pool.h"
+
+#define MIB    (1ull << 20)
+#define B      PM_BLOCK
+#define WIDE   2200u /* blocks of the write: every other one is a hole, more than a transaction takes */
+#define ULL(x) ((unsigned long long)(x))
+
+static const struct pm_id root = { PM_ROOT_INO, 1 };
+static struct test_pool pool;
+
+static void open_small(enum pm_method method)
+{
+	struct pm_mkfs_opts o = { .size = 32 * MIB, .root_mode = 0755 };
+	struct pm_error why;
+
+	pool_path(&pool, "promise");
+	cr_assert_eq(pm_mkfs(pool.path, &o, &why), 0, "%s", why.text);
+	pool_open(&pool, method);
+}
+static void open_clwb(void)
+{
+	open_small(PM_CLWB);
+}
+static void problem(void *arg, const char *where, const char *what)
+{
+	(void)arg;
+	cr_log_error("check: %s: %s", where, what);
+}
+static void finish(void)
+{
+	struct pm_check_report r;
+	struct pm_error why;
+
+	pool_close(&pool);
+	cr_assert_eq(pm_check(pool.path, problem, NULL, NULL, &r, &why), 0, "%s", why.text);
+	cr_assert_eq(r.problems, 0);
+	pool_drop(&pool);
+}
+TestSuite(promise, .init = open_clwb, .fini = finish);
+
+static struct pm_id make(const char *name, uint32_t uid)
+{
+	struct pm_new nw = { .type = PM_REG, .mode = 0700, .uid = uid, .gid = uid };
+	struct pm_change ch;
+
+	cr_assert_eq(pm_create(pool.st, root, name, strlen(name), &nw, &ch), 0);
+	cr_assert_eq(pool_wait(pool.st, ch.lsn), 0);
+	return ch.obj.id;
+}
+
+static void fill(const struct pm_map *m, int byte)
+{
+	for (unsigned i = 0; i < m->nseg; i++)
+		memset(m->seg[i].iov_base, byte, m->seg[i].iov_len);
+}
+
+/* As a server does: a payload arrives in what was mapped. */
+static int put(struct pm_id id, uint64_t block, uint32_t blocks, int byte)
+{
+	struct pm_committed c;
+	struct test_waiter w;
+	struct pm_map m;
+	int err;
+
+	do {
+		waiter_init(&w);
+		err = pm_map_write(pool.st, id, block * B, blocks * B, &m, &w.w);
+		waiter_result(&w, err);
+	} while (err == -EINPROGRESS);
+	if (err)
+		return err;
+	fill(&m, byte);
+	waiter_init(&w);
+	err = waiter_result(&w, pm_commit(&m, m.len, PM_FILE_SYNC, true, &c, &w.w));
+	cr_assert_eq(err, 0, "refused once the payload was there: %s", strerror(-err));
+	pm_unpin(&m);
+	return 0;
+}
+
+static void limit(uint32_t uid, uint64_t blocks)
+{
+	struct pm_quota q = { .kind = PM_QUOTA_UID, .id = uid, .max_blocks = blocks };
+	pm_lsn lsn;
+
+	cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), 0);
+	cr_assert_eq(pool_wait(pool.st, lsn), 0);
+}
+
+static struct pm_quota usage(uint32_t uid)
+{
+	struct pm_quota q;
+
+	pm_quota_get(pool.st, PM_QUOTA_UID, uid, &q);
+	return q;
+}
+
+/* --- what can be seen of a file ---------------------------------------------------------------- */
+
+struct sight {
+	struct pm_attr a;
+	struct pm_extent ext[2 * WIDE];
+	unsigned n;
+	uint32_t sum; /* of its bytes */
+};
+
+static void look(struct pm_id id, struct sight *s)
+{
+	struct pm_map m;
+
+	memset(s, 0, sizeof(*s));
+	cr_assert_eq(pm_getattr(pool.st, id, &s->a), 0);
+	cr_assert_eq(pm_extents(pool.st, id, 0, s->ext, 2 * WIDE, &s->n), 0);
+	cr_assert_eq(pm_map_read(pool.st, id, 0, 2 * WIDE * B, &m), 0);
+	for (unsigned i = 0; i < m.nseg; i++)
+		for (size_t k = 0; k < m.seg[i].iov_len; k += 64)
+			s->sum = s->sum * 31 + ((const uint8_t *)m.seg[i].iov_base)[k];
+	pm_unpin(&m);
+}
+
+static void same(const struct sight *a, const struct sight *b, const char *what)
+{
+	cr_assert_eq(a->n, b->n, "%s: %u extents, %u now", what, a->n, b->n);
+	cr_assert_eq(memcmp(a->ext, b->ext, a->n * sizeof(a->ext[0])), 0, "%s: extents", what);
+	cr_assert_eq(a->sum, b->sum, "%s: contents", what);
+	cr_assert_eq(a->a.size, b->a.size, "%s: size", what);
+	cr_assert_eq(a->a.used, b->a.used, "%s: blocks", what);
+	cr_assert_eq(a->a.mtime.tv_nsec, b->a.mtime.tv_nsec, "%s: mtime", what);
+	cr_assert_eq(a->a.ctime.tv_nsec, b->a.ctime.tv_nsec, "%s: ctime", what);
+}
+
+/* --- refused before the first transaction -------------------------------------------------------- */
+
+/* Every other block is there. */
+static struct pm_id comb(const char *name, uint32_t uid)
+{
+	struct pm_id id = make(name, uid);
+
+	for (unsigned b = 0; b < WIDE; b += 2)
+		cr_assert_eq(put(id, b, 1, 'a'), 0);
+	return id;
+}
+
+static int write_all(struct pm_id id)
+{
+	return put(id, 0, WIDE, 'b');
+}
+
+static int allocate_all(struct pm_id id)
+{
+	struct pm_change ch;
+	int err = pm_allocate(pool.st, id, 0, (uint64_t)WIDE * B, &ch);
+
+	return err ? err : pool_wait(pool.st, ch.lsn);
+}
+
+static void no_recall(void *arg)
+{
+	(void)arg;
+}
+
+static int commit_lease(struct pm_id id)
+{
+	struct pm_lease_opts o = { .owner = &pool, .write = true, .max_extents = 2 * WIDE, .recall = no_recall };
+	struct pm_range all = { 0, (uint64_t)WIDE * B };
+	struct pm_committed c;
+	struct test_waiter w;
+	struct pm_lease *l;
+	int err;
+
+	waiter_init(&w);
+	cr_assert_eq(waiter_result(&w, pm_lease_open(pool.st, id, 0, all.len, all.len, &o, &l, &w.w)), 0);
+	while (pm_lease_zero(l, 64) == -EAGAIN)
+		;
+	waiter_init(&w);
+	err = waiter_result(&w, pm_lease_commit(l, &all, 1, false, 0, NULL, &c, &w.w));
+	pm_lease_close(l);
+	return err;
+}
+
+/* Every limit from what is used up to what is needed, which a twin shows: each but the last is refused. */
+static void at_every_limit(int (*act)(struct pm_id id), uint64_t first, unsigned transactions)
+{
+	struct pm_id twin = comb("twin", 7), id = comb("file", 9);
+	uint64_t used = usage(9).blocks, need;
+	static struct sight before, after;
+	struct pm_stats s0, s1;
+
+	pm_get_stats(pool.st, &s0);
+	cr_assert_eq(usage(7).blocks, used);
+	cr_assert_eq(act(twin), 0);
+	pm_get_stats(pool.st, &s1);
+	cr_assert_geq(s1.transactions - s0.transactions, transactions, "too few to prove anything");
+	need = usage(7).blocks - used;
+	cr_assert_gt(need, first);
+	look(id, &before);
+	for (uint64_t max = used + first; max < used + need; max++) {
+		limit(9, max);
+		cr_assert_eq(act(id), -EDQUOT, "%llu of %llu blocks", ULL(max - used), ULL(need));
+		look(id, &after);
+		same(&before, &after, "a refused one");
+		cr_assert_eq(usage(9).blocks, used);
+		cr_assert_eq(usage(9).pending, 0);
+	}
+	limit(9, used + need);
+	cr_assert_eq(act(id), 0, "%llu blocks are there and needed", ULL(need));
+	cr_assert_eq(usage(9).blocks, used + need);
+}
+
+Test(promise, a_write_of_many_extents_is_refused_as_a_whole)
+{
+	at_every_limit(write_all, WIDE / 2 - 3, 2);
+}
+
+Test(promise, a_reservation_of_many_extents_is_refused_as_a_whole)
+{
+	at_every_limit(allocate_all, WIDE / 2 - 3, 2);
+}
+
+Test(promise, a_commit_of_a_lease_is_refused_as_a_whole)
+{
+	at_every_limit(commit_lease, WIDE / 2, 2);
+}
+
+/* --- no space for nodes --------------------------------------------------------------------------- */
+
+/* Blocks are reserved, and data has filled the rest: nodes are all that writes need, until there is none left. */
+static void out_of_nodes(void)
+{
+	struct pm_id id = make("reserved", 7), rest = make("rest", 7);
+	static struct sight before, after;
+	unsigned refused = 0, written = 0;
+	struct pm_change ch;
+	struct pm_space sp;
+	uint64_t b;
+
+	cr_assert_eq(pm_allocate(pool.st, id, 0, 24 * MIB, &ch), 0);
+	for (b = 0; !put(rest, b, 1, 'r'); b++)
+		;
+	pm_get_space(pool.st, &sp);
+	cr_assert_eq(sp.free_blocks, 0);
+	for (b = 1; b < 24 * MIB / B && refused < 20; b += 2) {
+		int err;
+
+		if (refused)
+			look(id, &before);
+		err = put(id, b, 1, 'b');
+		if (!err) {
+			written++;
+			continue;
+		}
+		cr_assert_eq(err, -ENOSPC, "%s", strerror(-err));
+		if (refused++) {
+			look(id, &after);
+			same(&before, &after, "refused for want of a node");
+		}
+	}
+	cr_assert_gt(written, 100);
+	cr_assert_gt(refused, 0, "%u written", written);
+	cr_assert_eq(pm_remove(pool.st, root, "reserved", 8, &ch), 0);
+	cr_assert_eq(put(rest, 1 << 20, 1, 'r'), 0);
+}
+
+Test(promise, a_write_that_finds_no_node_changes_nothing)
+{
+	out_of_nodes();
+}
+
+/* --- many under way at once ------------------------------------------------------------------------ */
+
+#define FILES  3u
+#define OPEN   6u
+#define SPREAD 500u /* blocks of a file, every other one counted */
+
+struct later { /* what a refused caller would wait with; lives until called */
+	struct pm_wait w;
+};
+static void called(struct pm_wait *w, int err)
+{
+	(void)err;
+	free(container_of(w, struct later, w));
+}
+
+struct under_way {
+	struct pm_map map[OPEN];
+	bool live[OPEN];
+	unsigned refused, waited, committed;
+	struct pm_id rest; /* takes what comes free, or there is a limit */
+	uint64_t next;
+};
+
+static void begin(struct under_way *u, unsigned k, struct pm_id id)
+{
+	struct later *l = calloc(1, sizeof(*l));
+	bool island = random() % 8;
+	uint64_t off = (uint64_t)random() % SPREAD * 2 * B;
+	uint32_t len = island ? B : 1 + (uint32_t)random() % (24 * B);
+	int err;
+
+	l->w.done = called;
+	err = pm_map_write(pool.st, id, island ? off : off + 1, len, &u->map[k], &l->w);
+	u->live[k] = !err;
+	if (err == -EINPROGRESS) {
+		u->waited++;
+		return;
+	}
+	free(l);
+	cr_assert(!err || err == -EDQUOT || err == -ENOSPC, "%s", strerror(-err));
+	u->refused += !!err;
+}
+
+static void end(struct under_way *u, unsigned k)
+{
+	enum pm_stable how = random() % 2 ? PM_UNSTABLE : PM_FILE_SYNC;
+	struct pm_committed c;
+	struct test_waiter w;
+	int err;
+
+	if (random() % 4) {
+		waiter_init(&w);
+		err = waiter_result(&w, pm_commit(&u->map[k], u->map[k].len, how, true, &c, &w.w));
+		cr_assert_eq(err, 0, "a write that was mapped: %s", strerror(-err));
+		u->committed++;
+	}
+	pm_unpin(&u->map[k]);
+	u->live[k] = false;
+}
+
+static void disturb(struct under_way *u, const struct pm_id *id, unsigned f)
+{
+	struct pm_setattr cut = { .set = PM_SET_SIZE, .size = SPREAD * B + (uint64_t)random() % (SPREAD * B) };
+	struct pm_setattr owner = { .set = PM_SET_UID, .uid = 7 + (uint32_t)random() % 2 };
+	struct pm_committed c;
+	struct pm_change ch;
+	struct test_waiter w;
+	int err = 0;
+
+	switch (random() % 3) {
+	case 0:
+		cr_assert_eq(pm_setattr(pool.st, id[f], &cut, &ch), 0);
+		if (u->rest.ino)
+			pm_allocate(pool.st, id[f], 0, 2 * SPREAD * B, &ch); /* if there is room */
+		break;
+	case 1:
+		err = pm_setattr(pool.st, id[f], &owner, &ch);
+		cr_assert(!err || err == -EDQUOT);
+		break;
+	default:
+		waiter_init(&w);
+		cr_assert_eq(waiter_result(&w, pm_sync_file(pool.st, id[f], &c, &w.w)), 0);
+	}
+}
+
+static void use_up_data(struct under_way *u)
+{
+	while (u->rest.ino && !put(u->rest, u->next, 1, 'r'))
+		u->next++;
+}
+
+/* All of the files is reserved, and few blocks are left even for nodes. */
+static void use_up_nodes(struct under_way *u, const struct pm_id *id)
+{
+	struct pm_id rest = make("rest", 1), spare = make("spare", 1);
+	struct pm_change ch;
+
+	for (unsigned f = 0; f < FILES; f++)
+		cr_assert_eq(pm_allocate(pool.st, id[f], 0, 2 * SPREAD * B, &ch), 0);
+	cr_assert_eq(put(spare, 0, 12, 's'), 0);
+	cr_assert_eq(pm_allocate(pool.st, rest, 0, 4200 * B, &ch), 0);
+	u->rest = rest;
+	u->next = 4200;
+	use_up_data(u);
+	for (uint64_t b = 0; !put(rest, 2 * b, 1, 'r'); b++)
+		;
+	cr_assert_eq(pm_remove(pool.st, root, "spare", 5, &ch), 0);
+}
+
+/* @max: the limit, or 0: the pool is full instead. */
+static void under_way(enum pm_method method, uint64_t max, unsigned seed)
+{
+	struct under_way u = { .refused = 0 };
+	struct pm_id id[FILES];
+	char name[8];
+
+	pool_drop(&pool);
+	open_small(method);
+	srandom(seed);
+	for (unsigned f = 0; f < FILES; f++) {
+		snprintf(name, sizeof(name), "f%u", f);
+		id[f] = make(name, 7 + f % 2);
+	}
+	if (max) {
+		limit(7, max);
+		limit(8, max + 3);
+	} else {
+		use_up_nodes(&u, id);
+	}
+	for (unsigned i = 0; i < 12000; i++) {
+		unsigned k = (unsigned)random() % OPEN, f = (unsigned)random() % FILES;
+
+		if (random() % 40 == 0) {
+			disturb(&u, id, f);
+			use_up_data(&u);
+		} else if (u.live[k]) {
+			end(&u, k);
+		} else {
+			begin(&u, k, id[f]);
+		}
+		for (uint32_t o = 7; o < 9; o++) {
+			struct pm_quota q = usage(o);
+
+			cr_assert(!q.max_blocks || q.blocks + q.pending <= q.max_blocks,
+			          "step %u: %llu + %llu blocks", i, ULL(q.blocks), ULL(q.pending));
+		}
+	}
+	for (unsigned k = 0; k < OPEN; k++)
+		if (u.live[k])
+			end(&u, k);
+	cr_assert_gt(u.refused, 30);
+	cr_assert_gt(u.committed, 500);
+	cr_log_info("%u refused, %u waited, %u committed", u.refused, u.waited, u.committed);
+}
+
+Test(promise, what_is_mapped_is_committed_under_a_limit_with_clwb)
+{
+	under_way(PM_CLWB, 500, 1);
+}
+Test(promise, what_is_mapped_is_committed_under_a_limit_with_msync)
+{
+	under_way(PM_MSYNC, 500, 2);
+}
+Test(promise, what_is_mapped_is_committed_in_a_full_pool_with_clwb)
+{
+	under_way(PM_CLWB, 0, 3);
+}
+Test(promise, what_is_mapped_is_committed_in_a_full_pool_with_msync)
+{
+	under_way(PM_MSYNC, 0, 4);
+}
