@@ -154,6 +154,11 @@ int ino_verify(const struct pm_inode *in, uint64_t ino);
 void ino_saw(struct pm_store *st, struct pm_worker *w, const struct pm_inode *good);
 /* Inode 0 failed its checksum, but everything it leads to proves it (repair only). */
 bool table_proved(const struct pm_store *st);
+/* Inode 0 did not lead to all chunks: they were found by themselves (repair only). */
+bool table_found(const struct pm_store *st);
+uint64_t table_chunk(const struct pm_store *st, uint64_t c); /* its first block */
+/* Do the slots there say of themselves that they are chunk @c? Some may be damaged. */
+bool table_chunk_proves(struct pm_store *st, uint64_t start, uint64_t c);
 void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree);
 size_t table_save_size(struct pm_store *st);
 size_t table_save(struct pm_store *st, uint8_t *buf);
@@ -214,6 +219,13 @@ int store_open_repair_media(struct pm_media *m, const struct pm_open_opts *o, st
 int store_close_repair(struct pm_store *st);
 /* Let go of a store without writing anything, as a kill would. */
 void store_drop(struct pm_store *st);
+
+/* --- repair_table.c, for inode.c -------------------------------------------------------------- */
+
+/* Where all chunks of the inode table lie, from what stands in them. @sound: inode 0 passes its checksum, so that
+ * its size can be believed. free(*start). -EUCLEAN: some chunk cannot be told for certain, see @why. */
+int table_find(struct pm_store *st, const struct pm_inode *in0, bool sound, uint64_t **start, uint64_t *n,
+               struct pm_error *why);
 
 /* --- repair.c -------------------------------------------------------------------------------- */
 

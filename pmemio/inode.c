@@ -23,6 +23,7 @@ struct pm_table {
 	uint64_t rotor; /* no chunk before it has a free slot */
 	uint64_t nfree, bad;
 	bool proved; /* inode 0 is damaged, but see table_proved */
+	bool found;  /* without inode 0 */
 	struct pm_inode seen[INO_SEEN]; /* of whoever is alone */
 };
 
@@ -304,8 +305,17 @@ bool table_proved(const struct pm_store *st)
 	return st->table->proved;
 }
 
-/* Do these 256 slots say of themselves that they are chunk @c? Some may be damaged. */
-static bool proves(struct pm_store *st, uint64_t start, uint64_t c)
+bool table_found(const struct pm_store *st)
+{
+	return st->table->found;
+}
+
+uint64_t table_chunk(const struct pm_store *st, uint64_t c)
+{
+	return st->table->chunk[c].start;
+}
+
+bool table_chunk_proves(struct pm_store *st, uint64_t start, uint64_t c)
 {
 	const struct pm_inode *in = blk_ptr(st, start);
 	unsigned good = 0, bad = 0;
@@ -331,7 +341,7 @@ static int prove_table(struct pm_store *st, const struct pm_inode *in0)
 {
 	struct ext e;
 
-	if (!proves(st, st->super.data_start, 0))
+	if (!table_chunk_proves(st, st->super.data_start, 0))
 		return -EUCLEAN;
 	for (uint64_t c = 1;; c++) {
 		uint64_t lblk = c * PM_CHUNK_BLOCKS, start;
@@ -344,7 +354,7 @@ static int prove_table(struct pm_store *st, const struct pm_inode *in0)
 		if (err)
 			return -EUCLEAN;
 		start = e.pblk + (lblk - e.lblk);
-		if (e.lblk + e.len < lblk + PM_CHUNK_BLOCKS || !proves(st, start, c))
+		if (e.lblk + e.len < lblk + PM_CHUNK_BLOCKS || !table_chunk_proves(st, start, c))
 			return -EUCLEAN;
 		err = add_chunk(st, start);
 		if (err)
@@ -361,33 +371,17 @@ static int prove_table(struct pm_store *st, const struct pm_inode *in0)
 	return 0;
 }
 
-int table_open(struct pm_store *st, struct pm_error *why)
+/* As inode 0 says. */
+static int follow_table(struct pm_store *st, const struct pm_inode *in0, struct pm_error *why)
 {
-	struct pm_table *t = calloc(1, sizeof(*t));
-	const struct pm_inode *in0;
-	uint64_t chunks;
-	int err;
+	uint64_t chunks = in0->size / (PM_CHUNK_BLOCKS * PM_BLOCK);
+	int err = 0;
 
-	if (!t)
-		return -ENOMEM;
-	st->table = t;
-	err = add_chunk(st, st->super.data_start);
-	if (err)
-		goto fail;
-	in0 = ino_at(st, 0);
-	if (st->repair && (ino_verify(in0, 0) || in0->type != PM_REG) && !prove_table(st, in0))
-		return 0;
-	st->table->n = 1;
-	chunks = in0->size / (PM_CHUNK_BLOCKS * PM_BLOCK);
 	if (ino_verify(in0, 0) || in0->type != PM_REG || chunks == 0 ||
 	    chunks > st->super.blocks / PM_CHUNK_BLOCKS) {
-		err = -EUCLEAN;
-		why_set(why,
-		        st->repair ? "the inode of the inode table (inode 0) is damaged beyond "
-		                     "repair; restore from a copy"
-		                   : "the inode of the inode table (inode 0) is damaged; try `berth "
-		                     "check --repair`, or restore from a copy");
-		goto fail;
+		why_set(why, "the inode of the inode table (inode 0) is damaged; try `berth check --repair`, or "
+		             "restore from a copy");
+		return -EUCLEAN;
 	}
 	for (uint64_t c = 1; c < chunks && !err; c++) {
 		struct ext e;
@@ -402,10 +396,49 @@ int table_open(struct pm_store *st, struct pm_error *why)
 		if (err && err != -ENOMEM) {
 			err = -EUCLEAN;
 			why_set(why,
-			        "inode chunk %llu is missing from the inode table; restore from a "
-			        "copy",
+			        "inode chunk %llu is missing from the inode table; try `berth check --repair`, or "
+			        "restore from a copy",
 			        (unsigned long long)c);
 		}
+	}
+	return err;
+}
+
+static int find_table(struct pm_store *st, const struct pm_inode *in0, struct pm_error *why)
+{
+	bool sound = !ino_verify(in0, 0) && in0->type == PM_REG;
+	uint64_t *start, n;
+	int err = table_find(st, in0, sound, &start, &n, why);
+
+	if (err)
+		return err;
+	for (uint64_t c = 1; c < n && !err; c++)
+		err = add_chunk(st, start[c]);
+	free(start);
+	st->table->proved = st->table->found = true;
+	return err;
+}
+
+int table_open(struct pm_store *st, struct pm_error *why)
+{
+	struct pm_table *t = calloc(1, sizeof(*t));
+	const struct pm_inode *in0;
+	int err;
+
+	if (!t)
+		return -ENOMEM;
+	st->table = t;
+	err = add_chunk(st, st->super.data_start);
+	if (err)
+		goto fail;
+	in0 = ino_at(st, 0);
+	if (st->repair && (ino_verify(in0, 0) || in0->type != PM_REG) && !prove_table(st, in0))
+		return 0;
+	t->n = 1;
+	err = follow_table(st, in0, why);
+	if (err == -EUCLEAN && st->repair) {
+		t->n = 1;
+		err = find_table(st, in0, why);
 	}
 	if (!err)
 		return 0;

@@ -9,6 +9,7 @@
  *   claims      what readable entries say of the inodes they lead to
  *   salvage     damaged inodes made anew from their claims and what is left of them, else set free
  *   own         every block in use marked, so that nothing new lands on it
+ *   table       inode 0's own tree, if its chunks had to be looked for (repair_table.c, at open)
  *   rebuild     trees and extent lists with unreadable or impossible parts, from what is readable
  *   count       link counts, parents, sizes of directories, blocks
  *   limits      the quota file
@@ -202,6 +203,8 @@ static int repair_store(struct repair *r)
 	err = rep_bad_inodes(r);
 	if (!err)
 		err = rep_own(r);
+	if (!err)
+		err = rep_table(r);
 	if (!err)
 		err = replies(r);
 	if (!err)

@@ -4,7 +4,8 @@
  *
  *   repair.c          the stages in order, reply records, limits
  *   repair_read.c     the readable entries of a tree, leaves that nothing leads to any more
- *   repair_inode.c    census, claims, damaged inodes
+ *   repair_inode.c    census, claims, damaged inodes, inode 0
+ *   repair_table.c    the chunks of the inode table, found when the pool is opened (core.h)
  *   repair_content.c  who owns which block; extents of files and entries of directories written anew
  *   repair_name.c     link counts, parents, loops, lost+found
  *
@@ -118,6 +119,8 @@ bool rep_dent_ok(const struct repair *r, uint64_t dir, const struct bt_entry *e,
 void rep_census(struct repair *r);
 void rep_claims(struct repair *r);
 int rep_bad_inodes(struct repair *r);
+/* Inode 0 leads to the chunks again that were found without it. */
+int rep_table(struct repair *r);
 
 /* --- repair_content.c ------------------------------------------------------------------------ */
 

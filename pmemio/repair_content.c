@@ -16,6 +16,14 @@ static void own_extent(struct repair *r, uint64_t ino, const struct pm_ext *x)
 		set_bit(ino == 0 ? r->meta : r->data, b);
 }
 
+/* Inode 0 does not lead to them yet. */
+static void own_chunks(struct repair *r)
+{
+	for (uint64_t c = 0; c < r->nino / PM_CHUNK_INODES; c++)
+		for (uint64_t b = 0; b < PM_CHUNK_BLOCKS; b++)
+			set_bit(r->meta, table_chunk(r->st, c) + b);
+}
+
 /* Nodes of all trees, and the extents of inodes that were never in doubt. */
 int rep_own(struct repair *r)
 {
@@ -30,7 +38,9 @@ int rep_own(struct repair *r)
 
 		if (r->obj[ino].state != LIVE)
 			continue;
-		if (in->flags & PM_IF_TREE)
+		if (ino == 0 && table_found(r->st))
+			own_chunks(r);
+		else if (in->flags & PM_IF_TREE)
 			rep_tree(&c, false);
 		else if (has_extents(in))
 			rep_inline(&c);

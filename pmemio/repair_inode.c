@@ -211,14 +211,92 @@ static int salvage(struct repair *r, uint64_t ino)
 	return rep_commit(r, tx);
 }
 
+/* --- inode 0 --- */
+
+/* Where the chunks lie, as extents of inode 0; free(*out). */
+static int table_extents(const struct repair *r, struct pm_ext **out, size_t *n)
+{
+	uint64_t chunks = r->nino / PM_CHUNK_INODES, next = 0;
+	struct pm_ext *x = calloc(chunks, sizeof(*x));
+
+	if (!x)
+		return -ENOMEM;
+	*n = 0;
+	for (uint64_t c = 0; c < chunks; c++) {
+		uint64_t at = table_chunk(r->st, c);
+		struct pm_ext *last = *n ? &x[*n - 1] : NULL;
+
+		if (last && at == next && last->len_lo + PM_CHUNK_BLOCKS <= PM_EXT_MAX_LEN) {
+			last->len_lo = (last->len_lo + PM_CHUNK_BLOCKS) & PM_EXT_MAX_LEN;
+		} else {
+			x[*n].lblk = c * PM_CHUNK_BLOCKS & ((1ull << 44) - 1);
+			x[*n].len_lo = PM_CHUNK_BLOCKS;
+			x[*n].pblk = at & ((1ull << 44) - 1);
+			++*n;
+		}
+		next = at + PM_CHUNK_BLOCKS;
+	}
+	*out = x;
+	return 0;
+}
+
+/* More than fit into inode 0 itself: until they have a tree, and nothing is built before all blocks in use are marked,
+ * it says how many chunks there are and leads to the first only, so that nobody takes a wrong one for right. */
+static int chunks_inline(const struct repair *r, struct pm_inode *in)
+{
+	struct pm_ext *x;
+	size_t n;
+	int err = table_extents(r, &x, &n);
+
+	if (err)
+		return err;
+	in->flags = 0;
+	memset(&in->u, 0, sizeof(in->u));
+	memcpy(in->u.ext, x, (n <= PM_INLINE_EXTENTS ? n : 1) * sizeof(*x));
+	if (n > PM_INLINE_EXTENTS)
+		in->u.ext[0].len_lo = PM_CHUNK_BLOCKS;
+	in->blocks = r->nino / PM_CHUNK_INODES * PM_CHUNK_BLOCKS;
+	free(x);
+	return 0;
+}
+
+int rep_table(struct repair *r)
+{
+	const struct pm_inode *in = ino_at(r->st, 0);
+	struct bt_entry *e;
+	struct pm_ext *x;
+	size_t n;
+	int err;
+
+	if (!table_found(r->st))
+		return 0;
+	err = table_extents(r, &x, &n);
+	if (err)
+		return err;
+	e = calloc(n, sizeof(*e));
+	for (size_t i = 0; e && i < n; i++)
+		e[i] = (struct bt_entry){ x[i].lblk, &x[i], sizeof(x[i]) };
+	if (!e)
+		err = -ENOMEM;
+	else if (n > PM_INLINE_EXTENTS) {
+		store_lock(r->st);
+		err = bt_rebuild(r->st, in, e, n, r->nino / PM_CHUNK_INODES * PM_CHUNK_BLOCKS);
+		store_unlock(r->st);
+	}
+	free(e);
+	free(x);
+	return err;
+}
+
 static int fix_table(struct repair *r)
 {
 	const struct pm_inode *in = ino_at(r->st, 0);
 	struct pm_tx *tx = rep_begin(r);
 	struct pm_inode *sh = ino_edit(tx, in);
 	struct pm_inode new = { .type = PM_REG, .gen = 1, .mode = 0600, .nlink = 1 };
+	int err = 0;
 
-	new.flags = sh->flags &PM_IF_TREE;
+	new.flags = sh->flags & PM_IF_TREE;
 	if (sh->parent > PM_ROOT_INO && sh->parent < r->nino && r->obj[sh->parent].state == LIVE &&
 	    !r->obj[sh->parent].claims)
 		new.parent = sh->parent; /* the quota file */
@@ -228,9 +306,20 @@ static int fix_table(struct repair *r)
 	new.mtime = time_or_now(sh->mtime);
 	new.ctime = time_or_now(sh->ctime);
 	new.u = sh->u;
+	if (table_found(r->st))
+		err = chunks_inline(r, &new);
+	if (err) {
+		tx_abort(tx);
+		store_unlock(r->st);
+		return err;
+	}
 	*sh = new;
 	r->obj[0].state = LIVE;
-	rep_say(r, "inode table 0", "inode made anew: the chunks it leads to prove it");
+	if (table_found(r->st))
+		rep_say(r, "inode table 0", "made anew: its %llu chunks were found by the numbers of their inodes",
+		        ULL(r->nino / PM_CHUNK_INODES));
+	else
+		rep_say(r, "inode table 0", "inode made anew: the chunks it leads to prove it");
 	return rep_commit(r, tx);
 }
 
@@ -238,7 +327,7 @@ int rep_bad_inodes(struct repair *r)
 {
 	int err = 0;
 
-	if (r->obj[0].state == BAD && table_proved(r->st))
+	if (table_found(r->st) || (r->obj[0].state == BAD && table_proved(r->st)))
 		err = fix_table(r);
 	for (uint64_t ino = 1; ino < r->nino && !err; ino++)
 		if (r->obj[ino].state == BAD)

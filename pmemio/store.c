@@ -264,6 +264,8 @@ static int find_space(struct pm_store *st, const struct pm_super *old, struct ga
 	if (err || (!st->repair && load_space(st, old)))
 		return err;
 	err = reset_space(st, why);
+	for (uint64_t c = 0; !err && table_found(st) && c < ino_count(st) / PM_CHUNK_INODES; c++)
+		blk_mark(st, table_chunk(st, c), PM_CHUNK_BLOCKS);
 	if (!err && (st->super.incompat & PM_INCOMPAT_REPLIES))
 		blk_mark(st, st->super.reply_start, st->super.reply_blocks);
 	if (!err)

@@ -10,6 +10,8 @@
 #define BLOCKS  520u
 #define CROWD   45u
 #define EXTENTS 130u /* two leaves of a tree */
+#define MANY    2400u
+#define MANY_BLOCKS 400u
 #define U44     ((1ull << 44) - 1)
 
 static const struct pm_id ROOT = { PM_ROOT_INO, 1 };
@@ -102,9 +104,30 @@ static void populate(struct wreck *w, struct medium *d, struct pm_store *st)
 	w->limits = quota_ino(st);
 }
 
-void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed)
+/* A block of data now and then, so that chunks do not lie side by side. Only those files stay: what is free takes no
+ * time to look at. */
+static void populate_more(struct medium *d, struct pm_store *st)
 {
-	struct geometry g = { .blocks = BLOCKS + 2 * lane_blocks, .lanes = 2, .lane_blocks = lane_blocks };
+	struct pm_id dir = add(st, ROOT, "many", PM_DIR, 0), f;
+	struct pm_change ch;
+	char name[16];
+
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		f = add(st, dir, name, PM_REG, 0);
+		if (i % 100 == 0)
+			fill(d, st, f, 1, 1);
+	}
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(name, sizeof(name), "m%u", i);
+		if (i % 100 && pm_remove(st, dir, name, strlen(name), &ch))
+			die("remove", -EIO);
+	}
+}
+
+void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed, bool many)
+{
+	struct geometry g = { .blocks = BLOCKS + 2 * lane_blocks + (many ? MANY_BLOCKS : 0), .lanes = 2, .lane_blocks = lane_blocks };
 	uint8_t *empty = medium_image(&g);
 	struct medium *d;
 	struct pm_store *st;
@@ -117,6 +140,8 @@ void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed)
 	if (!st)
 		die(why.text, -EIO);
 	populate(w, d, st);
+	if (many)
+		populate_more(d, st);
 	if (killed) {
 		journal_checkpoint(st);
 		id = add(st, ROOT, "late", PM_REG, 0);
@@ -502,6 +527,31 @@ const struct damage wreck_damages[] = {
 };
 const unsigned wreck_ndamages = sizeof(wreck_damages) / sizeof(wreck_damages[0]);
 
+DAMAGE(table_inode_gone)
+{
+	(void)w;
+	memset(inode(m, 0), 0, PM_INODE_SIZE);
+}
+
+DAMAGE(table_root)
+{
+	(void)w;
+	root_of(m, 0)->dead++;
+}
+
+DAMAGE(table_way)
+{
+	(void)w;
+	inode(m, 0)->u.tree.root ^= 0x40;
+}
+
+BOTH(table_and_crowd, table_root, node_of_crowd)
+BOTH(table_and_size, table_inode_gone, size_of_file)
+
+const struct damage wreck_table_damages[] = { D(table_inode_gone), D(table_root), D(table_way), D(table_and_crowd),
+	                                      D(table_and_size) };
+const unsigned wreck_table_ndamages = sizeof(wreck_table_damages) / sizeof(wreck_table_damages[0]);
+
 /* --- what it holds ----------------------------------------------------------------------------- */
 
 struct text {
@@ -542,7 +592,7 @@ static int hash_extent(void *arg, const struct ext *e)
 
 		t->blocks++;
 		t->hash = mix(t->hash, e->lblk + b + (e->unwritten ? 1ull << 50 : 0));
-		for (unsigned i = 0; i < PM_BLOCK && !e->unwritten; i += 8) {
+		for (unsigned i = 0; i < PM_BLOCK && !e->unwritten; i += 128) { /* a block is all the same */
 			memcpy(&v, p + i, 8);
 			t->hash = mix(t->hash, v);
 		}

@@ -15,8 +15,8 @@ struct wreck {
 	/* inodes */
 	uint64_t dir, sub, crowd, plain, other, sparse, scattered, link, longlink, fifo, limits;
 };
-/* @killed: the journal is not empty and no free space is stored. */
-void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed);
+/* @killed: the journal is not empty and no free space is stored. @many: so many files that the inode table has a tree. */
+void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed, bool many);
 void wreck_free(struct wreck *w);
 
 struct damage {
@@ -27,6 +27,8 @@ struct damage {
 };
 extern const struct damage wreck_damages[];
 extern const unsigned wreck_ndamages;
+extern const struct damage wreck_table_damages[]; /* of one with many */
+extern const unsigned wreck_table_ndamages;
 
 /* All that the pool holds, but times, and what tells one repair from another (numbers of boots). @buf ends with NUL. */
 void wreck_holds(struct pm_store *st, char *buf, size_t size);

@@ -28,6 +28,8 @@ struct campaign {
 	unsigned lane_blocks;
 	bool killed;
 	double share; /* of the time */
+	bool table;   /* many files, and damage to the inode table */
+	unsigned sparse; /* the first time one in so many stores is looked at; 0: every one */
 };
 
 struct sought { /* what a repair must lead to */
@@ -243,15 +245,17 @@ static void run(const struct campaign *c)
 	double start = explore_now();
 	struct explore x = { .rules = c->rules, .until = start + seconds() * c->share, .seed = first_seed() };
 	uint64_t seed = x.seed + 1, had = 0;
-	unsigned done = 0;
+	const struct damage *damage = c->table ? wreck_table_damages : wreck_damages;
+	unsigned done = 0, n = c->table ? wreck_table_ndamages : wreck_ndamages;
 	struct wreck w;
 
-	wreck_make(&w, c->lane_blocks, c->killed);
+	wreck_make(&w, c->lane_blocks, c->killed, c->table);
 	for (unsigned pass = 0; pass == 0 || explore_now() < x.until; pass++) {
 		explore_deepen(&x, pass, false);
+		x.sparse = pass ? 1 : c->sparse;
 		x.seed++;
-		for (unsigned i = 0; i < wreck_ndamages && (pass == 0 || explore_now() < x.until); i++, done++)
-			one(c, &w, &wreck_damages[(i + seed) % wreck_ndamages], &x);
+		for (unsigned i = 0; i < n && (pass == 0 || explore_now() < x.until); i++, done++)
+			one(c, &w, &damage[(i + seed) % n], &x);
 		if (pass > 8 && x.states == had)
 			break;
 		had = x.states;
@@ -259,7 +263,7 @@ static void run(const struct campaign *c)
 	explore_note("crash states of repair, %s: %llu distinct of %llu in %.1f s, %u repairs (%u kinds of damage), "
 	             "seed %llu\n",
 	             c->name, (unsigned long long)x.states, (unsigned long long)x.checked, explore_now() - start,
-	             done, wreck_ndamages, (unsigned long long)seed);
+	             done, n, (unsigned long long)seed);
 	cr_expect_gt(x.states, 0);
 	wreck_free(&w);
 	explore_free(&x);
@@ -267,22 +271,32 @@ static void run(const struct campaign *c)
 
 Test(crash_repair, clwb)
 {
-	run(&(struct campaign){ "clwb", PM_CLWB, RULES_ADR, 9, false, .35 });
+	run(&(struct campaign){ .name = "clwb", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9, .share = .3 });
 }
 
 Test(crash_repair, clwb_after_a_kill)
 {
-	run(&(struct campaign){ "clwb, after a kill", PM_CLWB, RULES_ADR, 9, true, .2 });
+	run(&(struct campaign){ .name = "clwb, after a kill", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9, .killed = true, .share = .15, .sparse = 3 });
 }
 
 Test(crash_repair, caches_in_the_domain)
 {
-	run(&(struct campaign){ "fence", PM_FENCE, RULES_EADR, 9, false, .2 });
+	run(&(struct campaign){ .name = "fence", .method = PM_FENCE, .rules = RULES_EADR, .lane_blocks = 9, .share = .15, .sparse = 2 });
 }
 
 Test(crash_repair, msync)
 {
-	run(&(struct campaign){ "msync", PM_MSYNC, RULES_PAGES, 33, false, .25 });
+	run(&(struct campaign){ .name = "msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .2, .sparse = 2 });
+}
+
+Test(crash_repair, inode_table)
+{
+	run(&(struct campaign){ .name = "inode table, clwb", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9, .share = .1, .table = true, .sparse = 2 });
+}
+
+Test(crash_repair, inode_table_with_msync)
+{
+	run(&(struct campaign){ .name = "inode table, msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .1, .table = true, .sparse = 2 });
 }
 
 /* --- mistakes that must be found --------------------------------------------------------------- */
@@ -335,9 +349,9 @@ static size_t opened(const struct medium *log)
 /* How many states it took to find; 0: not found. */
 static uint64_t hunt(const struct fault *f)
 {
-	static const struct campaign of[] = { [RULES_ADR] = { "", PM_CLWB, RULES_ADR, 9, false, 0 },
-		                              [RULES_EADR] = { "", PM_FENCE, RULES_EADR, 9, false, 0 },
-		                              [RULES_PAGES] = { "", PM_MSYNC, RULES_PAGES, 33, false, 0 } };
+	static const struct campaign of[] = { [RULES_ADR] = { .name = "", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9 },
+		                              [RULES_EADR] = { .name = "", .method = PM_FENCE, .rules = RULES_EADR, .lane_blocks = 9 },
+		                              [RULES_PAGES] = { .name = "", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33 } };
 	const struct campaign *c = &of[f->rules];
 	struct sought *s = calloc(1, sizeof(*s));
 	const struct trial t = { judge, again, s };
@@ -346,10 +360,11 @@ static uint64_t hunt(const struct fault *f)
 	uint64_t states = 0;
 	struct wreck w;
 
-	wreck_make(&w, c->lane_blocks, c->killed);
+	wreck_make(&w, c->lane_blocks, c->killed, false);
 	s->d = damage_of(f->damage);
 	log = record(c, &w, s);
 	explore_deepen(&x, 0, false);
+	x.sparse = 4; /* the other tests look closer */
 	cr_assert(explore_trial(&x, log, &t), "%s: without the fault: %s", f->name, x.why);
 	explore_free(&x);
 	x.states = 0;

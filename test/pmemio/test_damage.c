@@ -585,7 +585,7 @@ Test(damage, of_an_inode_in_use)
 Test(damage, of_the_inode_table)
 {
 	hurt((uint8_t *)inode(0), PM_INODE_SIZE, inode_fields, N(inode_fields), "inode 0",
-	     (struct damage){ .left = true });
+	     (struct damage){ .victim = 0 });
 }
 
 /* Nothing but limits may suffer. */
@@ -646,7 +646,9 @@ Test(damage, of_nodes_of_the_inode_table)
 	teardown();
 	setup_many();
 	hurt((uint8_t *)root_of(table), PM_BLOCK, node_fields, N(node_fields),
-	     "root of the inode table", (struct damage){ .left = true });
+	     "root of the inode table", (struct damage){ .victim = 0 });
+	hurt((uint8_t *)inode(0), PM_INODE_SIZE, inode_fields, N(inode_fields), "inode 0 with a tree",
+	     (struct damage){ .victim = 0 });
 }
 
 Test(damage, of_reply_records)
