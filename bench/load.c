@@ -8,11 +8,14 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <rdma/fabric.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -418,6 +421,26 @@ static int hand_over(const struct plan *pl, json_t *doc)
 	return !err && pl->compare ? report_compare(doc, pl->compare) : err;
 }
 
+/* What ran it, in words. */
+static json_t *machine(void)
+{
+	char line[256], cpu[128] = "unknown processor";
+	uint32_t v = fi_version();
+	struct utsname u;
+	cpu_set_t set;
+	FILE *f = fopen("/proc/cpuinfo", "r");
+
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "model name : %127[^\n]", cpu) != 1)
+		;
+	if (f)
+		fclose(f);
+	uname(&u);
+	CPU_ZERO(&set);
+	sched_getaffinity(0, sizeof(set), &set);
+	return json_sprintf("%s, %ld processors, client on %d of them, Linux %s, libfabric %u.%u", cpu, sysconf(_SC_NPROCESSORS_ONLN),
+			    CPU_COUNT(&set), u.release, FI_MAJOR(v), FI_MINOR(v));
+}
+
 static void stop(void *arg, int sig)
 {
 	atomic_store(&((struct plan *)arg)->stop, sig);
@@ -439,7 +462,7 @@ int bench_load(int argc, char **argv)
 	if (load_persist_open(&pl->persist))
 		fprintf(stderr, "berth-bench: no memory for the persist alone: /dev/shm wants 64 MiB\n");
 	err = all_lines(pl, lines);
-	doc = json_pack("{s:i,s:i,s:f,s:i,s:o}", "version", 2, "rounds", pl->rounds, "seconds", pl->seconds, "seed", pl->seed,
+	doc = json_pack("{s:i,s:o,s:i,s:f,s:i,s:o}", "version", 2, "machine", machine(), "rounds", pl->rounds, "seconds", pl->seconds, "seed", pl->seed,
 			"lines", lines);
 	if (err == -EINTR)
 		fprintf(stderr, "berth-bench: interrupted: %zu lines are whole\n", json_array_size(lines));

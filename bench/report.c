@@ -151,17 +151,55 @@ static void plot_data(FILE *gp, const struct curve *c, const char *axis, const c
 	fprintf(gp, "e\n");
 }
 
+static void put_amount(FILE *f, double v) /* 512, 4K, 1M */
+{
+	bool mib = v >= 1 << 20, kib = v >= 1 << 10;
+
+	fprintf(f, "%g%s", mib ? v / (1 << 20) : kib ? v / (1 << 10) : v, mib ? "M" : kib ? "K" : "");
+}
+
+/* Of the lines that curves go through. */
+static void plot_ticks(FILE *gp, const struct curve *c, unsigned n, const char *axis)
+{
+	json_t *l;
+	size_t i;
+
+	fprintf(gp, "set xtics (");
+	for (unsigned k = 0; k < n; k++)
+		json_array_foreach (lines_of(c[k].doc), i, l)
+			if (same(l, c[k].first, axis)) {
+				fprintf(gp, "%s'", k || l != c[k].first ? ", " : "");
+				put_amount(gp, figure(l, NULL, axis, 0));
+				fprintf(gp, "' %g", figure(l, NULL, axis, 0));
+			}
+	fprintf(gp, ")\n");
+}
+
+static bool all_have(const struct curve *c, unsigned n, const char *key)
+{
+	for (unsigned i = 1; i < n; i++)
+		if (!json_equal(json_object_get(c[i].first, key), json_object_get(c[0].first, key)))
+			return false;
+	return true;
+}
+
+/* What a curve, or (@common) all of them, are of besides @axis. */
+static void put_rest(FILE *gp, const struct curve *c, unsigned n, unsigned k, const char *axis, bool common)
+{
+	for (size_t a = 0; a < NAXES; a++)
+		if (strcmp(axes[a], axis) && figure(c[k].first, NULL, axes[a], 0) > 0 && all_have(c, n, axes[a]) == common) {
+			fprintf(gp, ", %s ", axes[a]);
+			put_amount(gp, figure(c[k].first, NULL, axes[a], 0));
+		}
+}
+
 static void plot_panel(FILE *gp, const struct curve *c, unsigned n, const char *axis, unsigned column)
 {
-	fprintf(gp, "set xlabel '%s'; set ylabel '%s'; plot ", axis, column == 2 ? "operations/s" : "p50, microseconds");
+	fprintf(gp, "set xlabel '%s'; set title '%s'; plot ", axis, column == 2 ? "operations in a second" : "p50, microseconds");
 	for (unsigned i = 0; i < 2 * n; i++) {
-		const json_t *l = c[i / 2].first;
-
-		fprintf(gp, "%s'-' using 1:%u with linespoints lc %u dt %u title '%s%s", i ? ", " : "", column, i / 2 + 1, i % 2 + 1,
-			text(l, "transport"), i % 2 ? ", bare" : "");
-		for (size_t k = 0; !(i % 2) && k < NAXES; k++)
-			if (strcmp(axes[k], axis) && figure(l, NULL, axes[k], 0) > 0)
-				fprintf(gp, ", %s %g", axes[k], figure(l, NULL, axes[k], 0));
+		fprintf(gp, "%s'-' using 1:%u with linespoints lc %u pt %u lw %s dt %u title '%s%s", i ? ", " : "", column, i / 2 + 1,
+			i % 2 ? 6 : 7, i % 2 ? "1" : "2", i % 2 + 1, text(c[i / 2].first, "transport"), i % 2 ? ", bare" : "");
+		put_rest(gp, c, n, i / 2, axis, false);
 		fprintf(gp, "'");
 	}
 	fprintf(gp, "\n");
@@ -175,11 +213,14 @@ static int plot(const struct curve *c, unsigned n, const char *op, const char *a
 
 	if (!gp)
 		return -errno;
-	fprintf(gp, "set terminal svg size 1000,380 dynamic name '%s_%s'\nset output '%s'\n"
-		    "set multiplot layout 1,2 title '%s against %s'\n"
-		    "set grid; set logscale x 2; set key below; set yrange [0:*]; set xtics rotate by -45\n",
-		op, axis, file, op, axis);
+	fprintf(gp, "set terminal svg size 1100,380 dynamic name '%s_%s'\nset output '%s'\n"
+		    "set multiplot title '%s against %s", op, axis, file, op, axis);
+	put_rest(gp, c, n, 0, axis, true);
+	fprintf(gp, "'\nset grid; set logscale xy; set format y '%%.0s%%c'; set tmargin at screen 0.82; set bmargin at screen 0.16\n");
+	plot_ticks(gp, c, n, axis);
+	fprintf(gp, "unset key; set lmargin at screen 0.06; set rmargin at screen 0.38\n");
 	plot_panel(gp, c, n, axis, 2);
+	fprintf(gp, "set key outside right top; set lmargin at screen 0.45; set rmargin at screen 0.77\n");
 	plot_panel(gp, c, n, axis, 3);
 	fprintf(gp, "unset multiplot\n");
 	if (pclose(gp)) {
@@ -247,24 +288,34 @@ static void put_text(FILE *f, const char *s) /* as HTML */
 	}
 }
 
+static void put_ratio(FILE *f, const json_t *l, const char *key)
+{
+	fprintf(f, "<td class=r><b>%.2f</b> (%.2f - %.2f)</td>", figure(l, "floor", key, 0), figure(l, "floor", key, 1),
+		figure(l, "floor", key, 2));
+}
+
 static void put_row(FILE *f, const json_t *l)
 {
-	static const char *const of_server[] = { "ops_per_second", "mb_per_second", "p50_us", "p90_us", "p99_us", "p99.9_us",
-						 "max_us", "client_cpu_us", "server_cpu_us", "drains_per_op", "copied_bytes" };
+	static const struct { const char *key; int digits; } rest[] = {
+		{ "p90_us", 1 }, { "p99_us", 1 }, { "p99.9_us", 1 }, { "max_us", 1 }, { "mb_per_second", 1 }, { "client_cpu_us", 1 },
+		{ "server_cpu_us", 1 }, { "drains_per_op", 1 }, { "copied_bytes", 0 } };
+	const char *op = text(l, "op");
 
 	fprintf(f, "<tr><td>");
 	put_text(f, text(l, "transport"));
 	fprintf(f, "</td><td>");
-	put_text(f, text(l, "op"));
-	fprintf(f, "</td><td>%.0f</td><td>%.0f</td><td>%.0f</td>", figure(l, NULL, "size", 0), figure(l, NULL, "depth", 0),
-		figure(l, NULL, "connections", 0));
-	for (size_t i = 0; i < sizeof(of_server) / sizeof(*of_server); i++)
-		fprintf(f, "<td>%.*f</td>", i ? 1 : 0, figure(l, "server", of_server[i], 0));
-	fprintf(f, "<td>%.2f</td>", figure(l, NULL, "persist_us", 0));
-	fprintf(f, "<td>%.0f</td><td>%.1f</td><td><b>%.2f</b> (%.2f - %.2f)</td><td><b>%.2f</b> (%.2f - %.2f)</td></tr>\n",
-		figure(l, "floor", "ops_per_second", 0), figure(l, "floor", "p50_us", 0), figure(l, "floor", "rate_ratio", 0),
-		figure(l, "floor", "rate_ratio", 1), figure(l, "floor", "rate_ratio", 2), figure(l, "floor", "p50_ratio", 0),
-		figure(l, "floor", "p50_ratio", 1), figure(l, "floor", "p50_ratio", 2));
+	put_text(f, op);
+	fprintf(f, "</td><td>");
+	if (figure(l, NULL, "size", 0) > 0)
+		put_amount(f, figure(l, NULL, "size", 0));
+	fprintf(f, "</td><td>%.0f</td><td>%.0f</td>", figure(l, NULL, "depth", 0), figure(l, NULL, "connections", 0));
+	fprintf(f, "<td>%.0f</td><td>%.0f</td>", figure(l, "server", "ops_per_second", 0), figure(l, "floor", "ops_per_second", 0));
+	put_ratio(f, l, "rate_ratio");
+	fprintf(f, "<td>%.1f</td><td>%.1f</td>", figure(l, "server", "p50_us", 0), figure(l, "floor", "p50_us", 0));
+	put_ratio(f, l, "p50_ratio");
+	for (size_t i = 0; i < sizeof(rest) / sizeof(*rest); i++)
+		fprintf(f, "<td>%.*f</td>", rest[i].digits, figure(l, "server", rest[i].key, 0));
+	fprintf(f, "<td>%.2f</td></tr>\n", figure(l, NULL, "persist_us", 0));
 }
 
 static void put_table(FILE *f, const json_t *doc)
@@ -272,11 +323,15 @@ static void put_table(FILE *f, const json_t *doc)
 	json_t *l;
 	size_t i;
 
-	fprintf(f, "<p>%.0f rounds, medians; ratios of one round: median (lowest - highest)</p>\n<table>\n<tr><th>over</th><th>op</th>"
-		   "<th>bytes</th><th>depth</th><th>connections</th><th>operations/s</th><th>MB/s</th><th>p50 us</th><th>p90</th>"
-		   "<th>p99</th><th>p99.9</th><th>max</th><th>client us/op</th><th>server us/op</th><th>drains/op</th>"
-		   "<th>bytes copied</th><th>persist alone us</th><th>bare: operations/s</th><th>bare: p50 us</th>"
-		   "<th>rate / bare</th><th>p50 / bare</th></tr>\n", figure(doc, NULL, "rounds", 0));
+	fprintf(f, "<h2>");
+	put_text(f, json_object_get(doc, "name") ? text(doc, "name") : "All lines");
+	fprintf(f, "</h2>\n<p>");
+	put_text(f, text(doc, "machine"));
+	fprintf(f, "; %.0f rounds</p>\n<table>\n<tr><th>over</th><th>op</th><th>bytes</th><th>depth</th><th>connections</th>"
+		   "<th>op/s</th><th>bare op/s</th><th>rate / bare</th><th>p50 &micro;s</th><th>bare p50</th><th>p50 / bare</th>"
+		   "<th>p90</th><th>p99</th><th>p99.9</th><th>max</th><th>MB/s</th><th>client CPU &micro;s/op</th>"
+		   "<th>server CPU &micro;s/op</th><th>drains/op</th><th>bytes copied</th><th>persist alone &micro;s</th></tr>\n",
+		figure(doc, NULL, "rounds", 0));
 	json_array_foreach (lines_of(doc), i, l)
 		put_row(f, l);
 	fprintf(f, "</table>\n");
@@ -310,15 +365,22 @@ int report_html(json_t *const *docs, unsigned n, const char *file)
 		fprintf(stderr, "berth-bench: %s: %s\n", file, strerror(errno));
 		return -errno;
 	}
-	fprintf(f, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Berth beside its floor</title>\n<style>body "
-		   "{ font: 14px sans-serif; margin: 2em } table { border-collapse: collapse } td, th { border: 1px solid #ccc; "
-		   "padding: 2px 6px; text-align: right } td:nth-child(-n+2) { text-align: left } svg { max-width: 100%% }</style></head>\n"
-		   "<body><h1>Berth beside its floor</h1>\n");
-	for (unsigned i = 0; i < n; i++)
-		put_table(f, docs[i]);
-	fprintf(f, "<p>Full lines: Berth. Dashed: the bare exchange of the same bytes.</p>\n");
+	fprintf(f, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Berth beside its floor</title>\n<style>"
+		   "body { font: 14px sans-serif; margin: 2em } p { max-width: 60em } table { border-collapse: collapse } "
+		   "td, th { border: 1px solid #ccc; padding: 2px 6px; text-align: right } th { background: #eee; position: sticky; top: 0 } "
+		   "td:nth-child(-n+2) { text-align: left } .r { background: #eef4ff; white-space: nowrap } "
+		   "tr:hover td { background: #ffd } svg { max-width: 100%% }</style></head>\n<body><h1>Berth beside its floor</h1>\n"
+		   "<p>Each line is one operation over one transport. Beside it, in turns within every round, stands its floor: the same bytes "
+		   "moved in the same pattern without RPC, file or persistence, by bare libfabric calls (fabrics) or by a socket that echoes "
+		   "(sockets). A ratio is that of one round; shown is the median (lowest - highest) of the rounds. rate / bare: higher is better, "
+		   "1 is the floor; p50 / bare: lower is better. Ratios carry over to other machines better than microseconds do.</p>\n"
+		   "<p>write is FILE_SYNC, commit an UNSTABLE write and its COMMIT, put and get are one-sided; mixed: two reads, a write, a "
+		   "getattr; small: create, write, read, remove. Percentiles are of all operations, not of rounds. persist alone: flush and "
+		   "fence of as many bytes just written. Full curves: Berth. Dashed: bare.</p>\n");
 	snprintf(dir, sizeof(dir), "%s.plots", file);
 	err = plots(docs, n, dir, put_svg, f);
+	for (unsigned i = 0; i < n; i++)
+		put_table(f, docs[i]);
 	fprintf(f, "</body></html>\n");
 	if (fclose(f) && !err)
 		err = -EIO;
@@ -344,6 +406,17 @@ static int usage(FILE *f)
 	return f == stdout ? 0 : 2;
 }
 
+/* With the file's name as its own. */
+static json_t *named_doc(const char *file)
+{
+	json_t *doc = load_doc(file);
+	const char *slash = strrchr(file, '/'), *name = slash ? slash + 1 : file;
+
+	if (doc)
+		json_object_set_new(doc, "name", json_stringn(name, strcspn(name, ".")));
+	return doc;
+}
+
 int bench_report(int argc, char **argv)
 {
 	static const struct option longs[] = { { "svg", 1, NULL, 'v' }, { "html", 1, NULL, 'h' }, { "compare", 1, NULL, 'C' },
@@ -365,7 +438,7 @@ int bench_report(int argc, char **argv)
 	if (optind == argc || argc - optind > MAX_DOCS)
 		return usage(stderr);
 	for (; !err && optind < argc; optind++)
-		err = (docs[n] = load_doc(argv[optind])) ? (int)(n++, 0) : -EINVAL;
+		err = (docs[n] = named_doc(argv[optind])) ? (int)(n++, 0) : -EINVAL;
 	for (unsigned i = 0; !err && !svg && !html && !compare && i < n; i++)
 		show(docs[i]);
 	for (unsigned i = 0; !err && compare && i < n; i++)

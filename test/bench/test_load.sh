@@ -83,6 +83,8 @@ class P(html.parser.HTMLParser):
 P().feed(open(sys.argv[1]).read())
 assert n["tr"] == 107 and n["svg"] == 12 + 7, n
 END
+grep -q ' 64K<\|>64K<' "$dir/svg/read-size.svg" || fail "no size under the curve"
+grep -q 'processors, client on 1 of them, Linux .*, libfabric [0-9]' "$dir/page.html" || fail "the page does not say where it was measured"
 
 # 4. idle connections, a second server, a moment of time instead of a count
 SECOND=1 bench/peers/run "$B" --seconds 0.01 --rounds 1 --depths 2 --ops getattr --connections 3 --idle 40 --against-idle 0 \
