@@ -762,6 +762,61 @@ BOTH(lost, unmapped_and_silent)
 	berth_disconnect(other);
 }
 
+struct map_end {
+	bool over;
+	int err;
+};
+
+static void map_ended(void *arg, int err, const struct berth_reply *r)
+{
+	*(struct map_end *)arg = (struct map_end){ true, err };
+	(void)r;
+}
+
+static const char *const in_nine_seconds[] = { "fabric tcp.layouts=on",        "fabric shm.layouts=on",
+	                                       "fabric tcp.layout_lease=9",    "fabric shm.layout_lease=9",
+	                                       "fabric tcp.layout_recall=20000", "fabric shm.layout_recall=20000", NULL };
+
+/* A mapping of two layouts. The file is removed while another client keeps the server from giving out the second: the first
+ * is on its way back when the answer to the second says that there is none. */
+WITH(lost, the_second_layout_fails_while_the_first_goes_back, in_nine_seconds)
+{
+	const uint64_t most = 64 * MIB; /* of one layout */
+	struct berth *third = session(&o->d, false);
+	struct map_end end = { 0 };
+	struct os_map held;
+	struct berth_fh fh;
+	struct os other;
+	layoutnews news;
+
+	berth_file_fh(o->f, &fh);
+	os_open_as(&other, &o->d, o->shm ? "shm" : "tcp", 2 * o->shm);
+	held = os_mapped(&other, &fh, most, 64 * KIB, LAYOUT_RW);
+	OK(berth_file_start_map(o->f, 0, most + 64 * KIB, BERTH_MAP_WRITE | BERTH_MAP_ONE_SIDED, map_ended, &end));
+	do { /* until the server has the second MAP, and nothing else is out */
+		OK(berth_progress(o->b));
+		cr_assert_eq(os_renew(&other, held.id, &news), 0);
+	} while (news.status == LAYOUT_OK || berth_in_flight(o->b) != 1);
+	OK(berth_unlink(third, NULL, "f"));
+	while (berth_in_flight(o->b) == 1) /* until the question is on its way whose answer is that the first has to go */
+		OK(berth_progress(o->b));
+	cr_expect_eq(os_returned(&other, held.id), LAYOUT_OK);
+	cr_expect_eq(os_null(&other), 0);
+	while (daemon_counter(&o->d, "layouts") > 1)
+		;
+	cr_expect_eq(counters(o).layouts_lost, 0);
+	while (!end.over)
+		OK(berth_wait(o->b, -1));
+	cr_expect_eq(end.err, -ESTALE, "%d", end.err);
+	cr_expect_eq(counters(o).layouts_lost, 1);
+	while (daemon_counter(&o->d, "layouts"))
+		OK(berth_progress(o->b));
+	os_close(&other);
+	berth_disconnect(third);
+	OK(berth_close(o->f));
+	OK(berth_open(o->b, NULL, "g", O_CREAT | O_RDWR, 0644, &o->f)); /* for end() */
+}
+
 /* The last answer that berth_unmap() waits for says that the layout is lost: there is none left to give back. */
 Test(lost, a_layout_lost_while_it_is_unmapped)
 {
