@@ -18,6 +18,7 @@
 #define BLOCK 4096u
 #define MIB   (1u << 20)
 
+static const struct daemon_opts no_opts;
 static struct daemon d;
 static struct berth *b; /* NFS beside it, over fabric tcp */
 
@@ -25,12 +26,12 @@ static void start_with(struct daemon_opts opts, const char *const *set)
 {
 	opts.set = set ? set : os_layouts_on;
 	daemon_start(&d, &opts);
+	b = os_session(d.tcp_url);
 }
 
 static void start(void)
 {
-	start_with((struct daemon_opts){ 0 }, NULL);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, NULL);
 }
 
 static void finish(void)
@@ -76,6 +77,17 @@ static struct os_commit committed(struct os *o, uint64_t id, uint64_t off, uint6
 	cr_assert_eq(os_commit(o, id, off, len, &c), 0);
 	cr_assert_eq(c.status, LAYOUT_OK);
 	return c;
+}
+
+/* Until it is told. */
+static void recalled(struct os *o, uint64_t id)
+{
+	layoutstat stat;
+
+	do
+		stat = os_news(o, id);
+	while (stat == LAYOUT_OK);
+	cr_assert_eq(stat, LAYOUTERR_RECALLED);
 }
 
 /* --- map, write, commit, read --- */
@@ -266,7 +278,6 @@ Test(layout, ordinary_files_are_synced_at_commit, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ .msync = true }, NULL);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(os_getuuid(&o, &fh, &dev), 0);
@@ -329,8 +340,7 @@ Test(layout, off_unless_asked_for, .fini = finish)
 	struct berth_fh fh;
 	struct os o;
 
-	start_with((struct daemon_opts){ 0 }, nothing);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, nothing);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(os_getuuid(&o, &fh, &dev), 0);
@@ -345,7 +355,6 @@ Test(layout, not_for_an_export_without, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ .exports = "/ *(rw,no_root_squash,insecure,no_layouts)\n" }, NULL);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	cr_assert_eq(refused(&o, &fh, LAYOUT_READ), LAYOUT_WHY_EXPORT);
@@ -360,7 +369,6 @@ Test(layout, checksums_allow_reading_only, .fini = finish)
 	struct os o;
 
 	start_with((struct daemon_opts){ .checksum = true }, NULL);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	fill(data, BLOCK, 9);
 	nfs_write(&fh, 0, data, BLOCK);
@@ -372,142 +380,6 @@ Test(layout, checksums_allow_reading_only, .fini = finish)
 	os_close(&o);
 }
 
-/* --- layout_exclusive: one client at a time, however many connections it has --- */
-
-static struct os first, same, second; /* two connections of one client; one of another */
-
-static void start_exclusive(const char *provider, const char *lease, const char *recall, bool on)
-{
-	char text[3][64];
-	const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.node=::",
-		                    text[0], text[1], text[2], NULL };
-
-	snprintf(text[0], sizeof(text[0]), "fabric %s.layout_exclusive=%s", provider, on ? "on" : "off");
-	snprintf(text[1], sizeof(text[1]), "fabric %s.layout_lease=%s", provider, lease);
-	snprintf(text[2], sizeof(text[2]), "fabric %s.layout_recall=%s", provider, recall);
-	start_with((struct daemon_opts){ 0 }, set);
-	b = os_session(d.tcp_url);
-	os_open_as(&first, &d, provider, 1);
-	os_open_as(&same, &d, provider, 1);
-	os_open_as(&second, &d, provider, 2);
-}
-
-static void finish_exclusive(void)
-{
-	os_close(&first);
-	os_close(&same);
-	os_close(&second);
-	finish();
-}
-
-static layoutstat may_map(struct os *o, const struct berth_fh *fh, unsigned block, struct os_map *m)
-{
-	cr_assert_eq(os_map(o, fh, block * BLOCK, BLOCK, 0, LAYOUT_RW, m), 0);
-	return m->status;
-}
-
-static layoutstat news_of(struct os *o, uint64_t id)
-{
-	layoutnews news;
-
-	cr_assert_eq(os_renew(o, id, &news), 0);
-	return news.status;
-}
-
-/* Another client that asks has them asked back, and is the next: the first one is not served before it. */
-static void by_turns(const char *provider)
-{
-	struct os_map m, m2, m3;
-	struct os_commit c;
-	struct berth_fh fh;
-
-	start_exclusive(provider, "3600", "60000", true);
-	fh = os_make(b, "f", NULL, 0);
-	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
-	m2 = os_mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
-	cr_assert_eq(news_of(&first, m.id), LAYOUT_OK);
-	cr_assert_eq(may_map(&second, &fh, 2, &m3), LAYOUTERR_JUKEBOX);
-	cr_assert_eq(news_of(&first, m.id), LAYOUTERR_RECALLED);
-	cr_assert_eq(news_of(&same, m2.id), LAYOUTERR_RECALLED);
-	c = committed(&first, m.id, 0, BLOCK);
-	cr_assert(c.recalled);
-	cr_assert_eq(os_returned(&first, m.id), LAYOUT_OK);
-	cr_assert_eq(may_map(&second, &fh, 2, &m3), LAYOUTERR_JUKEBOX, "the same client has another one still");
-	cr_assert_eq(os_returned(&same, m2.id), LAYOUT_OK);
-	cr_assert_eq(os_null(&first), 0); /* nothing of theirs is under way */
-	cr_assert_eq(os_null(&same), 0);
-	cr_assert_eq(may_map(&first, &fh, 0, &m), LAYOUTERR_JUKEBOX, "it is the second's turn");
-	while (may_map(&second, &fh, 2, &m3) == LAYOUTERR_JUKEBOX)
-		;
-	cr_assert_eq(m3.status, LAYOUT_OK);
-	cr_assert_eq(may_map(&same, &fh, 0, &m), LAYOUTERR_JUKEBOX);
-	cr_assert_eq(news_of(&second, m3.id), LAYOUTERR_RECALLED);
-	cr_assert_eq(daemon_counter(&d, "layouts_revoked"), 0);
-	finish_exclusive();
-}
-
-/* A client that does not give them back is cut off, or nobody gets any before its lease is over. */
-static void not_given_back(const char *provider)
-{
-	struct os_map m;
-	struct berth_fh fh;
-
-	start_exclusive(provider, strcmp(provider, "shm") ? "3600" : "1", "200", true);
-	fh = os_make(b, "f", NULL, 0);
-	os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
-	while (may_map(&second, &fh, 2, &m) == LAYOUTERR_JUKEBOX)
-		;
-	cr_assert_eq(m.status, LAYOUT_OK);
-	cr_assert_eq(daemon_counter(&d, "layouts"), 1);
-	cr_assert_eq(daemon_counter(&d, "layouts_revoked"), 1);
-	finish_exclusive();
-}
-
-/* The next one that does not ask again has had its turn. */
-static void promised_for_a_while(const char *provider)
-{
-	struct os_map m, m2;
-	struct berth_fh fh;
-
-	start_exclusive(provider, "3600", "60000", true);
-	fh = os_make(b, "f", NULL, 0);
-	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
-	cr_assert_eq(may_map(&second, &fh, 2, &m2), LAYOUTERR_JUKEBOX);
-	cr_assert_eq(os_returned(&first, m.id), LAYOUT_OK);
-	cr_assert_eq(may_map(&first, &fh, 0, &m), LAYOUTERR_JUKEBOX);
-	while (may_map(&first, &fh, 0, &m) == LAYOUTERR_JUKEBOX)
-		;
-	cr_assert_eq(m.status, LAYOUT_OK);
-	finish_exclusive();
-}
-
-static void not_exclusive(const char *provider)
-{
-	struct os_map m, m2;
-	struct berth_fh fh;
-
-	start_exclusive(provider, "3600", "200", false);
-	fh = os_make(b, "f", NULL, 0);
-	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
-	cr_assert_eq(may_map(&second, &fh, 2, &m2), LAYOUT_OK);
-	cr_assert_eq(news_of(&first, m.id), LAYOUT_OK);
-	finish_exclusive();
-}
-
-#define EXCLUSIVE(name)                                                                            \
-	Test(layout_exclusive, name##_tcp)                                                         \
-	{                                                                                          \
-		name("tcp");                                                                       \
-	}                                                                                          \
-	Test(layout_exclusive, name##_shm)                                                         \
-	{                                                                                          \
-		name("shm");                                                                       \
-	}
-EXCLUSIVE(by_turns)
-EXCLUSIVE(not_given_back)
-EXCLUSIVE(promised_for_a_while)
-EXCLUSIVE(not_exclusive)
-
 /* --- leases and recalls --- */
 
 Test(layout, a_lease_ends, .fini = finish)
@@ -515,24 +387,20 @@ Test(layout, a_lease_ends, .fini = finish)
 	static const char *const set[] = { "fabric tcp.layouts=on", "fabric tcp.layout_lease=1", NULL };
 	struct berth_fh fh;
 	struct os_map m;
-	layoutnews news;
 	struct os_commit c;
 	struct os o;
 
-	start_with((struct daemon_opts){ 0 }, set);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, set);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	cr_assert_eq(m.lease, 1);
-	cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	cr_assert_eq(news.status, LAYOUT_OK);
+	cr_assert_eq(os_news(&o, m.id), LAYOUT_OK);
 	while (!daemon_counter(&d, "layouts_expired"))
 		;
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
 	cr_assert_eq(c.status, LAYOUTERR_BADLAYOUT);
-	cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	cr_assert_eq(news.status, LAYOUTERR_BADLAYOUT);
+	cr_assert_eq(os_news(&o, m.id), LAYOUTERR_BADLAYOUT);
 	os_close(&o);
 }
 
@@ -545,8 +413,7 @@ Test(layout, leases_are_short_where_keys_are_not_checked, .fini = finish)
 	struct berth_fh fh;
 	struct os o;
 
-	start_with((struct daemon_opts){ 0 }, set);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, set);
 	fh = os_make(b, "f", NULL, 0);
 	for (unsigned i = 0; i < 2; i++) {
 		LAYOUTGETUUIDres dev;
@@ -572,8 +439,7 @@ static void ended_by_the_server(const char *provider, bool keeps)
 	struct berth_fh fh;
 	struct os o;
 
-	start_with((struct daemon_opts){ 0 }, hour);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, hour);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, provider);
 	os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
@@ -605,8 +471,7 @@ Test(layout, ended_by_the_server_and_the_lease_is_over, .fini = finish)
 	struct berth_fh fh;
 	struct os o;
 
-	start_with((struct daemon_opts){ 0 }, set);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, set);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "shm");
 	os_mapped(&o, &fh, 0, 4 * BLOCK, LAYOUT_RW);
@@ -624,8 +489,7 @@ Test(layout, ended_by_the_client, .fini = finish)
 	struct berth_fh fh;
 	struct os o;
 
-	start_with((struct daemon_opts){ 0 }, hour);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, hour);
 	fh = os_make(b, "f", NULL, 0);
 	for (unsigned i = 0; i < 2; i++) {
 		os_open(&o, &d, provider[i]);
@@ -636,7 +500,6 @@ Test(layout, ended_by_the_client, .fini = finish)
 	}
 }
 
-static struct daemon_opts no_opts;
 static const char *const patient[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.layout_recall=60000", NULL };
 
 /* Told at RENEW; what has been written is committed still, and RETURN lets the other one in. */
@@ -651,7 +514,6 @@ Test(layout, another_client_recalls_it, .fini = finish)
 	struct os o, o2;
 
 	start_with(no_opts, patient);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	os_open(&o2, &d, "tcp");
@@ -682,7 +544,6 @@ Test(layout, two_readers_do_not_disturb_each_other, .init = start, .fini = finis
 	static uint8_t data[BLOCK];
 	struct berth_fh fh = os_make(b, "f", NULL, 0);
 	struct os_map m, m2;
-	layoutnews news;
 	struct os o, o2;
 
 	nfs_write(&fh, 0, data, BLOCK);
@@ -691,8 +552,7 @@ Test(layout, two_readers_do_not_disturb_each_other, .init = start, .fini = finis
 	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_READ);
 	m2 = os_mapped(&o2, &fh, 0, BLOCK, LAYOUT_READ);
 	cr_assert_neq(m.ext[0].key, m2.ext[0].key);
-	cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	cr_assert_eq(news.status, LAYOUT_OK);
+	cr_assert_eq(os_news(&o, m.id), LAYOUT_OK);
 	os_close(&o);
 	os_close(&o2);
 }
@@ -702,12 +562,10 @@ Test(layout, truncate_recalls_it, .fini = finish)
 	static uint8_t data[4 * BLOCK];
 	struct berth_fh fh;
 	struct os_commit c;
-	layoutnews news;
 	struct os_map m;
 	struct os o;
 
 	start_with(no_opts, patient);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "tcp");
 	fill(data, sizeof(data), 11);
@@ -715,10 +573,7 @@ Test(layout, truncate_recalls_it, .fini = finish)
 	cr_assert_eq(os_put(&o, &m, 0, data, sizeof(data)), 0);
 	committed(&o, m.id, 0, sizeof(data));
 	cr_assert_eq(berth_truncate(b, NULL, "f", 2 * BLOCK), 0);
-	do
-		cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	while (news.status == LAYOUT_OK);
-	cr_assert_eq(news.status, LAYOUTERR_RECALLED);
+	recalled(&o, m.id);
 	cr_assert_eq(os_commit(&o, m.id, 3 * BLOCK, BLOCK, &c), 0);
 	cr_assert_eq(c.status, LAYOUTERR_RECALLED, "the range is cut off");
 	nfs_expect(&fh, 0, data, 2 * BLOCK);
@@ -732,25 +587,19 @@ static void renamed_over(const char *provider)
 	static uint8_t data[4 * BLOCK], got[BLOCK];
 	struct berth_fh fh, other;
 	struct os_commit c;
-	layoutnews news;
 	struct os_map m;
 	struct os o;
 
 	start_with(no_opts, patient);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	other = os_make(b, "g", NULL, 0);
 	os_open(&o, &d, provider);
 	fill(data, sizeof(data), 15);
 	nfs_write(&other, 0, data, sizeof(data));
 	m = os_mapped(&o, &fh, 0, sizeof(data), LAYOUT_RW);
-	cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	cr_assert_eq(news.status, LAYOUT_OK, "not before");
+	cr_assert_eq(os_news(&o, m.id), LAYOUT_OK, "not before");
 	cr_assert_eq(berth_rename(b, NULL, "g", NULL, "f"), 0);
-	do
-		cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	while (news.status == LAYOUT_OK);
-	cr_assert_eq(news.status, LAYOUTERR_RECALLED);
+	recalled(&o, m.id);
 	memset(got, 0xee, sizeof(got));
 	cr_assert_eq(os_put(&o, &m, 0, got, sizeof(got)), 0, "into its own blocks still");
 	cr_assert_eq(os_commit(&o, m.id, 0, BLOCK, &c), 0);
@@ -782,15 +631,11 @@ Test(layout, renewing_does_not_keep_what_is_recalled, .fini = finish)
 	struct os o;
 
 	start_with(no_opts, set);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	os_open(&o, &d, "shm");
 	m = os_mapped(&o, &fh, 0, BLOCK, LAYOUT_RW);
 	cr_assert_eq(berth_unlink(b, NULL, "f"), 0);
-	do
-		cr_assert_eq(os_renew(&o, m.id, &news), 0);
-	while (news.status == LAYOUT_OK);
-	cr_assert_eq(news.status, LAYOUTERR_RECALLED);
+	recalled(&o, m.id);
 	do
 		cr_assert_eq(os_renew(&o, m.id, &news), 0);
 	while (news.status == LAYOUTERR_RECALLED);
@@ -828,8 +673,7 @@ static void client_killed(const char *provider)
 	int status;
 	pid_t pid;
 
-	start_with((struct daemon_opts){ 0 }, hour);
-	b = os_session(d.tcp_url);
+	start_with(no_opts, hour);
 	fh = os_make(b, "f", NULL, 0);
 	fill(data, sizeof(data), 12);
 	pid = fork();
@@ -870,7 +714,6 @@ static void server_killed(bool msync)
 	struct os o;
 
 	start_with((struct daemon_opts){ .msync = msync }, NULL);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	fill(data, sizeof(data), 13);
 	os_open(&o, &d, "tcp");
@@ -907,7 +750,6 @@ Test(layout, server_killed_between_commit_and_reply, .fini = finish)
 	ssize_t len;
 
 	start_with((struct daemon_opts){ .no_supervisor = true }, NULL);
-	b = os_session(d.tcp_url);
 	fh = os_make(b, "f", NULL, 0);
 	fill(data, sizeof(data), 14);
 	for (unsigned round = 0; round < 4; round++) {

@@ -23,15 +23,21 @@ void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint
 {
 	char port[16];
 	struct tp_fabric_opts opts = { .name = "test", .provider = provider, .instance = { who } };
+
+	snprintf(port, sizeof(port), "%u", d->fabric_port);
+	opts.service = strcmp(provider, "shm") ? port : d->shm;
+	opts.node = !strcmp(provider, "shm") ? NULL : who == 2 ? "::1" : "127.0.0.1";
+	os_open_at(o, &opts);
+}
+
+void os_open_at(struct os *o, const struct tp_fabric_opts *opts)
+{
 	struct tp_error why = { "" };
 	int err;
 
 	*o = (struct os){ .cred = { .flavor = AUTH_SYS } };
-	snprintf(port, sizeof(port), "%u", d->fabric_port);
-	opts.service = strcmp(provider, "shm") ? port : d->shm;
-	opts.node = !strcmp(provider, "shm") ? NULL : who == 2 ? "::1" : "127.0.0.1";
 	for (unsigned i = 0; i < 50; i++) {
-		err = tp_client_open(&opts, &o->c, &why);
+		err = tp_client_open(opts, &o->c, &why);
 		while (!err && tp_client_state(o->c, &why) == TP_CLIENT_CONNECTING)
 			tp_client_wait(o->c, 1000);
 		if (!err && tp_client_state(o->c, &why) == TP_CLIENT_UP)
@@ -368,6 +374,14 @@ struct os_map os_mapped(struct os *o, const struct berth_fh *fh, uint64_t off, u
 	cr_assert_eq(m.status, LAYOUT_OK);
 	cr_assert(m.off <= off && m.off + m.len >= off + (mode == LAYOUT_RW ? len : 1));
 	return m;
+}
+
+layoutstat os_news(struct os *o, uint64_t id)
+{
+	layoutnews news;
+
+	cr_assert_eq(os_renew(o, id, &news), 0);
+	return news.status;
 }
 
 layoutstat os_returned(struct os *o, uint64_t id)

@@ -37,6 +37,7 @@ void os_open(struct os *o, const struct daemon *d, const char *provider); /* "tc
 /* As another client than usual, unless @who is 0: over shm by what it says, over tcp by its address, 1: 127.0.0.1, 2: ::1, of
  * a server that listens on ::. */
 void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint8_t who);
+void os_open_at(struct os *o, const struct tp_fabric_opts *opts);
 void os_close(struct os *o);
 bool os_up(struct os *o); /* the connection stands, as far as is known */
 /* 0, or -errno of the connection; the answer's status is in the output. */
@@ -64,6 +65,7 @@ struct berth_fh os_make(struct berth *b, const char *name, const void *buf, size
 /* MAP of all of [off, off + len), which must be answered OK, with the range as far as it must be there. */
 struct os_map os_mapped(struct os *o, const struct berth_fh *fh, uint64_t off, uint64_t len, layoutiomode mode);
 layoutstat os_returned(struct os *o, uint64_t id); /* RETURN, answered */
+layoutstat os_news(struct os *o, uint64_t id);     /* RENEW likewise */
 /* Layouts on for tcp and shm. */
 extern const char *const os_layouts_on[];
 
