@@ -5,6 +5,7 @@
  * Providers search for devices, print, and now and then hang or crash. So each is asked in a process of its own,
  * with its output thrown away and its time bounded; the answer comes back through a pipe as JSON.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -180,6 +181,14 @@ static json_t *section(const struct tp_offer *of)
 	return json_string(buf);
 }
 
+/* fe80::/10: a node of that address says nothing without its interface. */
+static bool link_local(const char *address)
+{
+	struct in6_addr a;
+
+	return inet_pton(AF_INET6, address, &a) == 1 && IN6_IS_ADDR_LINKLOCAL(&a);
+}
+
 static void judge(struct probe *p, const struct tp_offer *of, json_t *o)
 {
 	struct tp_fabric_opts opts = { .name = of->domain, .provider = of->provider, .domain = of->domain,
@@ -196,6 +205,8 @@ static void judge(struct probe *p, const struct tp_offer *of, json_t *o)
 		snprintf(why.text, sizeof(why.text), "no messages with RMA (FI_MSG, FI_RMA) on FI_EP_MSG or FI_EP_RDM");
 	else if (!strcmp(of->provider, "sockets") || !strcmp(of->provider, "net"))
 		snprintf(why.text, sizeof(why.text), "superseded by tcp in libfabric itself");
+	else if (link_local(of->address))
+		snprintf(why.text, sizeof(why.text), "%s is link-local: name another address", of->address);
 	err = why.text[0] ? -ENOTSUP : tp_provider_try(&opts, p->pool ? &mem : NULL, SELFTEST_MS, &t, &why);
 	json_object_set_new(o, "usable", json_boolean(!err));
 	json_object_set_new(o, "why", err ? json_string(why.text) : json_null());
@@ -442,15 +453,36 @@ static void print_usable(json_t *o, bool pool)
 	const char *at = first_address(o);
 	bool pmem = json_is_true(json_object_get(o, "rma_pmem"));
 
-	printf("%-6s %-12s %-9s  %s%skeys %lld B, %s addresses, %s%s%s\n", str(o, "provider"), str(o, "domain"),
+	const char *err = json_string_value(json_object_get(o, "commit_error"));
+
+	printf("%-6s %-12s %-9s  %s%skeys %lld B, %s addresses, %s%s%s%s%s%s\n", str(o, "provider"), str(o, "domain"),
 	       str(o, "ep_type"), at, *at ? ", " : "",
 	       (long long)json_integer_value(json_object_get(o, "key_size")), str(o, "addressing"), str(o, "wait"),
-	       pmem ? ", FI_RMA_PMEM, self-test " : "", pmem ? str(o, "commit_test") : "");
+	       pmem ? ", FI_RMA_PMEM, self-test " : "", pmem ? str(o, "commit_test") : "", err ? " (" : "", err ? err : "",
+	       err ? ")" : "");
 	print_numa(o);
 	if (pool) {
 		printf("    %-12s %s\n", "placement", str(o, "placement"));
 		print_verdict("server", json_object_get(o, "persistence"));
 		print_verdict("layouts", json_object_get(o, "layout_persistence"));
+	}
+}
+
+/* Entries that differ in nothing that is shown (their fabric) are shown once. */
+static void print_unusable(json_t *list)
+{
+	char line[400], before[400] = "";
+	json_t *e;
+	size_t i;
+
+	json_array_foreach(list, i, e) {
+		if (json_is_true(json_object_get(e, "usable")))
+			continue;
+		snprintf(line, sizeof(line), "%-6s %-12s %-9s  %s\n", str(e, "provider"), str(e, "domain"), str(e, "ep_type"),
+		         str(e, "why"));
+		if (strcmp(line, before))
+			fputs(line, stdout);
+		strcpy(before, line);
 	}
 }
 
@@ -466,8 +498,7 @@ static void print_readably(const struct probe *p, json_t *o)
 	printf("ddio: %s\n\nusable:\n", str(o, "ddio_hint"));
 	json_array_foreach(list, i, e) if (json_is_true(json_object_get(e, "usable"))) print_usable(e, p->pool);
 	printf("\nnot usable:\n");
-	json_array_foreach(list, i, e) if (!json_is_true(json_object_get(e, "usable")))
-		printf("%-6s %-12s %-9s  %s\n", str(e, "provider"), str(e, "domain"), str(e, "ep_type"), str(e, "why"));
+	print_unusable(list);
 	printf("\nfor berth.conf, choose:\n");
 	json_array_foreach(list, i, e) if (json_object_get(e, "config")) printf("%s\n", str(e, "config"));
 }

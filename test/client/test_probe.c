@@ -221,3 +221,25 @@ Test(probe, one_that_crashes_is_told, .init = setup, .fini = teardown)
 {
 	misbehaves("abort();", "crashed when asked: Aborted");
 }
+
+/* An address that a section cannot name is none to choose. */
+Test(probe, link_local_addresses_are_not_usable, .init = setup, .fini = teardown)
+{
+	char env[200];
+	json_t *o, *e;
+	size_t i;
+
+	cr_assert_eq(shell("echo '#include <string.h>\nconst char *inet_ntop(int af, const void *a, char *b, unsigned n);\n"
+	                   "const char *inet_ntop(int af, const void *a, char *b, unsigned n) { return strncpy(b, \"fe80::1\", n); }' "
+	                   "| cc -shared -fPIC -x c -o %s/local.so -",
+	                   dir), 0);
+	snprintf(env, sizeof(env), "LD_PRELOAD=%s/local.so", dir);
+	o = probe(env, "--provider tcp");
+	cr_assert_gt(json_array_size(json_object_get(o, "offers")), 0);
+	json_array_foreach(json_object_get(o, "offers"), i, e) {
+		cr_expect(json_is_false(json_object_get(e, "usable")));
+		cr_expect(strstr(text(e, "why"), "fe80::1 is link-local"), "%s", text(e, "why"));
+		cr_expect_null(json_object_get(e, "config"));
+	}
+	json_decref(o);
+}
