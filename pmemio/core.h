@@ -95,9 +95,16 @@ int journal_error(struct pm_store *st);
 void journal_fail(struct pm_store *st);
 /* Room for a record of @len bytes. Inside that is only known by journal_append. */
 int journal_reserve(struct pm_store *st, size_t len);
+/* The range of a record that fills a slot of the ring: which one is known when the record gets its seq. */
+struct rec_reply {
+	struct pm_rec_range where;
+	struct pm_slot slot;
+};
 /* Give @rec its seq and CRC and make it durable (at once, or by the flusher). After
- * journal_reserve. NEEDS_ALL, and nothing is done: inside, and the lane is full. */
-int journal_append(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w, pm_lsn *lsn);
+ * journal_reserve. NEEDS_ALL, and nothing is done: inside, and the lane is full. @reply: in @rec, or NULL;
+ * gets its place, too. */
+int journal_append(struct pm_store *st, struct pm_rec *rec, struct rec_reply *reply, struct pm_worker *w,
+		   pm_lsn *lsn);
 /* Did several workers append lately? */
 bool journal_shared(struct pm_store *st);
 /* PM_MSYNC: the range was stored to the shared mapping and must be durable before any record that
@@ -121,8 +128,8 @@ int tx_zero_run(struct pm_tx *tx, uint64_t start, uint64_t len);
 /* Inode slots the transaction took or set free: made true in memory by commit, undone by abort. */
 int tx_note_slot(struct pm_tx *tx, uint64_t ino, bool freed);
 void tx_note_chunk(struct pm_tx *tx);
-/* The next slot of the ring is part of the transaction. */
-void tx_note_reply(struct pm_tx *tx);
+/* This slot of the ring, which has no seq yet, is part of the transaction. */
+void tx_note_reply(struct pm_tx *tx, const struct pm_slot *s);
 
 /* --- alloc.c --------------------------------------------------------------------------------- */
 
@@ -189,7 +196,9 @@ uint64_t reply_blocks(uint64_t blocks);
 int reply_make(struct pm_store *st);
 int reply_open(struct pm_store *st); /* find the newest and make the index; after replay */
 void reply_close(struct pm_store *st);
-void reply_took(struct pm_store *st); /* the transaction that filled the next slot is committed */
+/* Where the next slot is, and its seq: whoever asks fills it, and nobody finds what it held any more. */
+uint64_t reply_claim(struct pm_store *st, uint64_t *seq);
+void reply_made(struct pm_store *st, uint64_t at, const struct pm_slot *s); /* it is filled: may be found */
 /* What is wrong with a slot, or NULL. */
 const char *slot_fault(const struct pm_slot *s, uint64_t boot);
 

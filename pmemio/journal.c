@@ -240,8 +240,26 @@ static void note_worker(struct pm_journal *j, const struct pm_worker *w)
 	j->who = w;
 }
 
-/* Take the next seq, and the place that goes with it. */
-static int claim(struct pm_store *st, struct pm_rec *rec, const struct pm_worker *w, uint64_t *at)
+static void claim_slot(struct pm_store *st, struct rec_reply *reply)
+{
+	uint64_t seq, at;
+
+	if (!reply)
+		return;
+	at = reply_claim(st, &seq);
+	reply->where.at = at & ((1ull << 48) - 1);
+	reply->slot.seq = seq;
+}
+
+static void seal_slot(struct rec_reply *reply)
+{
+	if (reply)
+		reply->slot.crc = pm_crc(&reply->slot, sizeof(reply->slot), offsetof(struct pm_slot, crc));
+}
+
+/* Take the next seq, and the places that go with it. */
+static int claim(struct pm_store *st, struct pm_rec *rec, struct rec_reply *reply, const struct pm_worker *w,
+                 uint64_t *at)
 {
 	struct pm_journal *j = st->journal;
 	int err = 0;
@@ -254,6 +272,7 @@ static int claim(struct pm_store *st, struct pm_rec *rec, const struct pm_worker
 		__atomic_store_n(&j->head, j->head + rec->len, __ATOMIC_RELAXED);
 		rec->seq = j->last + 1;
 		__atomic_store_n(&j->last, rec->seq, __ATOMIC_RELEASE);
+		claim_slot(st, reply);
 		note_worker(j, w);
 	}
 	lock_drop(&j->claim);
@@ -269,14 +288,15 @@ static void in_turn(struct pm_journal *j, uint64_t seq)
 	__atomic_store_n(&j->durable, seq, __ATOMIC_RELEASE);
 }
 
-static int append_now(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w)
+static int append_now(struct pm_store *st, struct pm_rec *rec, struct rec_reply *reply, struct pm_worker *w)
 {
 	struct pm_stats *count = stats_of(st, w);
 	uint64_t at;
-	int err = claim(st, rec, w, &at);
+	int err = claim(st, rec, reply, w, &at);
 
 	if (err)
 		return err;
+	seal_slot(reply);
 	seal(st->journal, rec);
 	med_store(st, at, rec, rec->len);
 	med_flush_as(st, count, at, rec->len);
@@ -287,15 +307,18 @@ static int append_now(struct pm_store *st, struct pm_rec *rec, struct pm_worker 
 	return journal_error(st); /* of this record, or of one before it: replay would end there */
 }
 
-int journal_append(struct pm_store *st, struct pm_rec *rec, struct pm_worker *w, pm_lsn *lsn)
+int journal_append(struct pm_store *st, struct pm_rec *rec, struct rec_reply *reply, struct pm_worker *w,
+                   pm_lsn *lsn)
 {
 	struct pm_journal *j = st->journal;
 	struct pending *p;
 	int err = 0;
 
 	if (!media_slow(st)) {
-		err = append_now(st, rec, w);
+		err = append_now(st, rec, reply, w);
 	} else {
+		claim_slot(st, reply);
+		seal_slot(reply);
 		rec->seq = ++j->last; /* sealed by the flusher, who knows what is durable by then */
 		p = j->reserved;
 		j->reserved = NULL;

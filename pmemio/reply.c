@@ -10,6 +10,10 @@
  * An index in memory finds a record by its key; it is made at open from the slots, and follows each
  * commit. A search that finds nothing, which is what nearly every request brings, reads no slot
  * unless 32 bits of another key are the same.
+ *
+ * A slot is claimed together with the seq of its transaction in the journal, so that both go the same
+ * way: if the power fails, those that are missing are the last ones (F7 of FORMAT.md). From then until the change is made it belongs
+ * to its transaction, and the index, which has a lock, leads nobody there.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -27,8 +31,9 @@ struct link {
 };
 
 struct pm_replies {
-	uint32_t n, next; /* slots; the one to fill next */
-	uint64_t seq;     /* of the newest */
+	struct pm_lock lock; /* all but the slots themselves, n and mask */
+	uint32_t n, next;    /* slots; the one to fill next */
+	uint64_t seq;        /* of the newest */
 	uint32_t mask;
 	uint32_t *bucket; /* index + 1 of the first of the chain */
 	struct link link[];
@@ -102,15 +107,13 @@ static bool too_old(const struct pm_store *st, const struct pm_slot *s)
 	return st->opts.once_age && now > s->when && now - s->when > st->opts.once_age;
 }
 
-/* The newest of that key, unless it is too old to count. */
+/* Lock held: the newest of that key, unless it is too old to count. */
 static const struct pm_slot *find(struct pm_store *st, const struct pm_once *once)
 {
 	struct pm_replies *r = st->replies;
 	const struct pm_slot *newest = NULL;
 	uint32_t hash;
 
-	if (!r || !once)
-		return NULL;
 	hash = hash_of(once->key);
 	for (uint32_t i = *chain(r, hash); i; i = r->link[i - 1].next) {
 		const struct pm_slot *s = slot_at(st, i - 1);
@@ -126,49 +129,73 @@ static const struct pm_slot *find(struct pm_store *st, const struct pm_once *onc
 
 int reply_known(struct pm_store *st, const struct pm_once *once)
 {
-	return find(st, once) ? -EALREADY : 0;
+	struct pm_replies *r = st->replies;
+	bool known;
+
+	if (!r || !once)
+		return 0;
+	lock_take(&r->lock);
+	known = find(st, once);
+	lock_drop(&r->lock);
+	return known ? -EALREADY : 0;
 }
 
 void reply_note(struct pm_tx *tx, const struct pm_once *once, struct pm_id obj)
 {
 	struct pm_store *st = tx_store(tx);
-	struct pm_replies *r = st->replies;
-	struct pm_slot *s;
+	struct pm_slot s = { .ino = obj.ino, .gen = obj.gen };
 
-	if (!r || !once)
+	if (!st->replies || !once)
 		return;
-	s = tx_edit(tx, slot_at(st, r->next), sizeof(*s), TX_SLOT);
-	*s = (struct pm_slot){ .tag = once->tag,
-		               .seq = r->seq + 1,
-		               .ino = obj.ino,
-		               .gen = obj.gen,
-		               .when = store_uptime(st) };
-	memcpy(s->key, once->key, sizeof(s->key));
-	tx_note_reply(tx);
+	s.tag = once->tag;
+	s.when = store_uptime(st);
+	memcpy(s.key, once->key, sizeof(s.key));
+	tx_note_reply(tx, &s);
 }
 
-void reply_took(struct pm_store *st)
+uint64_t reply_claim(struct pm_store *st, uint64_t *seq)
+{
+	struct pm_replies *r = st->replies;
+	uint32_t i;
+
+	lock_take(&r->lock);
+	i = r->next;
+	r->next = (i + 1) % r->n;
+	*seq = ++r->seq;
+	index_cut(r, i);
+	lock_drop(&r->lock);
+	return (uint64_t)((const uint8_t *)slot_at(st, i) - st->media.view);
+}
+
+void reply_made(struct pm_store *st, uint64_t at, const struct pm_slot *s)
 {
 	struct pm_replies *r = st->replies;
 
-	index_cut(r, r->next);
-	index_put(r, r->next, hash_of(slot_at(st, r->next)->key));
-	r->next = (r->next + 1) % r->n;
-	r->seq++;
-	STAT_ADD(st, replies, 1);
+	lock_take(&r->lock);
+	index_put(r, (uint32_t)((at - st->super.reply_start * PM_BLOCK) / sizeof(*s)), hash_of(s->key));
+	lock_drop(&r->lock);
 }
 
+/* On media that are slow a change counts before it is durable, for whoever waits for journal_last. */
 int pm_once_find(struct pm_store *st, const struct pm_once *once, struct pm_reply *out)
 {
+	struct pm_replies *r = st->replies;
+	bool slow = media_slow(st);
 	const struct pm_slot *s;
 
-	store_lock(st);
+	if (!r)
+		return -ENOENT;
+	if (slow)
+		store_lock(st);
+	lock_take(&r->lock);
 	s = find(st, once);
 	if (s) /* what it is part of is no newer than the last transaction */
 		*out = (struct pm_reply){ .tag = s->tag,
 			                  .obj = { s->ino, s->gen },
 			                  .lsn = journal_last(st) };
-	store_unlock(st);
+	lock_drop(&r->lock);
+	if (slow)
+		store_unlock(st);
 	return s ? 0 : -ENOENT;
 }
 

@@ -52,7 +52,9 @@ struct pm_tx {
 	struct pm_worker *w;    /* inside; NULL: alone */
 	struct pm_stats *count;
 	bool padded; /* the last range is nothing new */
-	bool open, after_data, grew, reply, admitted;
+	bool open, after_data, grew, replies, admitted;
+	struct pm_slot reply; /* if so */
+	size_t reply_at;      /* byte in the record */
 	size_t bound;   /* the record will not be longer */
 	unsigned quiet; /* calls of tx_large that need not look */
 	int err;
@@ -188,7 +190,7 @@ static void reset(struct pm_tx *tx)
 	}
 	tx->nedit = tx->ntake = tx->ngive = tx->nslot = 0;
 	tx->err = 0;
-	tx->open = tx->after_data = tx->grew = tx->reply = tx->rec_full = tx->admitted = tx->padded = false;
+	tx->open = tx->after_data = tx->grew = tx->replies = tx->rec_full = tx->admitted = tx->padded = false;
 	tx->bound = 0;
 	tx->quiet = 0;
 }
@@ -398,9 +400,11 @@ void tx_note_chunk(struct pm_tx *tx)
 	tx->grew = true;
 }
 
-void tx_note_reply(struct pm_tx *tx)
+void tx_note_reply(struct pm_tx *tx, const struct pm_slot *s)
 {
-	tx->reply = true;
+	tx->reply = *s;
+	tx->replies = true;
+	tx->bound += sizeof(struct rec_reply);
 }
 
 /* --- commit ---------------------------------------------------------------------------------- */
@@ -511,6 +515,26 @@ bool tx_large(struct pm_tx *tx)
 	return n > half;
 }
 
+static void add_reply(struct pm_tx *tx)
+{
+	struct pm_rec *rec = (struct pm_rec *)(void *)tx->rec;
+	struct rec_reply r = { .where.len = sizeof(r.slot), .slot = tx->reply };
+
+	if (tx->rec_len + sizeof(r) > journal_max_rec(tx->st)) {
+		tx->rec_full = true;
+		return;
+	}
+	memcpy(tx->rec + tx->rec_len, &r, sizeof(r));
+	tx->reply_at = tx->rec_len;
+	tx->rec_len += sizeof(r);
+	rec->nranges++;
+}
+
+static struct rec_reply *reply_in(struct pm_tx *tx)
+{
+	return tx->replies ? (struct rec_reply *)(void *)(tx->rec + tx->reply_at) : NULL;
+}
+
 /* Side by side with others: end with a cache line, so that nobody stores to one that somebody else is flushing. What fills
  * it up is a range that says what is so already. */
 static void pad_record(struct pm_tx *tx)
@@ -554,6 +578,8 @@ static size_t build_record(struct pm_tx *tx)
 		else
 			fresh++;
 	}
+	if (tx->replies)
+		add_reply(tx);
 	if (tx->w && rec->nranges && journal_shared(tx->st))
 		pad_record(tx);
 	rec->len = (uint32_t)tx->rec_len;
@@ -624,8 +650,12 @@ static void settle(struct pm_tx *tx, pm_lsn lsn)
 	for (size_t i = 0; i < tx->nslot; i++)
 		if (tx->slot[i].freed)
 			table_slot(st, tx->slot[i].ino, true);
-	if (tx->reply)
-		reply_took(st);
+	if (tx->replies) {
+		const struct rec_reply *r = reply_in(tx);
+
+		reply_made(st, r->where.at, &r->slot);
+		COUNT(st, tx->count, replies, 1);
+	}
 	reset(tx);
 }
 
@@ -697,7 +727,7 @@ int tx_commit(struct pm_tx *tx, pm_lsn *lsn)
 	pm_lsn at = 0;
 	int err;
 
-	if (!tx->err && !tx->nedit && !tx->ngive && !tx->ntake) {
+	if (!tx->err && !tx->nedit && !tx->ngive && !tx->ntake && !tx->replies) {
 		reset(tx);
 		if (lsn)
 			*lsn = 0;
@@ -713,7 +743,7 @@ int tx_commit(struct pm_tx *tx, pm_lsn *lsn)
 	if ((fresh || tx->after_data) && !media_slow(st))
 		med_drain_as(st, tx->count);
 	if (rec->nranges) {
-		err = journal_append(st, rec, tx->w, &at);
+		err = journal_append(st, rec, reply_in(tx), tx->w, &at);
 		if (err) {
 			tx_abort(tx);
 			return err;
