@@ -8,7 +8,8 @@
  * that was there all the time exactly once. "." and ".." are not stored; they are cookies 1 and 2.
  *
  * Every change is one transaction: checks come first and touch nothing, then edits, then commit.
- * Attributes for the reply are taken under the same lock.
+ * Attributes for the reply are taken under the same lock. Changes of different directories go on side by side (worker.h): the
+ * directory is locked first, then whatever else changes.
  */
 #include <errno.h>
 #include <sys/stat.h>
@@ -217,17 +218,42 @@ static int drop_link(struct pm_tx *tx, const struct pm_inode *obj, struct pm_att
 	return 0;
 }
 
-/* Taken unless there is an error. */
-static int lock_for_change(struct pm_store *st, const struct pm_once *once)
+/* A change of names; which fields count is for its function to say. */
+struct deed {
+	int (*run)(struct pm_store *st, struct pm_worker *w, const struct deed *d, struct pm_change *ch);
+	struct pm_id dir, to, obj;
+	struct name name, to_name;
+	const struct pm_new *nw;
+	bool want_dir;
+	const struct pm_once *once;
+};
+
+/* Beside others with the directory locked, if it can be, else alone. Two that make the same change meet in the
+ * directory: the later one finds the record. */
+static int carry_out(struct pm_store *st, const struct deed *d, struct pm_change *ch)
 {
+	struct pm_change done = { .lsn = 0 };
+	struct pm_worker *w;
 	int err;
 
 	if (st->read_only)
 		return -EROFS;
-	store_lock(st);
-	err = reply_known(st, once);
-	if (err)
-		store_unlock(st);
+	w = inode_lock_write(st, d->dir.ino);
+	for (;;) {
+		err = reply_known(st, d->once);
+		if (!err)
+			err = d->run(st, w, d, &done);
+		if (!w || err != NEEDS_ALL)
+			break;
+		inode_alone(st, &w, d->dir.ino);
+		done = (struct pm_change){ .lsn = 0 };
+	}
+	if (!err)
+		*ch = done;
+	else if (err == -EEXIST && d->nw)
+		ch->obj = done.obj;
+	files_sweep(st); /* what was written to a file that is gone and never committed is free space again */
+	inode_unlock(st, w, d->dir.ino);
 	return err;
 }
 
@@ -246,7 +272,8 @@ static const struct pm_inode *parent_of(struct pm_store *st, const struct pm_ino
 	return up;
 }
 
-/* Inside with one inode after the other; what is not a plain name is for somebody alone. */
+/* Inside with one inode after the other; what is not a plain name is for somebody alone, and so is a name that has
+ * gone in between, which is no damage then. */
 static int look_inside(struct pm_store *st, struct pm_worker *w, struct pm_id id, struct name n, struct pm_attr *out)
 {
 	const struct pm_inode *in;
@@ -256,10 +283,12 @@ static int look_inside(struct pm_store *st, struct pm_worker *w, struct pm_id id
 	in = dir_get(st, id, &err);
 	if (in)
 		err = name_check(n) ? NEEDS_ALL : find(st, in, n, &p);
-	inode_next(st, id.ino, err ? id.ino : p.id.ino);
+	inode_next(st, w, id.ino, err ? id.ino : p.id.ino);
 	if (!err) {
-		in = child_get(st, id.ino, &p, &err);
+		in = ino_get(st, p.id, &err);
 		id = p.id;
+		if (!in || in->type != (uint16_t)p.type)
+			err = NEEDS_ALL;
 	}
 	if (!err)
 		file_attr(st, in, out);
@@ -353,9 +382,10 @@ static int new_fill(struct pm_tx *tx, const struct pm_inode *dir, struct pm_inod
 	return nw->type == PM_LNK ? link_fill(tx, sh, nw) : 0;
 }
 
-static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t key, struct name n,
-                      const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch)
+static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t key, const struct deed *d,
+                      struct pm_change *ch)
 {
+	const struct pm_new *nw = d->nw;
 	struct pm_tx *tx = tx_begin(st);
 	struct pm_inode *sh;
 	struct pm_id id = { 0 };
@@ -366,13 +396,13 @@ static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t 
 		err = new_fill(tx, dir, sh, nw);
 	}
 	if (!err)
-		err = entry_add(tx, dir, key, sh, n);
+		err = entry_add(tx, dir, key, sh, d->name);
 	if (!err) {
 		dir_touch(tx, dir);
 		if (nw->type == PM_DIR)
 			ino_edit(tx, dir)->nlink++;
 	}
-	err = finish(tx, err, dir, id, once, ch);
+	err = finish(tx, err, dir, id, d->once, ch);
 	if (!err)
 		file_attr(st, ino_at(st, id.ino), &ch->obj);
 	return err;
@@ -380,13 +410,16 @@ static int create_new(struct pm_store *st, const struct pm_inode *dir, uint64_t 
 
 /* The name exists. An EXCLUSIVE create that comes again succeeds; its record, which follows the
  * first one's, makes the reply wait until that is durable. */
-static int create_old(struct pm_store *st, const struct pm_inode *dir, const struct place *p,
-                      const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch)
+static int create_old(struct pm_store *st, struct pm_worker *w, const struct pm_inode *dir,
+                      const struct place *p, const struct deed *d, struct pm_change *ch)
 {
+	const struct pm_new *nw = d->nw;
 	const struct pm_inode *obj;
 	struct pm_tx *tx;
 	int err = 0;
 
+	if (!inode_also(st, w, p->id.ino))
+		return NEEDS_ALL;
 	obj = child_get(st, dir->ino, p, &err);
 	if (!obj)
 		return err;
@@ -396,44 +429,39 @@ static int create_old(struct pm_store *st, const struct pm_inode *dir, const str
 		return -EEXIST;
 	tx = tx_begin(st);
 	ino_edit(tx, obj)->ctime = store_now();
-	err = finish(tx, 0, dir, p->id, once, ch);
+	err = finish(tx, 0, dir, p->id, d->once, ch);
 	if (!err)
 		file_attr(st, obj, &ch->obj);
 	return err;
 }
 
+static int create_at(struct pm_store *st, struct pm_worker *w, const struct deed *d, struct pm_change *ch)
+{
+	const struct pm_inode *dir;
+	struct place p;
+	int err;
+
+	dir = dir_get(st, d->dir, &err);
+	if (!dir)
+		return err;
+	ino_attr(dir, &ch->dir_before);
+	err = find(st, dir, d->name, &p);
+	if (!err)
+		return create_old(st, w, dir, &p, d, ch);
+	if (err == -ENOENT && d->nw->type == PM_DIR && dir->nlink >= PM_LINK_MAX)
+		return -EMLINK;
+	return err == -ENOENT ? create_new(st, dir, p.key, d, ch) : err;
+}
+
 int pm_create_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
                    const struct pm_new *nw, const struct pm_once *once, struct pm_change *ch)
 {
-	struct name n = { name, len };
-	struct pm_change done = { .lsn = 0 };
-	const struct pm_inode *in;
-	struct place p;
-	int err = name_check(n);
+	struct deed d = { .run = create_at, .dir = dir, .name = { name, len }, .nw = nw, .once = once };
+	int err = name_check(d.name);
 
 	if (!err)
 		err = new_check(nw);
-	if (!err)
-		err = lock_for_change(st, once);
-	if (err)
-		return err;
-	in = dir_get(st, dir, &err);
-	if (in) {
-		ino_attr(in, &done.dir_before);
-		err = find(st, in, n, &p);
-		if (!err)
-			err = create_old(st, in, &p, nw, once, &done);
-		else if (err == -ENOENT && nw->type == PM_DIR && in->nlink >= PM_LINK_MAX)
-			err = -EMLINK;
-		else if (err == -ENOENT)
-			err = create_new(st, in, p.key, n, nw, once, &done);
-	}
-	if (!err)
-		*ch = done;
-	else if (err == -EEXIST)
-		ch->obj = done.obj;
-	store_unlock(st);
-	return err;
+	return err ? err : carry_out(st, &d, ch);
 }
 
 int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
@@ -444,27 +472,28 @@ int pm_create(struct pm_store *st, struct pm_id dir, const char *name, size_t le
 
 /* --- remove --- */
 
-static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool want_dir,
-                     const struct pm_once *once, struct pm_change *ch)
+static int unlink_at(struct pm_store *st, struct pm_worker *w, const struct deed *d, struct pm_change *ch)
 {
 	const struct pm_inode *dir, *obj;
 	struct place p;
 	struct pm_tx *tx;
 	int err;
 
-	dir = dir_get(st, id, &err);
+	dir = dir_get(st, d->dir, &err);
 	if (!dir)
 		return err;
 	ino_attr(dir, &ch->dir_before);
-	err = find(st, dir, n, &p);
+	err = find(st, dir, d->name, &p);
 	if (err)
 		return err;
-	if ((p.type == PM_DIR) != want_dir)
-		return want_dir ? -ENOTDIR : -EISDIR;
+	if ((p.type == PM_DIR) != d->want_dir)
+		return d->want_dir ? -ENOTDIR : -EISDIR;
+	if (!inode_also(st, w, p.id.ino))
+		return NEEDS_ALL;
 	obj = child_get(st, dir->ino, &p, &err);
 	if (!obj)
 		return err;
-	if (want_dir && (obj->size || (obj->flags & PM_IF_TREE)))
+	if (d->want_dir && (obj->size || (obj->flags & PM_IF_TREE)))
 		return -ENOTEMPTY;
 	tx = tx_begin(st);
 	err = entry_cut(tx, dir, p.key);
@@ -472,28 +501,19 @@ static int unlink_at(struct pm_store *st, struct pm_id id, struct name n, bool w
 		err = drop_link(tx, obj, &ch->obj);
 	if (!err) {
 		dir_touch(tx, dir);
-		if (want_dir)
+		if (d->want_dir)
 			ino_edit(tx, dir)->nlink--;
 	}
-	return finish(tx, err, dir, p.id, once, ch);
+	return finish(tx, err, dir, p.id, d->once, ch);
 }
 
 static int remove_any(struct pm_store *st, struct pm_id dir, struct name n, bool want_dir,
                       const struct pm_once *once, struct pm_change *ch)
 {
-	struct pm_change done = { .lsn = 0 };
+	struct deed d = { .run = unlink_at, .dir = dir, .name = n, .want_dir = want_dir, .once = once };
 	int err = name_check(n);
 
-	if (!err)
-		err = lock_for_change(st, once);
-	if (err)
-		return err;
-	err = unlink_at(st, dir, n, want_dir, once, &done);
-	if (!err)
-		*ch = done;
-	files_sweep(st); /* what was written to it and never committed is free space again */
-	store_unlock(st);
-	return err;
+	return err ? err : carry_out(st, &d, ch);
 }
 
 int pm_remove_once(struct pm_store *st, struct pm_id dir, const char *name, size_t len,
@@ -522,8 +542,7 @@ int pm_rmdir(struct pm_store *st, struct pm_id dir, const char *name, size_t len
 
 /* --- link --- */
 
-static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struct name n,
-                   const struct pm_once *once, struct pm_change *ch)
+static int link_at(struct pm_store *st, struct pm_worker *w, const struct deed *d, struct pm_change *ch)
 {
 	const struct pm_inode *dir, *obj;
 	struct pm_inode *sh;
@@ -531,8 +550,10 @@ static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struc
 	struct pm_tx *tx;
 	int err;
 
-	obj = ino_get(st, oid, &err);
-	dir = obj ? dir_get(st, id, &err) : NULL;
+	if (!inode_also(st, w, d->obj.ino))
+		return NEEDS_ALL;
+	obj = ino_get(st, d->obj, &err);
+	dir = obj ? dir_get(st, d->dir, &err) : NULL;
 	if (!dir)
 		return err;
 	if (obj->type == PM_DIR)
@@ -540,7 +561,7 @@ static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struc
 	if (obj->nlink == 0)
 		return -ESTALE;
 	ino_attr(dir, &ch->dir_before);
-	err = find(st, dir, n, &p);
+	err = find(st, dir, d->name, &p);
 	if (err != -ENOENT)
 		return err ? err : -EEXIST;
 	if (obj->nlink >= PM_LINK_MAX)
@@ -549,10 +570,10 @@ static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struc
 	sh = ino_edit(tx, obj);
 	sh->nlink++;
 	sh->ctime = store_now();
-	err = entry_add(tx, dir, p.key, obj, n);
+	err = entry_add(tx, dir, p.key, obj, d->name);
 	if (!err)
 		dir_touch(tx, dir);
-	err = finish(tx, err, dir, oid, once, ch);
+	err = finish(tx, err, dir, d->obj, d->once, ch);
 	if (!err)
 		file_attr(st, obj, &ch->obj);
 	return err;
@@ -561,19 +582,10 @@ static int link_at(struct pm_store *st, struct pm_id oid, struct pm_id id, struc
 int pm_link_once(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name,
                  size_t len, const struct pm_once *once, struct pm_change *ch)
 {
-	struct name n = { name, len };
-	struct pm_change done = { .lsn = 0 };
-	int err = name_check(n);
+	struct deed d = { .run = link_at, .obj = obj, .dir = dir, .name = { name, len }, .once = once };
+	int err = name_check(d.name);
 
-	if (!err)
-		err = lock_for_change(st, once);
-	if (err)
-		return err;
-	err = link_at(st, obj, dir, n, once, &done);
-	if (!err)
-		*ch = done;
-	store_unlock(st);
-	return err;
+	return err ? err : carry_out(st, &d, ch);
 }
 
 int pm_link(struct pm_store *st, struct pm_id obj, struct pm_id dir, const char *name, size_t len,
@@ -690,23 +702,31 @@ static int move_check(struct pm_store *st, const struct move *m)
 	return 0;
 }
 
-static int move_find(struct pm_store *st, struct pm_id from, struct pm_id to, struct move *m)
+static int move_find(struct pm_store *st, struct pm_worker *w, const struct deed *d, struct move *m)
 {
 	int err;
 
-	m->from = dir_get(st, from, &err);
-	m->to = m->from ? dir_get(st, to, &err) : NULL;
+	if (!inode_also(st, w, d->to.ino))
+		return NEEDS_ALL;
+	m->from = dir_get(st, d->dir, &err);
+	m->to = m->from ? dir_get(st, d->to, &err) : NULL;
 	if (!m->to)
 		return err;
 	err = find(st, m->from, m->fname, &m->src);
 	if (err)
 		return err;
+	if (w && m->src.type == PM_DIR && m->from != m->to) /* who its parents are is to stay so */
+		return NEEDS_ALL;
+	if (!inode_also(st, w, m->src.id.ino))
+		return NEEDS_ALL;
 	m->obj = child_get(st, m->from->ino, &m->src, &err);
 	if (!m->obj)
 		return err;
 	err = find(st, m->to, m->tname, &m->dst);
 	if (err)
 		return err == -ENOENT ? 0 : err;
+	if (!inode_also(st, w, m->dst.id.ino))
+		return NEEDS_ALL;
 	m->victim = child_get(st, m->to->ino, &m->dst, &err);
 	return m->victim ? 0 : err;
 }
@@ -744,29 +764,29 @@ static int move_tx(struct pm_tx *tx, const struct move *m)
 	return err;
 }
 
-static int rename_locked(struct pm_store *st, struct pm_id from, struct pm_id to, struct move *m,
-                         const struct pm_once *once, struct pm_change *ch)
+static int rename_at(struct pm_store *st, struct pm_worker *w, const struct deed *d, struct pm_change *ch)
 {
+	struct move m = { .fname = d->name, .tname = d->to_name };
 	struct pm_tx *tx;
-	int err = move_find(st, from, to, m);
+	int err = move_find(st, w, d, &m);
 
 	if (err)
 		return err;
-	ino_attr(m->from, &ch->dir_before);
-	ino_attr(m->to, &ch->dir2_before);
-	if (m->victim != m->obj) {
-		err = move_check(st, m);
+	ino_attr(m.from, &ch->dir_before);
+	ino_attr(m.to, &ch->dir2_before);
+	if (m.victim != m.obj) {
+		err = move_check(st, &m);
 		if (err)
 			return err;
 		tx = tx_begin(st);
-		err = move_tx(tx, m);
-		err = finish(tx, err, m->from, m->src.id, once, ch);
+		err = move_tx(tx, &m);
+		err = finish(tx, err, m.from, m.src.id, d->once, ch);
 		if (err)
 			return err;
 	}
-	ino_attr(m->from, &ch->dir);
-	ino_attr(m->to, &ch->dir2);
-	file_attr(st, m->obj, &ch->obj);
+	ino_attr(m.from, &ch->dir);
+	ino_attr(m.to, &ch->dir2);
+	file_attr(st, m.obj, &ch->obj);
 	return 0;
 }
 
@@ -774,22 +794,17 @@ int pm_rename_once(struct pm_store *st, struct pm_id from, const char *fname, si
                    struct pm_id to, const char *tname, size_t tlen, const struct pm_once *once,
                    struct pm_change *ch)
 {
-	struct move m = { .fname = { fname, flen }, .tname = { tname, tlen } };
-	struct pm_change done = { .lsn = 0 };
-	int err = name_check(m.fname);
+	struct deed d = { .run = rename_at,
+		          .dir = from,
+		          .to = to,
+		          .name = { fname, flen },
+		          .to_name = { tname, tlen },
+		          .once = once };
+	int err = name_check(d.name);
 
 	if (!err)
-		err = name_check(m.tname);
-	if (!err)
-		err = lock_for_change(st, once);
-	if (err)
-		return err;
-	err = rename_locked(st, from, to, &m, once, &done);
-	if (!err)
-		*ch = done;
-	files_sweep(st);
-	store_unlock(st);
-	return err;
+		err = name_check(d.to_name);
+	return err ? err : carry_out(st, &d, ch);
 }
 
 int pm_rename(struct pm_store *st, struct pm_id from, const char *fname, size_t flen,

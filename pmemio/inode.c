@@ -4,6 +4,9 @@
  *
  * In memory: where each chunk lies, and one bit per slot that may be handed out. A slot whose inode
  * is damaged is never free here, so that nothing is written over what a repair may still want.
+ *
+ * Chunks come and go only when somebody is alone; for the bits there is a lock. Threads beside each other begin to
+ * look in different words, so that a slot given up by one is not the next that another takes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,6 +21,7 @@ struct chunk {
 	uint32_t nfree;
 };
 struct pm_table {
+	struct pm_lock lock; /* for whoever is inside: free_slot, nfree, rotor */
 	struct chunk *chunk;
 	uint64_t n, cap;
 	uint64_t rotor; /* no chunk before it has a free slot */
@@ -149,9 +153,8 @@ void table_count(struct pm_store *st, uint64_t *used, uint64_t *nfree)
 
 /* --- slots ----------------------------------------------------------------------------------- */
 
-void table_slot(struct pm_store *st, uint64_t ino, bool is_free)
+static void set_slot(struct pm_table *t, uint64_t ino, bool is_free)
 {
-	struct pm_table *t = st->table;
 	uint64_t c = ino / PM_CHUNK_INODES, i = ino % PM_CHUNK_INODES;
 	uint64_t *w = &t->chunk[c].free_slot[i / 64], bit = 1ull << (i % 64);
 
@@ -167,6 +170,13 @@ void table_slot(struct pm_store *st, uint64_t ino, bool is_free)
 		t->chunk[c].nfree--;
 		t->nfree--;
 	}
+}
+
+void table_slot(struct pm_store *st, uint64_t ino, bool is_free)
+{
+	lock_take(&st->table->lock);
+	set_slot(st->table, ino, is_free);
+	lock_drop(&st->table->lock);
 }
 
 static int add_chunk(struct pm_store *st, uint64_t start)
@@ -198,7 +208,7 @@ void table_pop_chunk(struct pm_store *st)
 static void free_all_slots(struct pm_store *st, uint64_t c)
 {
 	for (uint64_t i = 0; i < PM_CHUNK_INODES; i++)
-		table_slot(st, c * PM_CHUNK_INODES + i, true);
+		set_slot(st->table, c * PM_CHUNK_INODES + i, true);
 }
 
 /* One more chunk, within the transaction: zeroed first, then named by inode 0. */
@@ -209,9 +219,12 @@ static int grow(struct pm_tx *tx, struct pm_store *st)
 	struct pm_inode *shadow;
 	struct blk_run run;
 	struct ext e;
-	int err = tx_take(tx, t->chunk[t->n - 1].start + PM_CHUNK_BLOCKS, PM_CHUNK_BLOCKS,
-	                  BLK_WHOLE, &run);
+	int err;
 
+	if (worker_here(st))
+		return NEEDS_ALL;
+	err = tx_take(tx, t->chunk[t->n - 1].start + PM_CHUNK_BLOCKS, PM_CHUNK_BLOCKS, BLK_WHOLE,
+	              &run);
 	if (err)
 		return err;
 	err = tx_zero_run(tx, run.start, run.len);
@@ -230,14 +243,15 @@ static int grow(struct pm_tx *tx, struct pm_store *st)
 	return 0;
 }
 
-static bool next_slot(struct pm_store *st, uint64_t *ino)
+/* @from: the word of a chunk to begin with. */
+static bool next_slot(struct pm_table *t, unsigned from, uint64_t *ino)
 {
-	struct pm_table *t = st->table;
-
 	for (; t->rotor < t->n; t->rotor++) {
 		const struct chunk *c = &t->chunk[t->rotor];
 
-		for (unsigned w = 0; c->nfree && w < WORDS; w++) {
+		for (unsigned k = 0; c->nfree && k < WORDS; k++) {
+			unsigned w = (from + k) % WORDS;
+
 			if (!c->free_slot[w])
 				continue;
 			*ino = t->rotor * PM_CHUNK_INODES + w * 64 +
@@ -248,6 +262,19 @@ static bool next_slot(struct pm_store *st, uint64_t *ino)
 	return false;
 }
 
+static bool take_slot(struct pm_store *st, const struct pm_worker *w, uint64_t *ino)
+{
+	struct pm_table *t = st->table;
+	bool found;
+
+	lock_take(&t->lock);
+	found = next_slot(t, w ? w->no % WORDS : 0, ino);
+	if (found)
+		set_slot(t, *ino, false);
+	lock_drop(&t->lock);
+	return found;
+}
+
 struct pm_inode *ino_edit(struct pm_tx *tx, const struct pm_inode *in)
 {
 	return tx_edit(tx, in, sizeof(*in), TX_INODE);
@@ -256,19 +283,23 @@ struct pm_inode *ino_edit(struct pm_tx *tx, const struct pm_inode *in)
 int ino_new(struct pm_tx *tx, enum pm_type type, struct pm_inode **shadow)
 {
 	struct pm_store *st = tx_store(tx);
+	struct pm_worker *here = worker_here(st);
 	const struct pm_inode *in;
 	struct pm_inode *s;
 	uint64_t ino, gen;
 	int err;
 
 	for (;;) {
-		if (!next_slot(st, &ino)) {
+		if (!take_slot(st, here, &ino)) {
 			err = grow(tx, st);
 			if (err)
 				return err;
 			continue;
 		}
-		table_slot(st, ino, false);
+		if (!inode_also(st, here, ino)) { /* a stale handle is being looked at */
+			table_slot(st, ino, true);
+			return NEEDS_ALL;
+		}
 		in = ino_at(st, ino);
 		err = ino_verify(ino_look(tx, in), ino);
 		if (err == -ENOENT)

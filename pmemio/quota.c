@@ -30,7 +30,7 @@ struct quota {
 	struct quota *next;    /* hash chain */
 	struct quota *touched; /* by the transaction that commits; itself: the last one */
 	uint32_t kind, id;
-	uint64_t blocks, inodes, pending; /* blocks: atomic for whoever is inside; pending: see quota_pend */
+	uint64_t blocks, inodes, pending; /* the first two: atomic for whoever is inside; pending: see quota_pend */
 	uint64_t owed; /* nodes that writes under way or unstable may need: see quota_pend as well */
 	uint64_t max_blocks, max_inodes; /* 0: no limit */
 	uint64_t slot;                   /* record in the quota file + 1; 0: has none */
@@ -177,30 +177,74 @@ int quota_note(struct pm_store *st, const struct pm_inode *old, const struct pm_
 	return err;
 }
 
-/* Blocks more or less, of the same owners; anything else has to be judged by somebody alone. */
-int quota_plain(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now)
+static bool same_owners(const struct pm_inode *old, const struct pm_inode *now)
 {
+	return old->uid == now->uid && old->gid == now->gid;
+}
+
+static bool same_size(const struct pm_inode *old, const struct pm_inode *now)
+{
+	return old->blocks == now->blocks && !old->type == !now->type;
+}
+
+/* Is there a limit of what gets more? */
+static bool limited(const struct quota *q, bool blocks, bool inodes)
+{
+	return (blocks && q->max_blocks) || (inodes && q->max_inodes);
+}
+
+/* More or less, of the same owners; a change of these, and more where there is a limit, has to be judged by
+ * somebody alone. */
+static int judge_plain(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now)
+{
+	bool was = counts(st, old), is = counts(st, now);
+	const struct pm_inode *whose = is ? now : old;
+	uint64_t had = was ? old->blocks : 0, has = is ? now->blocks : 0;
 	struct quota *u, *g;
 
-	if (old->type && now->type && old->uid == now->uid && old->gid == now->gid) {
-		if (old->blocks == now->blocks || !counts(st, now))
-			return 0;
-		u = find(st->quotas, PM_QUOTA_UID, now->uid);
-		g = find(st->quotas, PM_QUOTA_GID, now->gid);
-		if (u && g && !u->max_blocks && !g->max_blocks)
-			return 0;
-	}
-	return NEEDS_ALL;
+	if (was && is && !same_owners(old, now))
+		return NEEDS_ALL;
+	if (was == is && had == has)
+		return 0;
+	u = find(st->quotas, PM_QUOTA_UID, whose->uid);
+	g = find(st->quotas, PM_QUOTA_GID, whose->gid);
+	if (!u || !g)
+		return NEEDS_ALL;
+	return limited(u, has > had, is > was) || limited(g, has > had, is > was) ? NEEDS_ALL : 0;
+}
+
+int quota_plain(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now)
+{
+	if (same_size(old, now) && same_owners(old, now))
+		return 0;
+	return judge_plain(st, old, now);
+}
+
+static void move(struct quota *q, uint64_t blocks, uint64_t inodes)
+{
+	if (blocks)
+		__atomic_fetch_add(&q->blocks, blocks, __ATOMIC_RELAXED);
+	if (inodes)
+		__atomic_fetch_add(&q->inodes, inodes, __ATOMIC_RELAXED);
 }
 
 void quota_moved(struct pm_store *st, const struct pm_inode *old, const struct pm_inode *now)
 {
-	if (old->blocks == now->blocks || !counts(st, now))
+	bool was, is;
+	const struct pm_inode *whose;
+	uint64_t blocks, inodes;
+
+	if (same_size(old, now))
 		return;
-	__atomic_fetch_add(&find(st->quotas, PM_QUOTA_UID, now->uid)->blocks, now->blocks - old->blocks,
-	                   __ATOMIC_RELAXED);
-	__atomic_fetch_add(&find(st->quotas, PM_QUOTA_GID, now->gid)->blocks, now->blocks - old->blocks,
-	                   __ATOMIC_RELAXED);
+	was = counts(st, old);
+	is = counts(st, now);
+	if (!was && !is)
+		return;
+	whose = is ? now : old;
+	blocks = (is ? now->blocks : 0) - (was ? old->blocks : 0);
+	inodes = (uint64_t)is - was;
+	move(find(st->quotas, PM_QUOTA_UID, whose->uid), blocks, inodes);
+	move(find(st->quotas, PM_QUOTA_GID, whose->gid), blocks, inodes);
 }
 
 static bool over(const struct quota *q, int64_t blocks, int64_t inodes)

@@ -56,6 +56,8 @@ struct pm_media_ops {
 	void (*drain)(struct pm_media *m);                             /* all flushes so far are durable */
 	int (*sync)(struct pm_media *m, const void *at, size_t len);   /* PM_MSYNC: blocks */
 	void (*close)(struct pm_media *m);
+	/* A thread is about to wait for what another one does in the store, or has waited. NULL but in tests. */
+	void (*blocked)(struct pm_media *m, bool is);
 };
 struct pm_media {
 	const struct pm_media_ops *ops;
@@ -208,7 +210,8 @@ const struct pm_inode *ino_at(struct pm_store *st, uint64_t ino); /* any slot, l
 void ino_fetch(struct pm_store *st, uint64_t ino); /* start loading the slot, if there is one */
 struct pm_inode *ino_edit(struct pm_tx *tx, const struct pm_inode *in); /* tx_edit with the right kind */
 const struct pm_inode *ino_look(struct pm_tx *tx, const struct pm_inode *in);
-/* A free slot: shadow with ino, gen (one more than before), type, times set and nlink 0, the rest zero. -ENOSPC. */
+/* A free slot: shadow with ino, gen (one more than before), type, times set and nlink 0, the rest zero; locked, if
+ * inside. -ENOSPC. */
 int ino_new(struct pm_tx *tx, enum pm_type type, struct pm_inode **shadow);
 /* Mark the slot free (keeps gen). Its blocks must have been given already. */
 void ino_free(struct pm_tx *tx, struct pm_inode *shadow);

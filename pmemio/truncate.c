@@ -367,6 +367,8 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 		err = drop_all(st, c.tx, in);
 	else if (!err && size < old)
 		err = cut_some(&c, in, blk_up(size), &more);
+	if (!err && more && worker_here(st)) /* the rest takes further transactions */
+		err = NEEDS_ALL;
 	if (!err && sum_on(st) && size < old)
 		err = sum_cut(st, c.tx, in, size);
 	set_fields(ino_edit(c.tx, in), f, sa, store_now());
@@ -394,32 +396,40 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 	return 0;
 }
 
-int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
-                    const struct pm_once *once, struct pm_change *ch)
+/* What is under way in the file takes part, and others with it. */
+static bool involved(const struct file *f, const struct pm_setattr *sa)
+{
+	if (!f)
+		return false;
+	return f->over || ((sa->set & (PM_SET_SIZE | PM_SET_UID | PM_SET_GID)) &&
+	                   (f->nfresh || !LIST_EMPTY(&f->pins) || !LIST_EMPTY(&f->limbo)));
+}
+
+static int setattr_at(struct pm_store *st, struct pm_worker *w, struct pm_id id, const struct pm_setattr *sa,
+                      const struct pm_once *once, struct pm_change *ch)
 {
 	const struct pm_inode *in;
 	struct pm_attr before;
 	struct file *f = NULL;
-	int err;
+	int err = reply_known(st, once);
 
-	if (st->read_only)
-		return -EROFS;
-	store_lock(st);
-	err = reply_known(st, once);
 	if (err)
-		goto out;
+		return err;
 	files_sweep(st);
 	in = file_inode(st, id, &err);
 	if (!in)
-		goto out;
+		return err;
 	file_attr(st, in, &before);
 	err = setattr_judge(in, sa, &before);
 	if (err)
-		goto out;
+		return err;
 	if (in->type == PM_REG) {
 		f = sa->set & PM_SET_SIZE ? file_get(st, id) : file_find(st, id);
-		err = f || !(sa->set & PM_SET_SIZE) ? 0 : -ENOMEM;
+		if (!f && (sa->set & PM_SET_SIZE))
+			return w ? NEEDS_ALL : -ENOMEM;
 	}
+	if (w && involved(f, sa))
+		err = NEEDS_ALL;
 	if (!err)
 		err = setattr_locked(st, in, f, sa, once, ch);
 	if (!err) {
@@ -428,8 +438,24 @@ int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setatt
 	}
 	if (f)
 		file_rest(st, f);
-out:
-	store_unlock(st);
+	return err;
+}
+
+int pm_setattr_once(struct pm_store *st, struct pm_id id, const struct pm_setattr *sa,
+                    const struct pm_once *once, struct pm_change *ch)
+{
+	struct pm_worker *w;
+	int err;
+
+	if (st->read_only)
+		return -EROFS;
+	w = inode_lock_write(st, id.ino);
+	err = setattr_at(st, w, id, sa, once, ch);
+	if (w && err == NEEDS_ALL) {
+		inode_alone(st, &w, id.ino);
+		err = setattr_at(st, NULL, id, sa, once, ch);
+	}
+	inode_unlock(st, w, id.ino);
 	return err;
 }
 
@@ -695,6 +721,8 @@ int file_unlinked(struct pm_tx *tx, const struct pm_inode *in)
 	struct file *f = file_find(st, (struct pm_id){ in->ino, in->gen });
 	int err;
 
+	if (f && worker_here(st))
+		return NEEDS_ALL;
 	if (f && !LIST_EMPTY(&f->pins)) {
 		lease_recall(st, f, 0, UINT64_MAX);
 		return 0;

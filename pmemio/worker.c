@@ -4,6 +4,8 @@
  *
  * Entering: inside = 1, then look at `alone`. Being alone: alone = 1, then look at every `inside`. Both in
  * one total order, so at least one of two sees the other; the one inside gives way and waits on the store's mutex.
+ *
+ * Media of tests are told when a thread begins to wait for another one, and when that is over.
  */
 #include <errno.h>
 #include <limits.h>
@@ -26,17 +28,20 @@ static void relax(void)
 #endif
 }
 
-void lock_wait(struct pm_lock *l)
+static bool lock_spin(struct pm_lock *l)
 {
 	for (unsigned i = 0; i < SPINS; i++) {
-		uint32_t is_free = 0;
-
-		if (!__atomic_load_n(&l->word, __ATOMIC_RELAXED) &&
-		    __atomic_compare_exchange_n(&l->word, &is_free, 1, false, __ATOMIC_ACQUIRE,
-		                                __ATOMIC_RELAXED))
-			return;
+		if (!__atomic_load_n(&l->word, __ATOMIC_RELAXED) && lock_try(l))
+			return true;
 		relax();
 	}
+	return false;
+}
+
+void lock_wait(struct pm_lock *l)
+{
+	if (lock_spin(l))
+		return;
 	while (__atomic_exchange_n(&l->word, 2, __ATOMIC_ACQUIRE))
 		syscall(SYS_futex, &l->word, FUTEX_WAIT_PRIVATE, 2, NULL, NULL, 0);
 }
@@ -44,6 +49,57 @@ void lock_wait(struct pm_lock *l)
 void lock_wake(struct pm_lock *l)
 {
 	syscall(SYS_futex, &l->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void blocked(struct pm_store *st, bool is)
+{
+	if (st->media.ops->blocked)
+		st->media.ops->blocked(&st->media, is);
+}
+
+void slot_wait(struct pm_store *st, struct ino_slot *s)
+{
+	blocked(st, true);
+	lock_wait(&s->lock);
+	blocked(st, false);
+}
+
+bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino)
+{
+	struct ino_slot *s = ino_slot(st, ino);
+
+	if (!w || s == w->first)
+		return true;
+	for (unsigned i = 0; i < w->nalso; i++)
+		if (w->also[i] == s)
+			return true;
+	if (w->nalso == ALSO || (!lock_try(&s->lock) && !lock_spin(&s->lock)))
+		return false;
+	w->also[w->nalso++] = s;
+	return true;
+}
+
+/* --- the store's mutex --- */
+
+/* It is held for as long as one operation takes mostly: less than sleeping and being woken. */
+static bool store_spin(struct pm_store *st)
+{
+	for (unsigned i = 0; i < SPINS; i++) {
+		if (!pthread_mutex_trylock(&st->lock))
+			return true;
+		relax();
+	}
+	return false;
+}
+
+static void store_take(struct pm_store *st)
+{
+	if (!pthread_mutex_trylock(&st->lock))
+		return;
+	blocked(st, true);
+	if (!store_spin(st))
+		pthread_mutex_lock(&st->lock);
+	blocked(st, false);
 }
 
 /* --- threads --- */
@@ -82,7 +138,7 @@ static struct pm_worker *worker_join(struct pm_store *st)
 
 	if (!st->workers->keyed)
 		return NULL;
-	pthread_mutex_lock(&st->lock);
+	store_take(st);
 	w = worker_new(st);
 	if (w && pthread_setspecific(st->workers->key, w))
 		w = NULL;
@@ -101,7 +157,7 @@ struct pm_worker *worker_enter_slow(struct pm_store *st, struct pm_worker *w)
 		if (!__atomic_load_n(&st->workers->alone, __ATOMIC_SEQ_CST))
 			return w;
 		__atomic_store_n(&w->inside, 0, __ATOMIC_RELEASE);
-		pthread_mutex_lock(&st->lock);
+		store_take(st);
 		pthread_mutex_unlock(&st->lock);
 	}
 	store_lock(st);
@@ -117,18 +173,26 @@ struct pm_tx *worker_tx(struct pm_worker *w)
 
 /* --- alone --- */
 
+static void wait_out(struct pm_store *st, const struct pm_worker *w)
+{
+	blocked(st, true);
+	for (unsigned k = 0; __atomic_load_n(&w->inside, __ATOMIC_SEQ_CST); k++)
+		if (k < SPINS)
+			relax();
+		else
+			sched_yield();
+	blocked(st, false);
+}
+
 void store_lock(struct pm_store *st)
 {
 	struct pm_workers *ws = st->workers;
 
-	pthread_mutex_lock(&st->lock);
+	store_take(st);
 	__atomic_store_n(&ws->alone, 1, __ATOMIC_SEQ_CST);
 	for (unsigned i = 0; i < ws->n; i++)
-		for (unsigned k = 0; __atomic_load_n(&ws->at[i]->inside, __ATOMIC_SEQ_CST); k++)
-			if (k < SPINS)
-				relax();
-			else
-				sched_yield();
+		if (__atomic_load_n(&ws->at[i]->inside, __ATOMIC_SEQ_CST))
+			wait_out(st, ws->at[i]);
 }
 
 void store_unlock(struct pm_store *st)

@@ -3,13 +3,15 @@
  * worker.h - who is in the store: some at different inodes, or one at everything; private to pmemio
  *
  * L1  Everything may be read and changed by whoever is *alone* in the store (store_lock).
- * L2  Threads that are not alone are *inside* (inode_lock): each reads and changes what belongs to the one inode
+ * L2  Threads that are not alone are *inside* (inode_lock): each reads and changes what belongs to the inodes
  *     that it has locked: the inode on media, its tree and extents, its struct file. What inodes share has a lock of
- *     its own (alloc.c, journal.c), is atomic, or is read only: the chunks of the inode table, the accounts of
- *     owners (their counters are atomic), the superblock.
+ *     its own (alloc.c, journal.c, reply.c, the free slots of inode.c), is atomic, or is read only: the chunks of the
+ *     inode table, the accounts of owners (their counters are atomic), the superblock.
  * L3  Whoever is inside and finds that this is not enough has changed nothing that counts, returns NEEDS_ALL
  *     through its callers, and does the whole again alone.
- * L4  Order: inode, then space or journal. One inode at a time; nobody waits for the store while inside.
+ * L4  Order: inode, then space, slots, or journal and then replies. One inode is waited for; those that a change of
+ *     names needs besides (inode_also) are tried, and NEEDS_ALL is the answer if somebody keeps them. Nobody waits
+ *     for the store while inside.
  * L5  The store's mutex without being alone protects the flusher's queues, which nobody inside touches.
  *
  * Being inside costs a store to a line of the thread's own, and looking at a flag that changes only when somebody
@@ -23,6 +25,7 @@
 #define WORKERS   32u    /* threads inside at most; more of them take turns, alone */
 #define INO_SLOTS 512u   /* inodes that share one stand in each other's way, no more */
 #define INO_SEEN  4u     /* inodes that a thread remembers to have verified */
+#define ALSO      3u     /* inodes that a thread inside may hold besides the first: rename over a name */
 #define NEEDS_ALL (-EDEADLK)
 
 struct pm_lock { /* 0 free, 1 held, 2 held and somebody sleeps */
@@ -31,12 +34,17 @@ struct pm_lock { /* 0 free, 1 held, 2 held and somebody sleeps */
 void lock_wait(struct pm_lock *l);
 void lock_wake(struct pm_lock *l);
 
-static inline void lock_take(struct pm_lock *l)
+static inline bool lock_try(struct pm_lock *l)
 {
 	uint32_t is_free = 0;
 
-	if (!__atomic_compare_exchange_n(&l->word, &is_free, 1, false, __ATOMIC_ACQUIRE,
-	                                 __ATOMIC_RELAXED))
+	return __atomic_compare_exchange_n(&l->word, &is_free, 1, false, __ATOMIC_ACQUIRE,
+	                                   __ATOMIC_RELAXED);
+}
+
+static inline void lock_take(struct pm_lock *l)
+{
+	if (!lock_try(l))
 		lock_wait(l);
 }
 
@@ -55,6 +63,8 @@ struct ino_slot { /* a line each: threads at different inodes share none */
 struct pm_worker { /* a thread that is inside now and then */
 	uint32_t inside; /* atomic */
 	uint32_t taken;  /* by a live thread; atomic */
+	unsigned nalso;
+	struct ino_slot *first, *also[ALSO]; /* held */
 	struct pm_store *st;
 	struct pm_tx *tx; /* made when first needed */
 	unsigned no;
@@ -111,10 +121,18 @@ static inline void stat_add(uint64_t *at, uint64_t n, bool shared)
 }
 
 struct pm_worker *worker_enter_slow(struct pm_store *st, struct pm_worker *w);
+void slot_wait(struct pm_store *st, struct ino_slot *s);
 
 static inline struct ino_slot *ino_slot(struct pm_store *st, uint64_t ino)
 {
 	return &st->workers->ino[(unsigned)(ino * 0x9e3779b97f4a7c15ull >> 32) % INO_SLOTS];
+}
+
+static inline void slot_take(struct pm_store *st, struct pm_worker *w, struct ino_slot *s)
+{
+	w->first = s;
+	if (!lock_try(&s->lock))
+		slot_wait(st, s);
 }
 
 /* Inside with that inode; or NULL: alone, there is no other way. */
@@ -127,9 +145,12 @@ static inline struct pm_worker *inode_lock(struct pm_store *st, uint64_t ino)
 	if (!w || __atomic_load_n(&st->workers->alone, __ATOMIC_SEQ_CST))
 		w = worker_enter_slow(st, w);
 	if (w)
-		lock_take(&ino_slot(st, ino)->lock);
+		slot_take(st, w, ino_slot(st, ino));
 	return w;
 }
+
+/* Inside: lock @ino, too, until inode_unlock. False: somebody keeps it, so NEEDS_ALL. Alone (@w NULL): true. */
+bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino);
 
 static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64_t ino)
 {
@@ -137,19 +158,21 @@ static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64
 		store_unlock(st);
 		return;
 	}
+	while (w->nalso)
+		lock_drop(&w->also[--w->nalso]->lock);
 	lock_drop(&ino_slot(st, ino)->lock);
 	__atomic_store_n(&w->inside, 0, __ATOMIC_RELEASE);
 }
 
 /* Inside: from one inode to another. */
-static inline void inode_next(struct pm_store *st, uint64_t from, uint64_t to)
+static inline void inode_next(struct pm_store *st, struct pm_worker *w, uint64_t from, uint64_t to)
 {
-	struct pm_lock *a = &ino_slot(st, from)->lock, *b = &ino_slot(st, to)->lock;
+	struct ino_slot *a = ino_slot(st, from), *b = ino_slot(st, to);
 
 	if (a == b)
 		return;
-	lock_drop(a);
-	lock_take(b);
+	lock_drop(&a->lock);
+	slot_take(st, w, b);
 }
 
 /* From inside to alone. What was seen before may be so no longer. */

@@ -167,13 +167,22 @@ static void med_op_close(struct pm_media *m)
 	(void)m;
 }
 
+static void med_op_blocked(struct pm_media *m, bool is)
+{
+	struct medium *d = of(m);
+
+	if (d->blocked)
+		d->blocked(d->hook_arg, is);
+}
+
 static const struct pm_media_ops ops = { .store = med_op_store,
 	                                 .store_nt = med_op_nt,
 	                                 .zero = med_op_zero,
 	                                 .flush = med_op_flush,
 	                                 .drain = med_op_drain,
 	                                 .sync = med_op_sync,
-	                                 .close = med_op_close };
+	                                 .close = med_op_close,
+	                                 .blocked = med_op_blocked };
 
 void medium_place(struct medium *d, void *dst, const void *src, size_t len)
 {

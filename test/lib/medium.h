@@ -52,6 +52,7 @@ struct medium {
 	/* Called before something is done to the media, and behind a fence; may be NULL. No lock held. */
 	void (*before)(void *arg, uint8_t kind, uint32_t at, const void *src);
 	void (*fenced)(void *arg);
+	void (*blocked)(void *arg, bool is); /* the thread waits for another one; NULL too */
 	void *hook_arg;
 	/* plain: lines touched since medium_mark() */
 	uint32_t *hot;

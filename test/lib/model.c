@@ -993,51 +993,93 @@ static bool one_step(struct world *w, const struct op *op)
 }
 
 struct side {
-	struct wpin *p;
+	struct world *w;
+	const struct state *old;
+	const struct op *op;
+	struct pm_once once;
+	struct pm_change ch;
 	int err;
 };
 
-static void side_commit(void *arg)
+static void side_main(void *arg)
 {
 	struct side *s = arg;
 
-	s->err = commit_step(s->p, PM_FILE_SYNC);
+	s->err = is_name(s->op->kind) ? named(s->w, s->old, s->op, &s->once, &s->ch)
+	                              : on_file(s->w, s->old, s->op, &s->once, &s->ch);
 }
 
-/* Two states more: one of them committed, then both. What the first looked like alone is known at the end. */
+static struct wobj *known(struct state *s, struct pm_id id)
+{
+	for (int i = 0; i < s->nobj; i++)
+		if (s->obj[i].live && s->obj[i].attr.id.ino == id.ino && s->obj[i].attr.id.gen == id.gen)
+			return &s->obj[i];
+	return NULL;
+}
+
+/* What the first looked like alone: as it was told. */
+static void learn_told(struct state *s, const struct op *op, const struct pm_change *ch)
+{
+	const struct pm_attr *told[] = { &ch->dir, &ch->dir2, &ch->obj };
+
+	if (is_name(op->kind) && s->nobj && !s->obj[s->nobj - 1].attr.id.ino) /* it made this one */
+		s->obj[s->nobj - 1].attr.id = ch->obj.id;
+	for (unsigned i = 0; i < 3; i++) {
+		struct wobj *o = told[i]->id.ino ? known(s, told[i]->id) : NULL;
+
+		if (o)
+			o->attr = *told[i];
+	}
+}
+
+static bool side_model(struct world *w, struct state *s, unsigned nth, const struct side *side)
+{
+	int want = is_name(side->op->kind) ? model_names(w, s, side->op) : model_files(w, s, side->op);
+
+	if (is_change(side->op->kind))
+		s->made[nth] = !side->err;
+	return !side->err == !want ? true : disagree(w, side->op, side->err, want);
+}
+
+static const struct op both_commit[2] = { { .kind = OP_COMMIT, .pin = 0 }, { .kind = OP_COMMIT, .pin = 1 } };
+
+/* Two states more: one of them done, then both. */
 static bool both_step(struct world *w, const struct op *op)
 {
-	struct side side[2] = { { .p = &w->pin[0] }, { .p = &w->pin[1] } };
+	const struct op *two = op->two ? op->two : both_commit;
+	const struct state *old = w->state[w->n];
 	struct pair pair = { .d = w->d, .seed = op->off, .answered = w->n };
-	struct state *one, *two;
+	struct state *one = next_state(w), *last = next_state(w);
+	struct side side[2];
 	unsigned k;
 
-	if (ino_slot(w->st, w->state[w->n]->obj[w->pin[0].obj].attr.id.ino) ==
-	    ino_slot(w->st, w->state[w->n]->obj[w->pin[1].obj].attr.id.ino)) {
-		SAY(w, "step %u: the two files share a lock", w->n);
-		return false;
+	for (k = 0; k < 2; k++) {
+		side[k] = (struct side){ .w = w, .old = old, .op = &two[k], .once = key(old->keys + k) };
+		pair.side[k] = (struct pair_side){ .run = side_main, .arg = &side[k] };
 	}
-	for (k = 0; k < 2; k++)
-		pair.side[k] = (struct pair_side){ .run = side_commit, .arg = &side[k] };
 	k = pair_run(&pair);
 	w->switches += pair.switches;
-	if (pair.why || side[0].err || side[1].err) {
-		SAY(w, "step %u: %s, %d, %d", w->n, pair.why ? pair.why : "two commits", side[0].err,
-		    side[1].err);
+	w->blocks += pair.blocks;
+	if (pair.why) {
+		SAY(w, "step %u: %s", w->n, pair.why);
 		return false;
 	}
-	one = next_state(w);
-	commit_bytes(w, &one->obj[w->pin[k].obj], &w->pin[k]);
-	w->pin[k].placed = false;
-	all_alts(w, one);
-	two = next_state(w);
-	commit_bytes(w, &two->obj[w->pin[!k].obj], &w->pin[!k]);
-	w->pin[!k].placed = false;
-	all_alts(w, two);
-	if (!learn_attrs(w, two))
+	if (is_change(two[0].kind) || is_change(two[1].kind))
+		one->keys += 2;
+	if (!side_model(w, one, old->keys + k, &side[k]))
 		return false;
-	one->obj[w->pin[k].obj].attr = two->obj[w->pin[k].obj].attr;
-	memcpy(one->verf, two->verf, sizeof(one->verf));
+	all_alts(w, one);
+	*last = *one;
+	if (!side_model(w, last, old->keys + !k, &side[!k]))
+		return false;
+	all_alts(w, last);
+	if (!learn_attrs(w, last))
+		return false;
+	if (two[k].kind == OP_COMMIT)
+		one->obj[w->pin[two[k].pin].obj].attr = last->obj[w->pin[two[k].pin].obj].attr;
+	else if (!side[k].err)
+		learn_told(one, &two[k], &side[k].ch);
+	memcpy(one->verf, last->verf, sizeof(one->verf));
 	return settle(w, op, 0);
 }
 

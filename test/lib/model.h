@@ -49,7 +49,7 @@ enum op_kind {
 	OP_LDONE,   /* close it; what was not committed is lost or in doubt */
 	OP_CHECKPOINT,
 	OP_REOPEN,
-	OP_BOTH, /* commit pins 0 and 1, of two files, by two threads; off: seed */
+	OP_BOTH, /* two: by two threads; NULL: they commit pins 0 and 1, of two files; off: seed */
 };
 struct op {
 	enum op_kind kind;
@@ -57,6 +57,7 @@ struct op {
 	uint64_t off, len; /* OP_SIZE: off; OP_CHMOD: off */
 	unsigned pin;      /* OP_MAP .. OP_READOFF: which */
 	bool nowait;       /* PM_MSYNC: begin the next step before this one is durable */
+	const struct op *two; /* OP_BOTH: of one transaction each */
 };
 
 struct content {              /* never changed once a state has it */
@@ -106,6 +107,7 @@ struct world {
 	unsigned nsoft;
 	bool failed;      /* of the step */
 	unsigned switches; /* from thread to thread, in all OP_BOTH */
+	unsigned blocks;   /* likewise: one met a lock of the other's */
 	unsigned refused; /* steps, for lack of space */
 	int err;
 	void **garbage;

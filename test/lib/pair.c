@@ -43,6 +43,39 @@ static void let_come(struct pair *p, unsigned k)
 			pthread_cond_wait(&p->moved, &p->lock);
 }
 
+/* Side @k goes on from waiting for the other's record, or may. */
+static void go_on(struct pair *p, unsigned k, const char *wrong)
+{
+	if (!p->side[k].waits) {
+		let_come(p, k);
+		return;
+	}
+	if (!p->side[!k].fenced)
+		p->why = wrong;
+	p->side[k].waits = false;
+	pthread_cond_broadcast(&p->moved);
+	await_turn(p, k);
+}
+
+static void blocked(void *arg, bool is)
+{
+	struct pair *p = arg;
+	int k = side_of(p);
+
+	if (k < 0)
+		return;
+	pthread_mutex_lock(&p->lock);
+	if (is)
+		go_on(p, (unsigned)k, "a transaction went on while one of lower seq was not durable");
+	p->side[k].blocked = is;
+	p->blocks += is;
+	if (!is)
+		await_turn(p, (unsigned)k);
+	else if (p->side[!k].live)
+		hand_to(p, (unsigned)!k);
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* Somebody is about to do something to the media. */
 static void before(void *arg, uint8_t kind, uint32_t at, const void *src)
 {
@@ -55,22 +88,14 @@ static void before(void *arg, uint8_t kind, uint32_t at, const void *src)
 	me = &p->side[k];
 	other = &p->side[!k];
 	pthread_mutex_lock(&p->lock);
-	if (me->waits) { /* no longer: is that right? */
-		if (!other->fenced)
-			p->why = "a transaction went on while one of lower seq was not durable";
-		me->waits = false;
-		pthread_cond_broadcast(&p->moved);
-		await_turn(p, (unsigned)k);
-	} else {
-		let_come(p, (unsigned)k);
-	}
+	go_on(p, (unsigned)k, "a transaction went on while one of lower seq was not durable");
 	if (kind == EV_STORE && medium_where(p->d, at) == AT_RECORD) {
 		const struct pm_rec *rec = src;
 
 		me->seq = rec->seq;
 		me->stored = true;
 	}
-	if (other->live && !other->waits && roll(p) % 2) {
+	if (other->live && !other->waits && !other->blocked && roll(p) % 2) {
 		hand_to(p, (unsigned)!k);
 		await_turn(p, (unsigned)k);
 	}
@@ -113,15 +138,7 @@ static void *side_main(void *arg)
 	pthread_mutex_unlock(&p->lock);
 	me->run(me->arg);
 	pthread_mutex_lock(&p->lock);
-	if (me->waits) { /* nothing of it came behind the fence */
-		if (!other->fenced)
-			p->why = "a transaction was answered while one of lower seq was not durable";
-		me->waits = false;
-		pthread_cond_broadcast(&p->moved);
-		await_turn(p, k);
-	} else {
-		let_come(p, k);
-	}
+	go_on(p, k, "a transaction was answered while one of lower seq was not durable");
 	rank = other->stored && other->seq < me->seq ? 2 : 1;
 	medium_released(p->d);
 	medium_window(p->d, p->answered + (other->live ? rank : 2), p->answered + 2);
@@ -147,12 +164,14 @@ unsigned pair_run(struct pair *p)
 	}
 	p->d->before = before;
 	p->d->fenced = fenced;
+	p->d->blocked = blocked;
 	p->d->hook_arg = p;
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned k = 0; k < 2; k++)
 		pthread_join(p->side[k].th, NULL);
 	p->d->before = NULL;
 	p->d->fenced = NULL;
+	p->d->blocked = NULL;
 	p->d->by = 0;
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->moved);

@@ -4,7 +4,8 @@
  *
  * At every store, flush and fence it is decided anew, by a seed, which of the two goes on; so transactions of
  * both are cut into each other in every way, and the same way each time. A thread whose record is fenced while
- * one of lower seq is not has to wait for that inside the store; the pair sees to it that it does.
+ * one of lower seq is not has to wait for that inside the store; the pair sees to it that it does. A thread that
+ * meets a lock of the other's gives its turn away until it has it.
  */
 #ifndef TEST_LIB_PAIR_H
 #define TEST_LIB_PAIR_H
@@ -17,6 +18,7 @@ struct pair_side {
 	/* filled in */
 	pthread_t th;
 	bool live, waits; /* in the store, for the other's record */
+	bool blocked;     /* by what the other holds */
 	bool stored, fenced; /* its record */
 	uint64_t seq;        /* of that; 0: none */
 };
@@ -27,7 +29,7 @@ struct pair {
 	/* Logged when a side is through: medium_window(d, answered + its rank, answered + 2). */
 	unsigned answered;
 	/* filled in */
-	unsigned switches;
+	unsigned switches, blocks; /* how often one met a lock of the other's */
 	const char *why; /* of a failure; NULL */
 	pthread_mutex_t lock;
 	pthread_cond_t moved;

@@ -14,20 +14,28 @@
 #define FILE_BYTES  (FILE_BLOCKS * PM_BLOCK)
 #define NAMES       24u
 #define SHARED      3u
+#define CALLS       128u
 
 struct copy { /* what a file must hold */
 	struct pm_id id;
 	uint64_t size;
 	uint8_t *bytes;
 };
+struct call { /* which every thread makes, some at the same time: it is carried out once */
+	unsigned tried, done; /* atomic */
+};
 struct actor {
 	struct stress *s;
+	struct call *calls; /* of all */
+	unsigned called;    /* of them by this thread */
 	struct pm_store *st;
 	unsigned no;
 	uint64_t rnd;
 	struct pm_id dir, common, shared[SHARED];
 	struct copy file[FILES];
 	struct pm_id name[NAMES]; /* ino 0: not there */
+	enum pm_type type[NAMES];
+	bool away[NAMES];         /* in the common directory */
 	unsigned mine;            /* names in the common directory */
 	uint64_t seen[SHARED];    /* sizes: they only grow */
 	char why[300];
@@ -243,46 +251,167 @@ static int make(struct pm_store *st, struct pm_id dir, const char *name, enum pm
 	return err;
 }
 
+/* Names that travel are told apart by their owner. */
+static size_t name_of(const struct actor *a, unsigned k, char buf[24])
+{
+	return (size_t)snprintf(buf, 24, "name-%u-%u", a->no, k);
+}
+
+static struct pm_id where(const struct actor *a, unsigned k)
+{
+	return a->away[k] ? a->common : a->dir;
+}
+
 static int name_look(struct actor *a, struct pm_store *st, unsigned k)
 {
 	struct pm_attr at;
 	char name[24];
-	int len = snprintf(name, sizeof(name), "name-%u", k);
-	int err = pm_lookup(st, a->dir, name, (size_t)len, &at);
+	size_t len = name_of(a, k, name);
+	int err = pm_lookup(st, where(a, k), name, len, &at);
 
 	if (a->name[k].ino ? err || at.id.ino != a->name[k].ino || at.id.gen != a->name[k].gen : err != -ENOENT)
 		return complain(a, "%s is %s: %s", name, a->name[k].ino ? "there" : "not there", strerror(-err));
 	return 0;
 }
 
+static int name_make(struct actor *a, unsigned k, const char *name, size_t len)
+{
+	static const enum pm_type some[] = { PM_REG, PM_REG, PM_REG, PM_DIR, PM_LNK, PM_FIFO };
+	char target[300];
+	struct pm_new nw = { .type = some[roll(a, 6)], .mode = 0755, .uid = 1000, .gid = 1000 };
+	struct pm_change ch;
+	int err;
+
+	memset(target, 't', sizeof(target));
+	nw.target = target;
+	nw.target_len = nw.type == PM_LNK ? roll(a, 2) ? 20 : 200 : 0;
+	err = pm_create(a->st, where(a, k), name, len, &nw, &ch);
+	if (!err)
+		a->name[k] = ch.obj.id;
+	a->type[k] = nw.type;
+	return err;
+}
+
 static int name_flip(struct actor *a, unsigned k)
 {
 	struct pm_change ch;
 	char name[24];
-	int len = snprintf(name, sizeof(name), "name-%u", k), err;
+	size_t len = name_of(a, k, name);
+	int err;
 
-	if (a->name[k].ino) {
-		err = pm_remove(a->st, a->dir, name, (size_t)len, &ch);
-		a->name[k].ino = 0;
+	if (!a->name[k].ino) {
+		a->away[k] = roll(a, 4) == 0;
+		err = name_make(a, k, name, len);
 	} else {
-		err = make(a->st, a->dir, name, PM_REG, &a->name[k]);
+		err = a->type[k] == PM_DIR ? pm_rmdir(a->st, where(a, k), name, len, &ch)
+		                           : pm_remove(a->st, where(a, k), name, len, &ch);
+		a->name[k].ino = 0;
 	}
 	return err ? complain(a, "%s: %s", name, strerror(-err)) : 0;
 }
 
+/* To another name, maybe over what is there, here or in the directory of all. */
 static int name_move(struct actor *a, unsigned k, unsigned to)
 {
+	struct pm_id from = where(a, k);
 	struct pm_change ch;
-	char from[24], name[24];
-	int flen = snprintf(from, sizeof(from), "name-%u", k), len = snprintf(name, sizeof(name), "name-%u", to);
+	char old[24], name[24];
+	size_t olen = name_of(a, k, old), len = name_of(a, to, name);
 	int err;
 
 	if (!a->name[k].ino || k == to)
 		return 0;
-	err = pm_rename(a->st, a->dir, from, (size_t)flen, a->dir, name, (size_t)len, &ch);
+	if (!a->name[to].ino)
+		a->away[to] = roll(a, 4) == 0;
+	if (a->name[to].ino && (a->type[k] == PM_DIR) != (a->type[to] == PM_DIR))
+		return 0;
+	err = pm_rename(a->st, from, old, olen, where(a, to), name, len, &ch);
 	a->name[to] = a->name[k];
+	a->type[to] = a->type[k];
 	a->name[k].ino = 0;
-	return err ? complain(a, "rename: %s", strerror(-err)) : 0;
+	return err ? complain(a, "rename %s %s: %s", old, name, strerror(-err)) : 0;
+}
+
+/* One name more, and away with it again. */
+static int name_link(struct actor *a, unsigned k)
+{
+	struct pm_change ch;
+	struct pm_attr at;
+	int err;
+
+	if (!a->name[k].ino || a->type[k] == PM_DIR)
+		return 0;
+	err = pm_link(a->st, a->name[k], a->dir, "link", 4, &ch);
+	if (!err)
+		err = pm_getattr(a->st, a->name[k], &at);
+	if (!err && at.nlink != 2)
+		return complain(a, "%u links, not 2", at.nlink);
+	if (!err)
+		err = pm_remove(a->st, a->dir, "link", 4, &ch);
+	if (!err && ch.obj.nlink != 1)
+		return complain(a, "%u links, not 1", ch.obj.nlink);
+	return err ? complain(a, "a link: %s", strerror(-err)) : 0;
+}
+
+static int name_mode(struct actor *a, unsigned k)
+{
+	struct pm_setattr sa = { .set = PM_SET_MODE, .mode = (uint32_t)roll(a, 512) };
+	struct pm_change ch;
+	struct pm_attr at;
+	int err;
+
+	if (!a->name[k].ino)
+		return 0;
+	err = pm_setattr(a->st, a->name[k], &sa, &ch);
+	if (!err)
+		err = pm_getattr(a->st, a->name[k], &at);
+	if (!err && at.mode == sa.mode)
+		return 0;
+	return complain(a, "chmod: %s, %o, not %o", strerror(-err), at.mode, sa.mode);
+}
+
+/* What another thread has there, which may come and go meanwhile. */
+static int name_of_other(struct actor *a)
+{
+	unsigned no = (unsigned)roll(a, a->s->threads), k = (unsigned)roll(a, NAMES);
+	struct pm_attr at;
+	char name[24];
+	int len = snprintf(name, sizeof(name), "name-%u-%u", no, k);
+	int err = pm_lookup(a->st, a->common, name, (size_t)len, &at);
+
+	if (err == -ENOENT)
+		return 0;
+	if (err)
+		return complain(a, "%s, another's: %s", name, strerror(-err));
+	err = pm_getattr(a->st, at.id, &at);
+	return err && err != -ESTALE ? complain(a, "%s, another's, by handle: %s", name, strerror(-err)) : 0;
+}
+
+/* The next call that all make. */
+static int same_call(struct actor *a)
+{
+	struct pm_once once = { .tag = a->called };
+	struct pm_new nw = { .type = PM_REG, .mode = 0600 };
+	struct pm_change ch;
+	struct pm_reply r;
+	char name[24];
+	int len, err;
+
+	if (a->called == CALLS)
+		return 0;
+	memset(once.key, (int)a->called + 1, sizeof(once.key));
+	len = snprintf(name, sizeof(name), "call-%u", a->called);
+	__atomic_fetch_add(&a->calls[a->called].tried, 1, __ATOMIC_RELAXED);
+	err = pm_create_once(a->st, a->common, name, (size_t)len, &nw, &once, &ch);
+	if (!err)
+		__atomic_fetch_add(&a->calls[a->called].done, 1, __ATOMIC_RELAXED);
+	else if (err != -EALREADY)
+		return complain(a, "%s: %s", name, strerror(-err));
+	err = pm_once_find(a->st, &once, &r);
+	if (err || r.tag != a->called)
+		return complain(a, "%s: no record, or another's: %s", name, strerror(-err));
+	a->called++;
+	return 0;
 }
 
 static bool count(void *arg, const struct pm_dirent *de)
@@ -299,7 +428,7 @@ static int names_list(struct actor *a, bool attr)
 	int err = pm_readdir(a->st, a->dir, roll(a, 2) * 2, attr, count, &n, &eof);
 
 	for (unsigned k = 0; k < NAMES; k++)
-		want += !!a->name[k].ino;
+		want += a->name[k].ino && !a->away[k];
 	return err || !eof || n != want ? complain(a, "readdir: %s, %u names, not %u", strerror(-err), n, want) : 0;
 }
 
@@ -385,7 +514,7 @@ static int act(struct actor *a)
 {
 	struct copy *c = &a->file[roll(a, FILES)];
 
-	switch (roll(a, 24)) {
+	switch (roll(a, 32)) {
 	case 0:
 		return file_cut(a, c);
 	case 1:
@@ -416,6 +545,21 @@ static int act(struct actor *a)
 		return brief_file(a);
 	case 16:
 		return shared_read(a, (unsigned)roll(a, SHARED));
+	case 18:
+	case 19:
+	case 20:
+		return name_flip(a, (unsigned)roll(a, NAMES));
+	case 21:
+	case 22:
+		return name_move(a, (unsigned)roll(a, NAMES), (unsigned)roll(a, NAMES));
+	case 23:
+		return name_link(a, (unsigned)roll(a, NAMES));
+	case 24:
+		return name_mode(a, (unsigned)roll(a, NAMES));
+	case 25:
+		return same_call(a);
+	case 26:
+		return name_of_other(a);
 	default:
 		return file_write(a, c);
 	}
@@ -523,14 +667,28 @@ static struct pm_store *open_again(struct stress *s, struct pm_media *m)
 	return st;
 }
 
+static bool called_once(struct stress *s, const struct call *calls)
+{
+	for (unsigned i = 0; i < CALLS; i++) {
+		if (calls[i].done == !!calls[i].tried)
+			continue;
+		snprintf(s->why, sizeof(s->why), "call %u was made %u times and carried out %u times", i,
+		         calls[i].tried, calls[i].done);
+		return false;
+	}
+	return true;
+}
+
 static bool act_all(struct stress *s, struct actor *a, struct pm_store *st)
 {
+	struct call calls[CALLS] = { { 0 } };
 	pthread_t th[THREADS_MAX];
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < s->threads; i++) {
 		a[i].s = s;
 		a[i].no = i;
+		a[i].calls = calls;
 		a[i].rnd = (s->seed + i) * 0x9e3779b97f4a7c15ull | 1;
 		if (actor_prepare(&a[i], st, &a[0]))
 			return everybody(s, a, NULL);
@@ -542,7 +700,7 @@ static bool act_all(struct stress *s, struct actor *a, struct pm_store *st)
 	for (unsigned i = 0; i < s->threads && everybody(s, a, NULL); i++)
 		for (unsigned k = 0; k < FILES; k++)
 			file_sync(&a[i], &a[i].file[k]);
-	return everybody(s, a, st);
+	return everybody(s, a, st) && called_once(s, calls);
 }
 
 bool stress_run(struct stress *s)

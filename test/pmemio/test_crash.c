@@ -35,7 +35,8 @@ struct campaign {
 	bool whole;   /* from the opening of the pool on */
 	bool sparse;  /* long runs: look here and there first */
 	bool kill;    /* between @before and @ops instead of a clean close */
-	bool both;    /* two threads must have taken turns */
+	bool both;    /* two threads must have taken turns, and never waited for what the other holds */
+	unsigned *met; /* counts how often one waited */
 };
 
 static const struct op none[] = { { .kind = OP_END } };
@@ -89,6 +90,10 @@ static void one_plan(const struct campaign *c, const struct plan *p, struct expl
 	             w->refused);
 	if (c->both)
 		cr_assert_gt(w->switches, 1, "%s: no thread got between the other's steps", p->name);
+	if (c->met)
+		*c->met += w->blocks;
+	if (c->both)
+		cr_assert_eq(w->blocks, 0, "%s: one waited for what the other holds", p->name);
 	if (c->whole)
 		cr_assert(world_close(w), "%s: %s", p->name, w->why);
 	else
@@ -386,6 +391,99 @@ Test(crash, two_threads)
 	struct campaign c = { "two threads, clwb", &wide, PM_CLWB, RULES_ADR, .share = .14, .both = true };
 
 	in_pairs(&c);
+}
+
+/* Names: two changes in directories of their own, or that meet in one, or of which one makes the other impossible. */
+static const struct op two_dirs[] = { { .kind = OP_MKDIR, .a = "d" },
+	                              { .kind = OP_MKDIR, .a = "e" },
+	                              NEW("d/a"),
+	                              W("d/a", 0, 5000),
+	                              NEW("e/b"),
+	                              W("e/b", 0, 3000),
+	                              NEW("d/c"),
+	                              NEW("e/c"),
+	                              { .kind = OP_MKDIR, .a = "d/sub" },
+	                              { .kind = OP_END } };
+
+struct two {
+	const char *name;
+	struct op op[2];
+	bool apart; /* neither needs what the other holds */
+};
+static const struct two twos[] = {
+	{ "create, create", { NEW("d/n"), NEW("e/n") }, true },
+	{ "create, remove", { NEW("d/n"), RM("e/b") }, true },
+	{ "remove, remove", { RM("d/a"), RM("e/b") }, true },
+	{ "mkdir, rmdir", { { .kind = OP_MKDIR, .a = "e/n" }, { .kind = OP_RMDIR, .a = "d/sub" } }, true },
+	{ "link, symlink", { LN("d/a", "d/a2"), { .kind = OP_SYMLINK, .a = "e/s" } }, true },
+	{ "longlink, mknod", { { .kind = OP_LONGLINK, .a = "d/l" }, { .kind = OP_MKNOD, .a = "e/f" } }, true },
+	{ "rename, rename", { MV("d/a", "d/z"), MV("e/b", "e/z") }, true },
+	{ "rename over, create", { MV("d/a", "d/c"), NEW("e/n") }, true },
+	{ "rename over, rename over", { MV("d/a", "d/c"), MV("e/b", "e/c") }, true },
+	{ "create, chmod", { NEW("d/n"), { .kind = OP_CHMOD, .a = "e/b", .off = 0600 } }, true },
+	{ "create, cut", { NEW("d/n"), SIZE("e/b", 100) }, true },
+	{ "two in one directory", { NEW("d/n"), NEW("d/m") }, false },
+	{ "in one directory, gone and made", { RM("d/a"), NEW("d/m") }, false },
+	{ "the same name", { NEW("d/n"), NEW("d/n") }, false },
+	{ "the same file", { RM("d/a"), RM("d/a") }, false },
+	{ "away, and removed", { MV("d/a", "d/n"), RM("d/a") }, false },
+	{ "into a directory that goes", { NEW("d/sub/n"), { .kind = OP_RMDIR, .a = "d/sub" } }, false },
+	{ "to each other's directory", { MV("d/a", "e/a"), MV("e/b", "d/b") }, false },
+	{ "a directory moves, a file comes", { MV("d/sub", "e/sub"), NEW("d/n") }, false },
+	{ "a link, and its file goes", { LN("d/a", "e/a"), RM("d/a") }, false },
+	{ "mode, and its file goes", { { .kind = OP_CHMOD, .a = "d/a", .off = 0600 }, RM("d/a") }, false },
+	{ "cut, and removed", { SIZE("d/a", 0), RM("d/a") }, false },
+};
+#define NTWOS (sizeof(twos) / sizeof(twos[0]))
+#define TWO_SEEDS 4u
+
+/* With a single step or a checkpoint between, and something behind. */
+static void two_ops(struct op *o, const struct two *t, unsigned seed)
+{
+	const struct op of[] = {
+		{ .kind = OP_BOTH, .off = seed, .two = t->op },
+		{ .kind = seed % 3 ? OP_CREATE : OP_CHECKPOINT, .a = seed % 3 ? "e/q" : NULL },
+		NEW("d/x"),
+		{ .kind = OP_END },
+	};
+
+	memcpy(o, of, sizeof(of));
+}
+
+static void names_at_once(struct campaign c, bool apart)
+{
+	struct plan plan[NTWOS * TWO_SEEDS];
+	struct op ops[NTWOS * TWO_SEEDS][4];
+	uint64_t from = first_seed();
+	unsigned n = 0;
+
+	c.both = apart;
+	for (unsigned i = 0; i < NTWOS * TWO_SEEDS; i++) {
+		if (twos[i / TWO_SEEDS].apart != apart)
+			continue;
+		two_ops(ops[n], &twos[i / TWO_SEEDS], (unsigned)(from % 100000) + i);
+		plan[n] = (struct plan){ twos[i / TWO_SEEDS].name, two_dirs, ops[n] };
+		n++;
+	}
+	run(&c, plan, n);
+}
+
+Test(crash, names_by_two_threads)
+{
+	struct campaign c = { "names by two threads, clwb", &wide, PM_CLWB, RULES_ADR, .share = .1 };
+
+	names_at_once(c, true);
+}
+
+Test(crash, names_by_two_threads_that_meet)
+{
+	struct campaign c = { "names by two threads that meet, clwb", &wide, PM_CLWB, RULES_ADR, .share = .08 };
+
+	unsigned met = 0;
+
+	c.met = &met;
+	names_at_once(c, false);
+	cr_expect_gt(met, 0, "no thread ever waited for the other");
 }
 
 /* --- leases: bytes placed by others, committed in parts ---------------------------------------- */

@@ -2,6 +2,7 @@
 /* test_workers.c - threads in the store at the same time; test/stress/pool.c does the same under ThreadSanitizer */
 #include <criterion/criterion.h>
 
+#include <errno.h>
 #include <pthread.h>
 
 #include "test/lib/pool.h"
@@ -28,6 +29,66 @@ Test(workers, more_threads_than_cores)
 Test(workers, stores_in_the_persistence_domain)
 {
 	stress((struct stress){ .method = PM_FENCE, .threads = 3, .steps = 2000, .seed = 2 });
+}
+
+/* --- a name that comes and goes --------------------------------------------------------------- */
+
+#define TIMES 20000u
+
+struct flicker {
+	struct pm_store *st;
+	struct pm_id last; /* what the name led to, or leads to */
+	uint32_t over;     /* atomic */
+	int err;
+};
+
+static void *come_and_go(void *arg)
+{
+	struct pm_id root = { PM_ROOT_INO, 1 };
+	struct pm_new nw = { .type = PM_REG, .mode = 0600 };
+	struct flicker *f = arg;
+	struct pm_change ch;
+	int err = 0;
+
+	for (unsigned i = 0; i < TIMES && !err; i++) {
+		err = pm_create(f->st, root, "x", 1, &nw, &ch);
+		if (!err)
+			err = pm_remove(f->st, root, "x", 1, &ch);
+	}
+	f->err = err;
+	__atomic_store_n(&f->over, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static int look(struct flicker *f)
+{
+	struct pm_attr at;
+	int err = pm_lookup(f->st, (struct pm_id){ PM_ROOT_INO, 1 }, "x", 1, &at);
+
+	if (!err)
+		f->last = at.id;
+	if (err && err != -ENOENT)
+		return err;
+	err = f->last.ino ? pm_getattr(f->st, f->last, &at) : 0;
+	return err == -ESTALE ? 0 : err;
+}
+
+Test(workers, a_name_that_comes_and_goes_is_there_or_not)
+{
+	struct flicker f = { .over = 0 };
+	struct test_pool pool;
+	pthread_t th;
+	int err = 0;
+
+	pool_new(&pool, "flicker", PM_MIN_SIZE, PM_CLWB);
+	f.st = pool.st;
+	cr_assert_eq(pthread_create(&th, NULL, come_and_go, &f), 0);
+	while (!err && !__atomic_load_n(&f.over, __ATOMIC_ACQUIRE))
+		err = look(&f);
+	pthread_join(th, NULL);
+	cr_expect_eq(f.err, 0, "create or remove: %s", strerror(-f.err));
+	cr_expect_eq(err, 0, "lookup: %s", strerror(-err));
+	pool_drop(&pool);
 }
 
 /* --- files that grow at the same time -------------------------------------------------------- */
