@@ -145,7 +145,8 @@ void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed, bool many)
 	if (killed) {
 		journal_checkpoint(st);
 		id = add(st, ROOT, "late", PM_REG, 0);
-		fill(d, st, id, 2, 1);
+		fill(d, st, id, 4, 2);
+		add(st, ROOT, "late dir", PM_DIR, 0);
 		store_drop(st);
 	} else if (pm_close(st)) {
 		die("close", -EIO);
@@ -392,6 +393,43 @@ DAMAGE(reply_record)
 	m[super_of(m)->reply_start * PM_BLOCK + 3 * 64 + 20] ^= 4;
 }
 
+/* The @nth record from the newest. */
+static struct pm_rec *record(uint8_t *m, unsigned nth)
+{
+	const struct pm_super *s = super_of(m);
+	uint64_t below = UINT64_MAX;
+	struct pm_rec *best = NULL;
+
+	do {
+		best = NULL;
+		for (unsigned l = 0; l < s->lanes; l++) {
+			uint8_t *p = m + (s->lane_start + (uint64_t)l * s->lane_blocks + 1) * PM_BLOCK;
+			struct pm_rec *r = (void *)p;
+
+			for (; r->magic == PM_REC_MAGIC && r->len; r = (void *)((uint8_t *)r + r->len))
+				if (r->seq < below && (!best || r->seq > best->seq))
+					best = r;
+		}
+		if (!best)
+			die("so many records", -ENOENT);
+		below = best->seq;
+	} while (nth--);
+	return best;
+}
+
+DAMAGE(journal_record)
+{
+	(void)w;
+	record(m, 3)->nranges ^= 1;
+}
+
+DAMAGE(journal_records)
+{
+	(void)w;
+	memset(record(m, 2), 0x5a, 64);
+	record(m, 4)->seq++;
+}
+
 /* --- lies under a good checksum ---------------------------------------------------------------- */
 
 #define LIE(fn, who, change)                                                                       \
@@ -506,24 +544,103 @@ BOTH(root_and_crowd, leaf_of_root, node_of_crowd)
 BOTH(dir_and_loop, loop, inode_of_crowd)
 BOTH(table_and_file, inode_of_table, size_of_file)
 BOTH(limits_twice, inode_of_limits, block_of_limits)
+BOTH(record_and_inode, journal_record, size_of_file)
 
-#define D(fn, ...) { .name = #fn, .hurt = fn, __VA_ARGS__ }
+/* Where a damage is: two in one place may not go together. */
+enum {
+	IN_PLAIN = 1 << 0,
+	IN_OTHER = 1 << 1,
+	IN_DIR = 1 << 2,
+	IN_SUB = 1 << 3,
+	IN_CROWD = 1 << 4,
+	IN_SCATTERED = 1 << 5,
+	IN_SPARSE = 1 << 6,
+	IN_ROOTDIR = 1 << 7,
+	IN_TABLE = 1 << 8,
+	IN_LIMITS = 1 << 9,
+	IN_SPECIAL = 1 << 10,
+	IN_JOURNAL = 1 << 11,
+	IN_REPLIES = 1 << 12,
+};
+
+#define D(fn, at, ...) { .name = #fn, .hurt = fn, .where = at, __VA_ARGS__ }
 const struct damage wreck_damages[] = {
-	D(inode_of_file), D(inode_that_names_others_blocks), D(inode_that_names_blocks_of_a_later_one),
-	D(size_of_file), D(size_of_file_with_tree), D(inode_of_file_without_name), D(inode_of_dir),
-	D(inode_of_dir_gone), D(inode_of_crowd), D(inode_of_root), D(inode_of_link), D(inode_of_link_gone),
-	D(inode_of_longlink), D(inode_of_fifo), D(inode_of_table), D(inode_of_limits), D(block_of_limits),
-	D(way_to_limits), D(node_of_crowd), D(leaf_of_crowd), D(leaf_of_dir), D(leaf_of_root),
-	D(node_of_scattered), D(leaf_of_scattered), D(leaf_of_sparse), D(superblock_and_file), D(lane_heads),
-	D(reply_record), D(links_of_file), D(links_of_dir), D(no_links, .unsafe = true), D(blocks_of_file),
-	D(mode_of_dir), D(type_of_file), D(type_of_dir), D(entries_of_dir), D(count_of_tree), D(count_of_crowd),
-	D(height_of_tree), D(height_of_crowd), D(root_of_crowd), D(parent_of_dir), D(parent_of_root),
-	D(size_beyond), D(extent_outside), D(extent_in_superblock), D(extent_twice), D(extent_over_table),
-	D(extent_over_node), D(extent_of_two, .left = true), D(generation), D(entry_generation), D(entry_type),
-	D(entry_nowhere), D(entry_to_root), D(entry_name), D(entry_cookie), D(two_names_of_dir),
-	D(entry_of_crowd), D(cookie_of_crowd), D(extent_of_scattered), D(loop), D(node_and_entry),
-	D(node_and_cookie), D(node_and_extent), D(node_and_inode), D(crowd_twice), D(two_inodes),
-	D(dir_and_file), D(root_and_crowd), D(dir_and_loop), D(table_and_file), D(limits_twice),
+	D(inode_of_file, IN_PLAIN),
+	D(inode_that_names_others_blocks, IN_PLAIN | IN_OTHER),
+	D(inode_that_names_blocks_of_a_later_one, IN_OTHER | IN_SPECIAL),
+	D(size_of_file, IN_PLAIN),
+	D(size_of_file_with_tree, IN_SCATTERED),
+	D(inode_of_file_without_name, IN_PLAIN | IN_DIR),
+	D(inode_of_dir, IN_DIR),
+	D(inode_of_dir_gone, IN_DIR),
+	D(inode_of_crowd, IN_CROWD),
+	D(inode_of_root, IN_ROOTDIR),
+	D(inode_of_link, IN_SPECIAL),
+	D(inode_of_link_gone, IN_SPECIAL),
+	D(inode_of_longlink, IN_SPECIAL),
+	D(inode_of_fifo, IN_SPECIAL),
+	D(inode_of_table, IN_TABLE),
+	D(inode_of_limits, IN_LIMITS),
+	D(block_of_limits, IN_LIMITS),
+	D(way_to_limits, IN_LIMITS | IN_TABLE),
+	D(node_of_crowd, IN_CROWD),
+	D(leaf_of_crowd, IN_CROWD),
+	D(leaf_of_dir, IN_DIR),
+	D(leaf_of_root, IN_ROOTDIR),
+	D(node_of_scattered, IN_SCATTERED),
+	D(leaf_of_scattered, IN_SCATTERED),
+	D(leaf_of_sparse, IN_SPARSE),
+	D(superblock_and_file, IN_PLAIN | IN_JOURNAL),
+	D(lane_heads, IN_JOURNAL),
+	D(reply_record, IN_REPLIES),
+	D(links_of_file, IN_PLAIN),
+	D(links_of_dir, IN_DIR),
+	D(no_links, IN_PLAIN, .unsafe = true),
+	D(blocks_of_file, IN_SPARSE),
+	D(mode_of_dir, IN_DIR),
+	D(type_of_file, IN_PLAIN),
+	D(type_of_dir, IN_CROWD),
+	D(entries_of_dir, IN_DIR),
+	D(count_of_tree, IN_SPARSE),
+	D(count_of_crowd, IN_CROWD),
+	D(height_of_tree, IN_SCATTERED),
+	D(height_of_crowd, IN_CROWD),
+	D(root_of_crowd, IN_CROWD),
+	D(parent_of_dir, IN_SUB),
+	D(parent_of_root, IN_ROOTDIR),
+	D(size_beyond, IN_PLAIN),
+	D(extent_outside, IN_PLAIN),
+	D(extent_in_superblock, IN_PLAIN),
+	D(extent_twice, IN_PLAIN),
+	D(extent_over_table, IN_PLAIN),
+	D(extent_over_node, IN_PLAIN | IN_CROWD),
+	D(extent_of_two, IN_PLAIN | IN_OTHER, .left = true),
+	D(generation, IN_PLAIN),
+	D(entry_generation, IN_PLAIN | IN_DIR),
+	D(entry_type, IN_PLAIN | IN_DIR),
+	D(entry_nowhere, IN_PLAIN | IN_DIR),
+	D(entry_to_root, IN_PLAIN | IN_DIR),
+	D(entry_name, IN_PLAIN | IN_DIR),
+	D(entry_cookie, IN_PLAIN | IN_DIR),
+	D(two_names_of_dir, IN_PLAIN | IN_DIR | IN_CROWD),
+	D(entry_of_crowd, IN_CROWD),
+	D(cookie_of_crowd, IN_CROWD),
+	D(extent_of_scattered, IN_SCATTERED),
+	D(loop, IN_DIR | IN_SUB | IN_ROOTDIR | IN_SPECIAL),
+	D(node_and_entry, IN_CROWD),
+	D(node_and_cookie, IN_CROWD),
+	D(node_and_extent, IN_SCATTERED),
+	D(node_and_inode, IN_SCATTERED),
+	D(crowd_twice, IN_CROWD),
+	D(two_inodes, IN_PLAIN | IN_OTHER | IN_SPECIAL),
+	D(dir_and_file, IN_DIR | IN_PLAIN),
+	D(root_and_crowd, IN_ROOTDIR | IN_CROWD),
+	D(dir_and_loop, IN_DIR | IN_SUB | IN_ROOTDIR | IN_SPECIAL | IN_CROWD),
+	D(table_and_file, IN_TABLE | IN_PLAIN),
+	D(limits_twice, IN_LIMITS),
+	D(journal_record, IN_JOURNAL, .killed = true),
+	D(journal_records, IN_JOURNAL, .killed = true),
+	D(record_and_inode, IN_JOURNAL | IN_PLAIN, .killed = true),
 };
 const unsigned wreck_ndamages = sizeof(wreck_damages) / sizeof(wreck_damages[0]);
 
@@ -548,8 +665,8 @@ DAMAGE(table_way)
 BOTH(table_and_crowd, table_root, node_of_crowd)
 BOTH(table_and_size, table_inode_gone, size_of_file)
 
-const struct damage wreck_table_damages[] = { D(table_inode_gone), D(table_root), D(table_way), D(table_and_crowd),
-	                                      D(table_and_size) };
+const struct damage wreck_table_damages[] = { D(table_inode_gone, IN_TABLE), D(table_root, IN_TABLE), D(table_way, IN_TABLE),
+	                                      D(table_and_crowd, IN_TABLE | IN_CROWD), D(table_and_size, IN_TABLE | IN_PLAIN) };
 const unsigned wreck_table_ndamages = sizeof(wreck_table_damages) / sizeof(wreck_table_damages[0]);
 
 /* --- what it holds ----------------------------------------------------------------------------- */

@@ -22,8 +22,10 @@ void wreck_free(struct wreck *w);
 struct damage {
 	const char *name;
 	void (*hurt)(const struct wreck *w, uint8_t *image);
+	unsigned where; /* two go together only if they have no bit in common */
 	bool left;    /* has no one right answer: something is left */
 	bool unsafe;  /* a mount would make it worse: it is there under a good checksum */
+	bool killed;  /* only of a pool that was killed */
 };
 extern const struct damage wreck_damages[];
 extern const unsigned wreck_ndamages;
