@@ -178,6 +178,28 @@ void fault_early_in_place(struct medium *d, size_t from)
 			move(d, i, at++);
 }
 
+/* What each of two threads changes in place comes as soon as its own record is fenced, wait or not for that of lower seq. */
+void fault_no_turn(struct medium *d, size_t from)
+{
+	size_t rec[2] = { 0, 0 }, done[2] = { 0, 0 };
+	unsigned late; /* whose record is durable later, and has the lower seq */
+
+	for (size_t i = from; i < d->nev; i++) {
+		unsigned k = d->ev[i].by - 1u;
+
+		if (k < 2 && !rec[k] && is(&d->ev[i], EV_STORE, AT_RECORD, ANY))
+			rec[k] = i;
+		else if (k < 2 && rec[k] && !done[k] && d->ev[i].kind == EV_FENCE)
+			done[k] = i;
+	}
+	late = done[1] > done[0];
+	if (!rec[0] || !rec[1] || d->ev[rec[late]].at > d->ev[rec[!late]].at)
+		return;
+	for (size_t i = done[late] + 1, to = done[!late] + 1; i < d->nev; i++)
+		if (d->ev[i].by == !late + 1 && is(&d->ev[i], EV_STORE, AT_POOL, ANY))
+			move(d, i, to++);
+}
+
 void fault_no_in_place_flush(struct medium *d, size_t from)
 {
 	drop(d, from, EV_FLUSH, AT_POOL, EV_STORE);

@@ -21,6 +21,7 @@ void fault_no_zeroing(struct medium *d, size_t from);
 void fault_no_node_flush(struct medium *d, size_t from);
 void fault_late_nodes(struct medium *d, size_t from);
 void fault_early_in_place(struct medium *d, size_t from);
+void fault_no_turn(struct medium *d, size_t from);
 void fault_no_in_place_flush(struct medium *d, size_t from);
 void fault_no_fence_before_head(struct medium *d, size_t from);
 void fault_early_head(struct medium *d, size_t from);

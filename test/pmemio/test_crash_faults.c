@@ -58,6 +58,23 @@ static const struct op unstable[] = { { .kind = OP_UNSTABLE, .a = "x", .off = 0,
 	                              NEW("z"),
 	                              { .kind = OP_END } };
 
+static const struct op dirs[] = { { .kind = OP_MKDIR, .a = "d" },
+	                          { .kind = OP_MKDIR, .a = "e" },
+	                          NEW("d/a"),
+	                          NEW("e/b"),
+	                          { .kind = OP_END } };
+static const struct op made[2] = { NEW("d/n"), NEW("e/n") };
+static const struct op gone[2] = { RM("d/a"), NEW("e/n") };
+static const struct op moved[2] = { MV("d/a", "d/n"), MV("e/b", "e/n") };
+/* By a seed that cuts the two into each other as the fault needs it. */
+#define BOTH(what, seed)                                                                           \
+	{                                                                                          \
+		.kind = OP_BOTH, .two = what, .off = seed                                          \
+	}
+static const struct op both_made[] = { BOTH(made, 2), { .kind = OP_END } };
+static const struct op both_gone[] = { BOTH(gone, 2), { .kind = OP_CHECKPOINT }, { .kind = OP_END } };
+static const struct op both_moved[] = { BOTH(moved, 2), { .kind = OP_END } };
+
 static const struct op given_up[] = { MAP(0, "x", 0, 3000), GIVEUP(0), { .kind = OP_END } };
 
 #define FAULT(n, c, b, o, r, geo)                                                                  \
@@ -103,6 +120,13 @@ static const struct fault faults[] = {
 	{ FAULT("the journal is emptied before its replay is durable", fault_no_fence_before_head, file,
 	        two, RULES_ADR, small),
 	  .whole = true },
+	{ FAULT("two threads: records are not flushed", fault_no_record_flush, dirs, both_moved, RULES_ADR, wide) },
+	{ FAULT("two threads: no fence behind a record", fault_no_record_fence, dirs, both_made, RULES_ADR, wide) },
+	{ FAULT("two threads: changes in place before their record", fault_early_in_place, dirs, both_made,
+	        RULES_ADR, wide) },
+	{ FAULT("two threads: applied before what has the lower seq", fault_no_turn, dirs, both_made, RULES_ADR, wide) },
+	{ FAULT("two threads: changes in place are not flushed", fault_no_in_place_flush, dirs, both_gone, RULES_ADR,
+	        wide) },
 	{ FAULT("eADR: no fence behind a record", fault_no_record_fence, file, two, RULES_EADR, small) },
 	{ FAULT("eADR: no fence between payload and record", fault_no_fence_before_record, file, append,
 	        RULES_EADR, small) },
