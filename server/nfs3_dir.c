@@ -294,16 +294,16 @@ static nfsstat3 create_try(struct nfs3_ctx *cx, const CREATE3args *args)
 		return make(cx, &dir, n, NULL, &nw);
 	}
 	err = access_may(&cx->who, &dir, MAY_EXEC);
-	if (!err)
-		err = pm_lookup(cx->srv->store, dir.id, n->filename3_val, n->filename3_len, &obj);
-	if (err == -ENOENT) {
-		stat = make(cx, &dir, n, sattr, &nw);
-		if (stat != NFS3ERR_EXIST)
-			return stat;
-		obj = cx->ch.obj; /* another client was faster */
-	} else if (err) {
+	if (err)
 		return nfs3_errstat(err);
-	}
+	stat = make(cx, &dir, n, sattr, &nw);
+	if (stat == NFS3_OK)
+		return stat;
+	obj = cx->ch.obj;
+	/* What forbids to make it, the directory's mode for one, does not forbid to open what is there. */
+	if (stat != NFS3ERR_EXIST &&
+	    pm_lookup(cx->srv->store, dir.id, n->filename3_val, n->filename3_len, &obj))
+		return stat;
 	return args->how.mode == GUARDED ? NFS3ERR_EXIST : create_existing(cx, &dir, &obj, sattr);
 }
 
