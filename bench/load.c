@@ -81,11 +81,12 @@ static int on_done(void *arg, struct load_conn *c, unsigned slot, int err)
 	struct load_slot *sl = &c->slot[slot];
 	enum load_step s = u->op->step[sl->step];
 
-	if (err) {
-		if (err > 0)
-			fprintf(stderr, "berth-bench: %s of %s answered status %d\n", u->op->name, u->name, err);
-		return err > 0 ? -EIO : err;
+	if (err > 0 && err > EMLINK) { /* of RFC 1813; up to there they are those of errno */
+		fprintf(stderr, "berth-bench: %s of %s answered status %d\n", u->op->name, u->name, err);
+		return -EIO;
 	}
+	if (err)
+		return err > 0 ? -err : err;
 	sl->made += (s == L_CREATE);
 	sl->made -= (s == L_REMOVE);
 	if (++sl->step < u->op->nsteps)

@@ -160,8 +160,11 @@ static int prepare(struct fabric_client *t, struct fabric_conn *c, const struct 
 {
 	int err = berth_open(c->b, NULL, "bench", O_CREAT | O_RDWR, 0644, &c->f);
 
-	for (uint64_t at = 0; !err && c == conn_of(t->b.conn[0]) && at < LOAD_SPAN; at += LOAD_DATA)
-		err = berth_pwrite(c->f, t->data, LOAD_DATA, at, BERTH_FILE_SYNC) == LOAD_DATA ? 0 : -EIO;
+	for (uint64_t at = 0; !err && c == conn_of(t->b.conn[0]) && at < LOAD_SPAN; at += LOAD_DATA) {
+		ssize_t n = berth_pwrite(c->f, t->data, LOAD_DATA, at, BERTH_FILE_SYNC);
+
+		err = n < 0 ? (int)n : n == LOAD_DATA ? 0 : -ENOSPC;
+	}
 	if (err)
 		fprintf(stderr, "berth-bench: %s: cannot write the file \"bench\": %s (rights, space?)\n", s->url, strerror(-err));
 	if (!err && s->one_sided) {

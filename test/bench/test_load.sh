@@ -130,7 +130,16 @@ for over in sockets tcp; do
 done
 kill $floor
 
-# 8. interrupted: what was whole is written, and nothing is left
+# 8. a pool without room for the file, and with too little for what is made
+for over in sockets tcp; do
+	for size in 48M 84M; do
+		OVER=$over SIZE=$size bench/peers/run "$B" --rounds 1 --depths 32 --sizes 1M --ops small --count 100 >"$dir/out" 2>&1 &&
+			fail "64 MiB and more in $size"
+		grep -q "No space left" "$dir/out" || fail "$over, $size: no word of room: $(cat "$dir/out")"
+	done
+done
+
+# 9. interrupted: what was whole is written, and nothing is left
 OVER=shm bench/peers/run "$B" --seconds 3000 --warm-up 0.01 --rounds 1 --depths 1 --ops write --json "$json" >"$dir/out" 2>&1 & run=$!
 until bench=$(pgrep -f 'berth-bench load') && pgrep -f 'berth-bench floor' >/dev/null; do kill -0 $run; sleep 0.05; done
 kill -INT $bench
@@ -191,5 +200,5 @@ done
 refused "--json wrote" report --compare "$json" "$dir/out"
 refused "--json wrote" report --svg "$dir/svg" "$dir/nothing"
 
-# 9. the bare exchange over shm is killed, and leaves no file behind
+# 10. the bare exchange over shm is killed, and leaves no file behind
 [ "$(regions | comm -13 "$dir/before" - | wc -l)" = 0 ] || fail "left in /dev/shm: $(regions | comm -13 "$dir/before" -)"
