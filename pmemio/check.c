@@ -546,8 +546,8 @@ static void supers(struct check *c)
 			continue;
 		}
 		/* not incompat: an open that gives the pool its ring sets a bit of it; nor ro_compat:
-		 * so does the first limit */
-		if (memcmp(s->magic, good->magic, 8) || s->version != good->version ||
+		 * so does the first limit; a version grows when an older pool is opened */
+		if (memcmp(s->magic, good->magic, 8) || s->version == 0 || s->version > PM_VERSION ||
 		    s->compat != good->compat ||
 		    memcmp(s->uuid, good->uuid,
 		           offsetof(struct pm_super, boot) - offsetof(struct pm_super, uuid)) ||

@@ -399,3 +399,52 @@ uint8_t *medium_image(const struct geometry *g)
 	medium_free(d);
 	return img;
 }
+
+uint8_t *medium_not_in_place(const struct medium *d, enum ev_where where)
+{
+	uint8_t *p = must(malloc(d->m.len));
+	size_t from = 0;
+
+	memcpy(p, d->image, d->m.len);
+	for (size_t i = 0; i < d->nev; i++)
+		if (d->ev[i].kind == EV_STORE && d->ev[i].where == where)
+			from = i;
+	for (size_t i = 0; i < d->nev; i++) {
+		const struct ev *e = &d->ev[i];
+
+		if (e->kind != EV_STORE && e->kind != EV_NT && e->kind != EV_PLACE)
+			continue;
+		if (i < from || e->kind != EV_STORE || e->where != AT_POOL)
+			memcpy(p + e->at, d->bytes + e->bytes, e->len);
+	}
+	return p;
+}
+
+static void records_of_version_1(uint8_t *p, const uint8_t *end)
+{
+	struct pm_rec *r = (void *)p;
+
+	while ((size_t)(end - p) > sizeof(*r) && r->magic == PM_REC_MAGIC) {
+		r->magic = PM_REC_MAGIC_1;
+		r->unsure = PM_REC_TYPE_1;
+		r->crc = pm_crc(r, r->len, offsetof(struct pm_rec, crc));
+		p += r->len;
+		r = (void *)p;
+	}
+}
+
+void image_of_version_1(uint8_t *image)
+{
+	struct pm_super *s = NULL;
+
+	for (unsigned i = 0; i < 2; i++) {
+		s = (void *)(image + i * PM_BLOCK);
+		s->version = 1;
+		s->crc = pm_crc(s, sizeof(*s), offsetof(struct pm_super, crc));
+	}
+	for (unsigned l = 0; l < s->lanes; l++) {
+		uint8_t *lane = image + (s->lane_start + (uint64_t)l * s->lane_blocks) * PM_BLOCK;
+
+		records_of_version_1(lane + PM_BLOCK, lane + s->lane_blocks * PM_BLOCK);
+	}
+}

@@ -68,6 +68,11 @@ struct geometry {
  * holds old bytes (MEDIUM_STALE), so that a block published without its bytes shows. */
 #define MEDIUM_STALE 0xee
 uint8_t *medium_image(const struct geometry *g);
+/* An image of all that was recorded but what was stored in place since the last store to @where: to a header, a
+ * checkpoint; to a record, the newest. */
+uint8_t *medium_not_in_place(const struct medium *d, enum ev_where where);
+/* The pool of format version 1 that is the same: its superblocks, and the records at the start of each lane. */
+void image_of_version_1(uint8_t *image);
 
 /* Memory that holds a copy of @image. */
 struct medium *medium_new(const uint8_t *image, size_t len, enum pm_method method, bool recording);

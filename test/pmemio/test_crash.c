@@ -35,6 +35,8 @@ struct campaign {
 	bool whole;   /* from the opening of the pool on */
 	bool sparse;  /* long runs: look here and there first */
 	bool kill;    /* between @before and @ops instead of a clean close */
+	bool lost;    /* then nothing of it is in place, all hangs from its records */
+	bool old;     /* and of format version 1 */
 	bool both;    /* two threads must have taken turns, and never waited for what the other holds */
 	unsigned *met; /* counts how often one waited */
 };
@@ -55,10 +57,13 @@ static uint64_t first_seed(void)
 	return s ? strtoull(s, NULL, 0) : (uint64_t)time(NULL) * 1000;
 }
 
-static uint8_t *live_image(const struct world *w)
+static uint8_t *image_of(const struct campaign *c, const struct world *w)
 {
-	uint8_t *p = malloc(w->d->m.len);
+	uint8_t *p;
 
+	if (c->lost)
+		return medium_not_in_place(w->d, AT_HEAD);
+	p = malloc(w->d->m.len);
 	memcpy(p, w->d->m.base, w->d->m.len);
 	return p;
 }
@@ -74,7 +79,9 @@ static struct world *prepare(const struct campaign *c, const struct plan *p, uin
 		world_kill(w);
 	else
 		cr_assert(world_close(w), "%s: %s", p->name, w->why);
-	*image = live_image(w);
+	*image = image_of(c, w);
+	if (c->old)
+		image_of_version_1(*image);
 	free(empty);
 	return w;
 }
@@ -682,6 +689,24 @@ Test(crash, recovery)
 {
 	struct campaign c = { "recovery",   &small,        PM_CLWB,     RULES_ADR,
 		              .share = .04, .whole = true, .kill = true };
+
+	run(&c, recovery_plans, 3);
+}
+
+Test(crash, recovery_of_all)
+{
+	struct campaign c = { "recovery of all", &small,      PM_CLWB,      RULES_ADR,
+		              .share = .02,     .whole = true, .kill = true, .lost = true };
+
+	run(&c, recovery_plans, 3);
+}
+
+/* The first open makes it one of version 2, cut off anywhere. */
+Test(crash, recovery_of_version_1)
+{
+	struct campaign c = { "recovery of version 1", &small,      PM_CLWB,      RULES_ADR,
+		              .share = .02,           .whole = true, .kill = true, .lost = true,
+		              .old = true };
 
 	run(&c, recovery_plans, 3);
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "pmemio/core.h"
+#include "test/lib/medium.h"
 #include "test/lib/pool.h"
 
 #define MIB (1ull << 20)
@@ -404,6 +405,33 @@ Test(replay, is_the_same_when_done_twice_and_when_only_looking)
 	pool_drop(&p);
 }
 
+/* With PM_VOLATILE nothing is known to be durable, and behind a lost record nothing is. */
+Test(replay, takes_no_record_for_lost_that_nobody_calls_durable)
+{
+	struct pm_rec rec = { .magic = PM_REC_MAGIC, .len = sizeof(rec) }, got;
+	struct test_pool p, k;
+	pm_lsn lsn;
+
+	pool_new(&p, "live", 16 * MIB, PM_VOLATILE);
+	for (uint32_t n = 1; n <= 5; n++)
+		count_to(&p, n);
+	pool_copy(&k, &p, "torn");
+	hurt(&k, p.st, 2, 30);
+	pool_open(&k, PM_VOLATILE);
+	cr_assert_eq(replayed(&k), 2);
+	pool_drop(&k);
+	pool_drop(&p);
+	pool_new(&p, "live", 16 * MIB, PM_CLWB);
+	count_to(&p, 1);
+	record_at(p.st, 0, 0, &got);
+	cr_assert_eq(got.unsure, 0);
+	journal_fail(p.st);
+	cr_assert_eq(journal_append(p.st, &rec, NULL, NULL, &lsn), -EIO);
+	record_at(p.st, 0, 1, &got);
+	cr_assert_eq(got.unsure, PM_REC_MUTE);
+	pool_drop(&p);
+}
+
 /* Whoever can have bytes of his choice in a record, as the target of a link, could have others found there. */
 Test(replay, believes_nobody_who_does_not_know_the_secret)
 {
@@ -439,28 +467,14 @@ Test(replay, believes_nobody_who_does_not_know_the_secret)
 
 /* --- format version 1 ------------------------------------------------------------------------ */
 
-static void of_version_1(struct test_pool *k, struct pm_store *st, unsigned records)
+static void of_version_1(struct test_pool *k)
 {
-	struct pm_super s;
+	uint8_t *image = malloc(16 * MIB);
 
-	for (unsigned n = 0; n < records; n++) {
-		struct pm_rec rec;
-		off_t at = record_at(st, 0, n, &rec);
-		uint64_t buf[64];
-		struct pm_rec *r = (void *)buf;
-
-		with_file(k->path, at, buf, rec.len, false);
-		r->magic = PM_REC_MAGIC_1;
-		r->unsure = PM_REC_TYPE_1;
-		r->crc = pm_crc(buf, rec.len, 0);
-		with_file(k->path, at, buf, rec.len, true);
-	}
-	for (unsigned i = 0; i < 2; i++) {
-		with_file(k->path, i * PM_BLOCK, &s, sizeof(s), false);
-		s.version = 1;
-		s.crc = pm_crc(&s, sizeof(s), offsetof(struct pm_super, crc));
-		with_file(k->path, i * PM_BLOCK, &s, sizeof(s), true);
-	}
+	with_file(k->path, 0, image, 16 * MIB, false);
+	image_of_version_1(image);
+	with_file(k->path, 0, image, 16 * MIB, true);
+	free(image);
 }
 
 static void both_supers(const char *path, struct pm_super s[2])
@@ -481,7 +495,7 @@ Test(version_1, becomes_version_2_when_its_records_are_replayed)
 	for (uint32_t n = 1; n <= 5; n++)
 		count_to(&p, n);
 	pool_copy(&k, &p, "old");
-	of_version_1(&k, p.st, 5);
+	of_version_1(&k);
 	forget_root(k.path, p.st->super.data_start);
 	cr_assert_eq(pm_open(k.path, &ro, &k.st, &why), 0, "%s", why.text);
 	is_at(&k, 5);
@@ -514,7 +528,7 @@ Test(version_1, ends_at_the_first_record_that_is_not_whole)
 	for (uint32_t n = 1; n <= 5; n++)
 		count_to(&p, n);
 	pool_copy(&k, &p, "old");
-	of_version_1(&k, p.st, 5);
+	of_version_1(&k);
 	forget_root(k.path, p.st->super.data_start);
 	hurt(&k, p.st, 3, 30);
 	pool_open(&k, PM_CLWB);
@@ -533,7 +547,7 @@ Test(version_1, has_no_records_in_a_pool_of_version_2)
 	pool_new(&p, "live", 16 * MIB, PM_CLWB);
 	count_to(&p, 1);
 	pool_copy(&k, &p, "mixed");
-	of_version_1(&k, p.st, 1);
+	of_version_1(&k);
 	for (unsigned i = 0; i < 2; i++) {
 		with_file(k.path, i * PM_BLOCK, &s, sizeof(s), false);
 		s.version = 2;
