@@ -96,6 +96,21 @@ void fault_no_record_flush(struct medium *d, size_t from)
 	drop(d, from, EV_FLUSH, AT_RECORD, ANY);
 }
 
+/* A record calls durable what was only on its way when it was made. */
+void fault_early_statement(struct medium *d, size_t from)
+{
+	const struct pm_super *s = (const void *)d->m.base;
+
+	for (size_t i = from; i < d->nev; i++) {
+		struct pm_rec *r = (void *)(d->bytes + d->ev[i].bytes);
+
+		if (!is(&d->ev[i], EV_STORE, AT_RECORD, ANY) || !r->unsure)
+			continue;
+		r->unsure = 0;
+		r->crc = rec_crc(rec_seed(s), r);
+	}
+}
+
 void fault_no_record_fence(struct medium *d, size_t from)
 {
 	drop_fence_behind(d, from, AT_RECORD);

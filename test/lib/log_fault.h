@@ -12,6 +12,7 @@
 
 void fault_no_record_flush(struct medium *d, size_t from);
 void fault_no_record_fence(struct medium *d, size_t from);
+void fault_early_statement(struct medium *d, size_t from);
 void fault_no_fence_before_record(struct medium *d, size_t from);
 void fault_no_payload_flush(struct medium *d, size_t from);
 void fault_half_payload_flush(struct medium *d, size_t from);

@@ -430,6 +430,19 @@ DAMAGE(journal_records)
 	record(m, 4)->seq++;
 }
 
+/* Loss of power has kept what came behind from its place, so that all has to be applied again. */
+DAMAGE(record_and_places)
+{
+	(void)w;
+	record(m, 3)->crc ^= 1;
+	for (unsigned i = 1; i <= 2; i++) {
+		struct pm_rec_range rr;
+
+		memcpy(&rr, record(m, i) + 1, sizeof(rr));
+		memset(m + rr.at, 0, rr.len);
+	}
+}
+
 /* --- lies under a good checksum ---------------------------------------------------------------- */
 
 #define LIE(fn, who, change)                                                                       \
@@ -640,6 +653,7 @@ const struct damage wreck_damages[] = {
 	D(limits_twice, IN_LIMITS),
 	D(journal_record, IN_JOURNAL, .killed = true),
 	D(journal_records, IN_JOURNAL, .killed = true),
+	D(record_and_places, IN_JOURNAL | IN_ROOTDIR, .killed = true),
 	D(record_and_inode, IN_JOURNAL | IN_PLAIN, .killed = true),
 };
 const unsigned wreck_ndamages = sizeof(wreck_damages) / sizeof(wreck_damages[0]);

@@ -76,12 +76,22 @@ static const struct op both_gone[] = { BOTH(gone, 2), { .kind = OP_CHECKPOINT },
 static const struct op both_moved[] = { BOTH(moved, 2), { .kind = OP_END } };
 
 static const struct op given_up[] = { MAP(0, "x", 0, 3000), GIVEUP(0), { .kind = OP_END } };
+static const struct op two_files[] = { NEW("x"), W("x", 0, 6000), NEW("y"), W("y", 0, 9000), { .kind = OP_END } };
+static const struct op together[] = { MAP(0, "x", 100, 200),
+	                              MAP(1, "y", 1000, 4099),
+	                              { .kind = OP_BOTH, .off = 1 }, /* the later record is stored first */
+	                              MAP(0, "x", 6000, 5000),
+	                              MAP(1, "y", 9000, 300),
+	                              { .kind = OP_BOTH, .off = 5 },
+	                              { .kind = OP_END } };
 
 #define FAULT(n, c, b, o, r, geo)                                                                  \
 	.name = n, .change = c, .before = b, .ops = o, .rules = r, .g = &geo
 static const struct fault faults[] = {
 	{ FAULT("records are not flushed", fault_no_record_flush, file, two, RULES_ADR, small) },
 	{ FAULT("no fence behind a record", fault_no_record_fence, file, two, RULES_ADR, small) },
+	{ FAULT("a record calls durable what is on its way", fault_early_statement, two_files, together, RULES_ADR,
+	        wide) },
 	{ FAULT("no fence between payload and record", fault_no_fence_before_record, file, append,
 	        RULES_ADR, small) },
 	{ FAULT("no fence between new nodes and record", fault_no_fence_before_record, scattered, to_tree,

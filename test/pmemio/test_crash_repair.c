@@ -321,6 +321,11 @@ Test(crash_repair, inode_table_with_msync)
 	run(&(struct campaign){ .name = "inode table, msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .1, .table = true, .sparse = 2 });
 }
 
+Test(crash_repair, msync_after_a_kill)
+{
+	run(&(struct campaign){ .name = "msync, after a kill", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .killed = true, .share = .1, .sparse = 3 });
+}
+
 /* --- mistakes that must be found --------------------------------------------------------------- */
 
 struct fault {
