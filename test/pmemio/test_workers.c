@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 
 #include "test/lib/pool.h"
 #include "test/lib/stress.h"
@@ -88,6 +90,63 @@ Test(workers, a_name_that_comes_and_goes_is_there_or_not)
 	pthread_join(th, NULL);
 	cr_expect_eq(f.err, 0, "create or remove: %s", strerror(-f.err));
 	cr_expect_eq(err, 0, "lookup: %s", strerror(-err));
+	pool_drop(&pool);
+}
+
+/* --- a call that comes twice at the same time ------------------------------------------------- */
+
+#define REPEATS 4000u
+
+struct caller {
+	struct pm_store *st;
+	unsigned *round, *done; /* shared; atomic: callers that have come to a round, and calls carried out */
+	int err;
+};
+
+/* Every call as soon as the other one is there, too. */
+static void *call_again(void *arg)
+{
+	struct pm_id root = { PM_ROOT_INO, 1 };
+	struct pm_new nw = { .type = PM_FIFO, .mode = 0600 };
+	struct caller *c = arg;
+	struct pm_change ch;
+
+	for (unsigned i = 0; i < REPEATS; i++) {
+		struct pm_once once = { .tag = 1 };
+		char name[16];
+		int len = snprintf(name, sizeof(name), "%u", i), err;
+
+		memcpy(once.key, &i, sizeof(i));
+		__atomic_fetch_add(c->round, 1, __ATOMIC_ACQ_REL);
+		for (unsigned k = 0; __atomic_load_n(c->round, __ATOMIC_ACQUIRE) < 2 * (i + 1); k++)
+			if (k > 1000)
+				sched_yield();
+		err = pm_create_once(c->st, root, name, (size_t)len, &nw, &once, &ch);
+		if (!err)
+			__atomic_fetch_add(c->done, 1, __ATOMIC_RELAXED);
+		else if (err != -EALREADY && !c->err)
+			c->err = err;
+	}
+	return NULL;
+}
+
+Test(workers, a_call_made_by_two_is_carried_out_once)
+{
+	unsigned round = 0, done = 0;
+	struct test_pool pool;
+	struct caller c[2];
+	pthread_t th[2];
+
+	pool_new(&pool, "twice", PM_MIN_SIZE, PM_CLWB);
+	for (unsigned k = 0; k < 2; k++) {
+		c[k] = (struct caller){ .st = pool.st, .round = &round, .done = &done };
+		cr_assert_eq(pthread_create(&th[k], NULL, call_again, &c[k]), 0);
+	}
+	for (unsigned k = 0; k < 2; k++) {
+		pthread_join(th[k], NULL);
+		cr_expect_eq(c[k].err, 0, "thread %u: %s", k, strerror(-c[k].err));
+	}
+	cr_expect_eq(done, REPEATS);
 	pool_drop(&pool);
 }
 
