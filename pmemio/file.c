@@ -608,7 +608,7 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *wh
 		return err;
 	if (p->unstable && !file_owe(st, p->f, in, p->off / PM_BLOCK, blk_up(p->end)))
 		p->unstable = false;
-	if (slow && (!p->unstable || !(st->super.state & PM_STATE_UNSTABLE)))
+	if (slow && (!p->unstable || !(__atomic_load_n(&st->super.state, __ATOMIC_ACQUIRE) & PM_STATE_UNSTABLE)))
 		return commit_later(p, in, w);
 	if (!p->unstable && st->media.method != PM_VOLATILE) {
 		err = each_flush(p, in, flush_place, &to);
