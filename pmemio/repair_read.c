@@ -78,7 +78,8 @@ static void mark_extents(struct repair *r, const struct pm_bnode *leaf)
 	}
 }
 
-/* Every good leaf whose owner has lost a node above leaves. Nothing new may land on them, nor on
+/* Every good leaf whose owner has lost a node above leaves, but in no file: there a client may have written what looks
+ * like one. Nothing new may land on them, nor on
  * what they lead to: that they are needed shows only when their owner's turn comes. */
 int rep_leaves(struct repair *r)
 {
@@ -87,7 +88,7 @@ int rep_leaves(struct repair *r)
 	for (uint64_t b = r->st->super.data_start; b < r->nblk; b++) {
 		const struct pm_bnode *n = blk_ptr(r->st, b);
 
-		if (n->magic != PM_NODE_MAGIC || n->self != b || n->level || n->owner >= r->nino ||
+		if (bit(r->data, b) || n->magic != PM_NODE_MAGIC || n->self != b || n->level || n->owner >= r->nino ||
 		    !r->obj[n->owner].lost_inner || bt_fault(n, n->owner, b, 0))
 			continue;
 		blk_mark(r->st, b, 1);

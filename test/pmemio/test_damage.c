@@ -784,6 +784,28 @@ Test(damage, entries_that_lie)
 	}
 }
 
+/* A client may write what looks like a leaf of somebody's directory. */
+Test(damage, a_leaf_in_a_file_is_none)
+{
+	struct damage d = { .what = "root of a directory, a file holds a leaf of it" };
+	uint64_t blk = inode(plain.ino)->u.ext[0].pblk;
+	struct pm_bnode *forged = node(blk);
+	struct pm_dent *e;
+
+	memcpy(forged, leaf_of(crowd), PM_BLOCK);
+	e = (void *)ent(forged, 0)->val;
+	e->name[0] ^= 1;
+	forged->self = blk;
+	seal_node(forged);
+	for (unsigned i = 0; i < nthings; i++)
+		if (thing[i].id.ino == plain.ino)
+			thing[i].blocks = 0; /* what it holds now is as it should be */
+	root_of(crowd)->dead++;
+	is_repaired(&d);
+	cr_assert(strstr(said, "found again in its leaves"), "%s", said);
+	cr_assert(!strstr(said, "lost+found"), "%s", said);
+}
+
 /* --- repair itself --- */
 
 static void die_at(void *arg, const char *where, const char *what)
