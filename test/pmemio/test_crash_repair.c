@@ -43,7 +43,7 @@ static double seconds(void)
 {
 	const char *s = getenv("BERTH_CRASH_SECONDS");
 
-	return s ? atof(s) : 12;
+	return s ? atof(s) : 16;
 }
 
 static uint64_t first_seed(void)
