@@ -182,6 +182,15 @@ static void again(void *arg, struct medium *d)
 	repaired(d, &rep, why, sizeof(why)); /* that it works is judged */
 }
 
+static const struct damage *damage_of(const char *name)
+{
+	for (unsigned i = 0; i < wreck_ndamages; i++)
+		if (!strcmp(wreck_damages[i].name, name))
+			return &wreck_damages[i];
+	cr_assert_fail("no damage %s", name);
+	abort();
+}
+
 /* --- campaigns --------------------------------------------------------------------------------- */
 
 /* A repair that nothing stops, on media that write it down. NULL: there is nothing to repair. */
@@ -326,6 +335,24 @@ Test(crash_repair, msync_after_a_kill)
 	run(&(struct campaign){ .name = "msync, after a kill", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .killed = true, .share = .1, .sparse = 3 });
 }
 
+/* What the explorer found first, each time and whatever the time: states that lost what the repair would have kept. */
+Test(crash_repair, what_was_lost_once)
+{
+	static const char *const kinds[] = { "inode_that_names_others_blocks", "size_of_file", "two_inodes", "type_of_file",
+		                             "node_and_entry", "node_and_cookie" };
+	const struct campaign c = { .name = "lost once", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9 };
+	struct explore x = { .rules = c.rules, .seed = 1 };
+	struct wreck w;
+
+	wreck_make(&w, c.lane_blocks, false, false);
+	explore_deepen(&x, 0, false);
+	for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		one(&c, &w, damage_of(kinds[i]), NULL, &x);
+	explore_note("crash states of repair, lost once: %llu are right\n", (unsigned long long)x.states);
+	wreck_free(&w);
+	explore_free(&x);
+}
+
 /* --- mistakes that must be found --------------------------------------------------------------- */
 
 struct fault {
@@ -353,15 +380,6 @@ static const struct fault faults[] = {
 	{ "msync: nothing synced before the journal head", fault_no_whole_sync, "leaf_of_dir", RULES_PAGES },
 };
 #define NFAULTS (sizeof(faults) / sizeof(faults[0]))
-
-static const struct damage *damage_of(const char *name)
-{
-	for (unsigned i = 0; i < wreck_ndamages; i++)
-		if (!strcmp(wreck_damages[i].name, name))
-			return &wreck_damages[i];
-	cr_assert_fail("no damage %s", name);
-	abort();
-}
 
 /* Behind the opening, which ends with a lane's header. */
 static size_t opened(const struct medium *log)

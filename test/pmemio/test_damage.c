@@ -784,6 +784,44 @@ Test(damage, entries_that_lie)
 	}
 }
 
+/* Made anew, but what it says it has was not judged: nobody uses it, and nothing is given out that it may have. */
+Test(damage, an_inode_whose_repair_was_cut_off)
+{
+	struct damage d = { .what = "an inode in doubt", .victim = plain.ino };
+	struct pm_attr a;
+	struct pm_map m;
+
+	pool_open(&pool, PM_CLWB);
+	pool_kill(&pool); /* free space is gathered by the next open */
+	inode(plain.ino)->flags |= PM_IF_DOUBT;
+	seal_inode(plain);
+	is_named(&d);
+	pool_open(&pool, PM_CLWB);
+	cr_assert_eq(pm_getattr(pool.st, plain, &a), -EIO);
+	cr_assert_eq(pm_map_write(pool.st, sparse, 1 << 24, PM_BLOCK, &m, NULL), -ENOSPC);
+	pool_kill(&pool);
+	is_repaired(&d);
+	cr_assert_eq(inode(plain.ino)->flags & PM_IF_DOUBT, 0);
+}
+
+/* What an inode of no type has is not known: a server that gathers free space must not give it away. */
+Test(damage, an_inode_of_impossible_type)
+{
+	struct damage d = { .what = "an impossible type", .victim = plain.ino };
+	struct pm_attr a;
+	struct pm_map m;
+
+	pool_open(&pool, PM_CLWB);
+	pool_kill(&pool);
+	inode(plain.ino)->type = PM_FIFO + 1;
+	seal_inode(plain);
+	pool_open(&pool, PM_CLWB);
+	cr_assert_eq(pm_getattr(pool.st, plain, &a), -EIO);
+	cr_assert_eq(pm_map_write(pool.st, sparse, 1 << 24, PM_BLOCK, &m, NULL), -ENOSPC);
+	pool_kill(&pool);
+	is_repaired(&d);
+}
+
 /* A client may write what looks like a leaf of somebody's directory. */
 Test(damage, a_leaf_in_a_file_is_none)
 {
