@@ -43,7 +43,7 @@ static double seconds(void)
 {
 	const char *s = getenv("BERTH_CRASH_SECONDS");
 
-	return s ? atof(s) : 16;
+	return s ? atof(s) : 12;
 }
 
 static uint64_t first_seed(void)
@@ -312,12 +312,12 @@ Test(crash_repair, clwb_after_a_kill)
 
 Test(crash_repair, caches_in_the_domain)
 {
-	run(&(struct campaign){ .name = "fence", .method = PM_FENCE, .rules = RULES_EADR, .lane_blocks = 9, .share = .15, .sparse = 2 });
+	run(&(struct campaign){ .name = "fence", .method = PM_FENCE, .rules = RULES_EADR, .lane_blocks = 9, .share = .1, .sparse = 2 });
 }
 
 Test(crash_repair, msync)
 {
-	run(&(struct campaign){ .name = "msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .2, .sparse = 2 });
+	run(&(struct campaign){ .name = "msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .15, .sparse = 2 });
 }
 
 Test(crash_repair, inode_table)
