@@ -19,8 +19,8 @@
 
 #include "pmemio/core.h"
 
-#define ULL(x)     ((unsigned long long)(x))
-#define MAX_LEVELS 12u
+#define ULL(x)       ((unsigned long long)(x))
+#define MAX_LEVELS   12u
 #define BLOCK_INODES (PM_BLOCK / PM_INODE_SIZE)
 #define CHUNK_BYTES  ((uint64_t)PM_CHUNK_BLOCKS * PM_BLOCK)
 
@@ -29,10 +29,10 @@ enum standing { OPEN, CERTAIN, OUT };
 struct place { /* blocks that say they are a chunk */
 	uint64_t chunk, start;
 	enum standing standing;
-	bool spread;  /* what follows from its being certain is known */
-	bool claimed; /* an inode of another open place has a block of it */
-	bool old;     /* its inodes are all older than the pool */
-	bool live;    /* some inode in it should have a name */
+	bool spread;            /* what follows from its being certain is known */
+	bool claimed;           /* an inode of another open place has a block of it */
+	bool old;               /* its inodes are all older than the pool */
+	bool live;              /* some inode in it should have a name */
 	uint64_t named, denied; /* entries that lead to its inodes; that say they are others */
 };
 
@@ -41,8 +41,8 @@ struct hunt {
 	struct place *at; /* by chunk, then by start */
 	size_t n, cap;
 	struct place **by_start;
-	uint64_t most; /* chunks there can be */
-	uint64_t told; /* chunks that there are; 0: nobody says */
+	uint64_t most;  /* chunks there can be */
+	uint64_t told;  /* chunks that there are; 0: nobody says */
 	uint64_t named; /* the last chunk that a name leads to */
 };
 
@@ -73,8 +73,8 @@ static int look_at_block(struct hunt *h, uint64_t blk)
 		uint64_t start = blk - in[i].ino % PM_CHUNK_INODES / BLOCK_INODES;
 		const struct place *last = h->n ? &h->at[h->n - 1] : NULL;
 
-		if (c == 0 || c >= h->most || in[i].ino % BLOCK_INODES != i || in[i].type > PM_FIFO ||
-		    start < h->st->super.data_start + PM_CHUNK_BLOCKS ||
+		if (c == 0 || c >= h->most || in[i].ino % BLOCK_INODES != i ||
+		    in[i].type > PM_FIFO || start < h->st->super.data_start + PM_CHUNK_BLOCKS ||
 		    start + PM_CHUNK_BLOCKS > h->st->super.blocks)
 			continue;
 		if (last && last->chunk == c && last->start == start)
@@ -227,8 +227,9 @@ static void has_name(const struct reader *r, const struct pm_bent *e)
 		h->named = d.ino / PM_CHUNK_INODES;
 	end = places_of(h, d.ino / PM_CHUNK_INODES, &i);
 	for (; i < end; i++) {
-		const struct pm_inode *in = (const struct pm_inode *)blk_ptr(h->st, h->at[i].start) +
-		                            d.ino % PM_CHUNK_INODES;
+		const struct pm_inode *in =
+			(const struct pm_inode *)blk_ptr(h->st, h->at[i].start) +
+			d.ino % PM_CHUNK_INODES;
 		int err = ino_verify(in, d.ino);
 
 		if (err == -EIO)
@@ -280,7 +281,8 @@ static void spread(struct hunt *h, const struct place *p)
 		if (in->flags & PM_IF_TREE) {
 			if (in->u.tree.height && in->u.tree.height <= MAX_LEVELS)
 				has_tree(&r, in->u.tree.root, in->u.tree.height - 1);
-		} else if (in->type == PM_REG || (in->type == PM_LNK && in->size > PM_INLINE_LINK)) {
+		} else if (in->type == PM_REG ||
+		           (in->type == PM_LNK && in->size > PM_INLINE_LINK)) {
 			for (unsigned k = 0; k < PM_INLINE_EXTENTS && in->u.ext[k].len_lo; k++)
 				has_extent(&r, &in->u.ext[k]);
 		}
@@ -315,7 +317,8 @@ static struct place *the_one(struct hunt *h, size_t i, size_t end, bool old)
 		}
 	}
 	if (open == 1)
-		return !one->claimed && one->denied <= one->named && (!one->old || one->named || old)
+		return !one->claimed && one->denied <= one->named &&
+		                       (!one->old || one->named || old)
 		               ? one
 		               : NULL;
 	return right == 1 && good->named && !good->claimed ? good : NULL;
@@ -383,16 +386,22 @@ static int not_found(const struct hunt *h, uint64_t chunk, struct pm_error *why)
 		open++;
 	}
 	if (open == 0)
-		why_set(why, "the inode table is damaged beyond repair: inode chunk %llu is nowhere to be found; restore "
-		             "from a copy",
+		why_set(why,
+		        "the inode table is damaged beyond repair: inode chunk %llu is nowhere to "
+		        "be found; restore "
+		        "from a copy",
 		        ULL(chunk));
 	else if (open == 1)
-		why_set(why, "the inode table is damaged beyond repair: blocks 0x%llx+%u say they are inode chunk %llu, but "
-		             "something speaks against it; restore from a copy",
+		why_set(why,
+		        "the inode table is damaged beyond repair: blocks 0x%llx+%u say they are "
+		        "inode chunk %llu, but "
+		        "something speaks against it; restore from a copy",
 		        ULL(at[0]), PM_CHUNK_BLOCKS, ULL(chunk));
 	else
-		why_set(why, "the inode table is damaged beyond repair: blocks 0x%llx+%u and 0x%llx+%u both say they are inode "
-		             "chunk %llu; restore from a copy",
+		why_set(why,
+		        "the inode table is damaged beyond repair: blocks 0x%llx+%u and 0x%llx+%u "
+		        "both say they are inode "
+		        "chunk %llu; restore from a copy",
 		        ULL(at[0]), PM_CHUNK_BLOCKS, ULL(at[1]), PM_CHUNK_BLOCKS, ULL(chunk));
 	return -EUCLEAN;
 }
@@ -404,7 +413,8 @@ static uint64_t count_places(const struct hunt *h)
 	uint64_t n = h->named + 1;
 
 	for (size_t i = 0; i < h->n; i++)
-		if (h->at[i].standing != OUT && h->at[i].chunk >= n && !(h->at[i].old && !h->at[i].named))
+		if (h->at[i].standing != OUT && h->at[i].chunk >= n &&
+		    !(h->at[i].old && !h->at[i].named))
 			n = h->at[i].chunk + 1;
 	return n;
 }
@@ -417,16 +427,18 @@ static int judge_end(const struct hunt *h, uint64_t n, struct pm_error *why)
 
 		if (!p->live || p->named)
 			continue;
-		why_set(why, "the inode table is damaged beyond repair: nothing tells whether inode chunk %llu, at blocks "
-		             "0x%llx+%u, is part of it; restore from a copy",
+		why_set(why,
+		        "the inode table is damaged beyond repair: nothing tells whether inode "
+		        "chunk %llu, at blocks "
+		        "0x%llx+%u, is part of it; restore from a copy",
 		        ULL(c), ULL(p->start), PM_CHUNK_BLOCKS);
 		return -EUCLEAN;
 	}
 	return 0;
 }
 
-static int make_table(const struct hunt *h, const struct pm_inode *in0, uint64_t **start, uint64_t *n,
-                      struct pm_error *why)
+static int make_table(const struct hunt *h, const struct pm_inode *in0, uint64_t **start,
+                      uint64_t *n, struct pm_error *why)
 {
 	uint64_t chunks = h->told ? h->told : count_places(h), *at;
 	bool agrees = h->told || in0->size == chunks * CHUNK_BYTES;
@@ -448,8 +460,8 @@ static int make_table(const struct hunt *h, const struct pm_inode *in0, uint64_t
 	return 0;
 }
 
-int table_find(struct pm_store *st, const struct pm_inode *in0, bool sound, uint64_t **start, uint64_t *n,
-               struct pm_error *why)
+int table_find(struct pm_store *st, const struct pm_inode *in0, bool sound, uint64_t **start,
+               uint64_t *n, struct pm_error *why)
 {
 	struct hunt h = { .st = st, .most = st->super.blocks / PM_CHUNK_BLOCKS };
 	int err;
@@ -459,7 +471,8 @@ int table_find(struct pm_store *st, const struct pm_inode *in0, bool sound, uint
 	if (sound)
 		h.told = h.most;
 	if (!table_chunk_proves(st, st->super.data_start, 0) || (sound && !h.told)) {
-		why_set(why, "the inode table is damaged beyond repair: its first chunk is; restore from a copy");
+		why_set(why, "the inode table is damaged beyond repair: its first chunk is; "
+		             "restore from a copy");
 		return -EUCLEAN;
 	}
 	err = find_places(&h);

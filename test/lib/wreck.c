@@ -7,12 +7,12 @@
 
 #include "test/lib/wreck.h"
 
-#define BLOCKS  520u
-#define CROWD   45u
-#define EXTENTS 130u /* two leaves of a tree */
-#define MANY    2400u
+#define BLOCKS      520u
+#define CROWD       45u
+#define EXTENTS     130u /* two leaves of a tree */
+#define MANY        2400u
 #define MANY_BLOCKS 400u
-#define U44     ((1ull << 44) - 1)
+#define U44         ((1ull << 44) - 1)
 
 static const struct pm_id ROOT = { PM_ROOT_INO, 1 };
 
@@ -24,7 +24,8 @@ static void die(const char *what, int err)
 
 /* --- the pool -------------------------------------------------------------------------------- */
 
-static struct pm_id add(struct pm_store *st, struct pm_id dir, const char *name, enum pm_type type, size_t target)
+static struct pm_id add(struct pm_store *st, struct pm_id dir, const char *name, enum pm_type type,
+                        size_t target)
 {
 	char text[400];
 	struct pm_new nw = { .type = type,
@@ -127,7 +128,9 @@ static void populate_more(struct medium *d, struct pm_store *st)
 
 void wreck_make(struct wreck *w, unsigned lane_blocks, bool killed, bool many)
 {
-	struct geometry g = { .blocks = BLOCKS + 2 * lane_blocks + (many ? MANY_BLOCKS : 0), .lanes = 2, .lane_blocks = lane_blocks };
+	struct geometry g = { .blocks = BLOCKS + 2 * lane_blocks + (many ? MANY_BLOCKS : 0),
+		              .lanes = 2,
+		              .lane_blocks = lane_blocks };
 	uint8_t *empty = medium_image(&g);
 	struct medium *d;
 	struct pm_store *st;
@@ -403,10 +406,12 @@ static struct pm_rec *record(uint8_t *m, unsigned nth)
 	do {
 		best = NULL;
 		for (unsigned l = 0; l < s->lanes; l++) {
-			uint8_t *p = m + (s->lane_start + (uint64_t)l * s->lane_blocks + 1) * PM_BLOCK;
+			uint8_t *p =
+				m + (s->lane_start + (uint64_t)l * s->lane_blocks + 1) * PM_BLOCK;
 			struct pm_rec *r = (void *)p;
 
-			for (; r->magic == PM_REC_MAGIC && r->len; r = (void *)((uint8_t *)r + r->len))
+			for (; r->magic == PM_REC_MAGIC && r->len;
+			     r = (void *)((uint8_t *)r + r->len))
 				if (r->seq < below && (!best || r->seq > best->seq))
 					best = r;
 		}
@@ -525,7 +530,8 @@ DAMAGE(extent_of_scattered)
 DAMAGE(loop)
 {
 	struct pm_bnode *rn, *sn;
-	struct pm_dent *top = dent_of(m, PM_ROOT_INO, w->dir, &rn), *low = dent_of(m, w->sub, w->fifo, &sn), was = *top;
+	struct pm_dent *top = dent_of(m, PM_ROOT_INO, w->dir, &rn),
+		       *low = dent_of(m, w->sub, w->fifo, &sn), was = *top;
 
 	top->ino = low->ino;
 	top->gen = low->gen;
@@ -576,7 +582,10 @@ enum {
 	IN_REPLIES = 1 << 12,
 };
 
-#define D(fn, at, ...) { .name = #fn, .hurt = fn, .where = at, __VA_ARGS__ }
+#define D(fn, at, ...)                                                                             \
+	{                                                                                          \
+		.name = #fn, .hurt = fn, .where = at, __VA_ARGS__                                  \
+	}
 const struct damage wreck_damages[] = {
 	D(inode_of_file, IN_PLAIN),
 	D(inode_that_names_others_blocks, IN_PLAIN | IN_OTHER),
@@ -679,8 +688,10 @@ DAMAGE(table_way)
 BOTH(table_and_crowd, table_root, node_of_crowd)
 BOTH(table_and_size, table_inode_gone, size_of_file)
 
-const struct damage wreck_table_damages[] = { D(table_inode_gone, IN_TABLE), D(table_root, IN_TABLE), D(table_way, IN_TABLE),
-	                                      D(table_and_crowd, IN_TABLE | IN_CROWD), D(table_and_size, IN_TABLE | IN_PLAIN) };
+const struct damage wreck_table_damages[] = { D(table_inode_gone, IN_TABLE),
+	                                      D(table_root, IN_TABLE), D(table_way, IN_TABLE),
+	                                      D(table_and_crowd, IN_TABLE | IN_CROWD),
+	                                      D(table_and_size, IN_TABLE | IN_PLAIN) };
 const unsigned wreck_table_ndamages = sizeof(wreck_table_damages) / sizeof(wreck_table_damages[0]);
 
 /* --- what it holds ----------------------------------------------------------------------------- */
@@ -689,7 +700,8 @@ struct text {
 	char *p, *end;
 	struct pm_store *st;
 	uint64_t hash, blocks;
-	uint64_t lost_found; /* made by the repair: in which generation of its slot does not matter */
+	uint64_t
+		lost_found; /* made by the repair: in which generation of its slot does not matter */
 };
 
 static void put(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -723,7 +735,8 @@ static int hash_extent(void *arg, const struct ext *e)
 
 		t->blocks++;
 		t->hash = mix(t->hash, e->lblk + b + (e->unwritten ? 1ull << 50 : 0));
-		for (unsigned i = 0; i < PM_BLOCK && !e->unwritten; i += 128) { /* a block is all the same */
+		for (unsigned i = 0; i < PM_BLOCK && !e->unwritten;
+		     i += 128) { /* a block is all the same */
 			memcpy(&v, p + i, 8);
 			t->hash = mix(t->hash, v);
 		}
@@ -746,14 +759,16 @@ static void put_inode(struct text *t, const struct pm_inode *in)
 	bool eof;
 
 	put(t, "%llu.%u: type %u flags %x mode %o links %u owner %u:%u size %llu parent %llu",
-	    (unsigned long long)in->ino, in->ino == t->lost_found ? 0 : (uint32_t)in->gen, in->type, in->flags & ~(unsigned)PM_IF_TREE, in->mode, in->nlink,
-	    in->uid, in->gid, (unsigned long long)in->size, (unsigned long long)in->parent);
+	    (unsigned long long)in->ino, in->ino == t->lost_found ? 0 : (uint32_t)in->gen, in->type,
+	    in->flags & ~(unsigned)PM_IF_TREE, in->mode, in->nlink, in->uid, in->gid,
+	    (unsigned long long)in->size, (unsigned long long)in->parent);
 	t->hash = t->blocks = 0;
 	if (in->type == PM_REG && in->ino && ext_each(t->st, NULL, in, hash_extent, t))
 		put(t, " DAMAGED");
 	if (in->type == PM_LNK && pm_readlink(t->st, id, target, sizeof(target), &len))
 		put(t, " DAMAGED");
-	put(t, " %llu blocks %llx link %zu\n", (unsigned long long)t->blocks, (unsigned long long)t->hash, len);
+	put(t, " %llu blocks %llx link %zu\n", (unsigned long long)t->blocks,
+	    (unsigned long long)t->hash, len);
 	if (in->type == PM_DIR && pm_readdir(t->st, id, 0, false, put_entry, t, &eof))
 		put(t, " DAMAGED\n");
 }
@@ -789,7 +804,8 @@ void wreck_holds(struct pm_store *st, char *buf, size_t size)
 	put_replies(&t);
 	if (!pm_quota_list(st, &q, &n))
 		for (size_t i = 0; i < n; i++)
-			put(&t, "limit of %u %u: %llu blocks, used %llu inodes\n", q[i].kind, q[i].id,
-			    (unsigned long long)q[i].max_blocks, (unsigned long long)q[i].inodes);
+			put(&t, "limit of %u %u: %llu blocks, used %llu inodes\n", q[i].kind,
+			    q[i].id, (unsigned long long)q[i].max_blocks,
+			    (unsigned long long)q[i].inodes);
 	free(q);
 }

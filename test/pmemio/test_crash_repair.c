@@ -27,12 +27,12 @@ struct campaign {
 	enum rules rules;
 	unsigned lane_blocks;
 	bool killed;
-	double share; /* of the time */
-	bool table;   /* many files, and damage to the inode table */
+	double share;    /* of the time */
+	bool table;      /* many files, and damage to the inode table */
 	unsigned sparse; /* the first time one in so many stores is looked at; 0: every one */
 };
 
-struct sought { /* what a repair must lead to */
+struct sought {                       /* what a repair must lead to */
 	const struct damage *d, *too; /* too: NULL, or another that was there before */
 	char name[80];
 	char holds[TEXT], got[TEXT];
@@ -110,7 +110,8 @@ static void differ(const char *a, const char *b, char *why, size_t size)
 			la = a + 1;
 			lb = b + 1;
 		}
-	snprintf(why, size, "it holds '%.*s', not '%.*s'", (int)strcspn(lb, "\n"), lb, (int)strcspn(la, "\n"), la);
+	snprintf(why, size, "it holds '%.*s', not '%.*s'", (int)strcspn(lb, "\n"), lb,
+	         (int)strcspn(la, "\n"), la);
 }
 
 /* --- what is done with a state ----------------------------------------------------------------- */
@@ -159,8 +160,8 @@ static bool judge(void *arg, struct medium *d, uint64_t lot, char *why, size_t s
 		if (!repaired(d, &rep, why, size))
 			return false;
 		if (rep.found != s->left || (!s->left && rep.repaired)) {
-			snprintf(why, size, "a second repair finds %llu, repairs %llu", (unsigned long long)rep.found,
-			         (unsigned long long)rep.repaired);
+			snprintf(why, size, "a second repair finds %llu, repairs %llu",
+			         (unsigned long long)rep.found, (unsigned long long)rep.repaired);
 			return false;
 		}
 	}
@@ -237,8 +238,8 @@ static void tell(const struct campaign *c, const struct wreck *w, const struct s
 	free(image);
 }
 
-static void one(const struct campaign *c, const struct wreck *w, const struct damage *d, const struct damage *too,
-                struct explore *x)
+static void one(const struct campaign *c, const struct wreck *w, const struct damage *d,
+                const struct damage *too, struct explore *x)
 {
 	struct sought *s = calloc(1, sizeof(*s));
 	const struct trial t = { judge, again, s };
@@ -246,7 +247,8 @@ static void one(const struct campaign *c, const struct wreck *w, const struct da
 
 	s->d = d;
 	s->too = too;
-	snprintf(s->name, sizeof(s->name), "%s%s%s", d->name, too ? " and " : "", too ? too->name : "");
+	snprintf(s->name, sizeof(s->name), "%s%s%s", d->name, too ? " and " : "",
+	         too ? too->name : "");
 	log = !d->killed || c->killed ? record(c, w, s) : NULL;
 	if (log && !explore_trial(x, log, &t)) {
 		tell(c, w, s);
@@ -258,7 +260,8 @@ static void one(const struct campaign *c, const struct wreck *w, const struct da
 }
 
 /* One that can be there before @d: in another place. */
-static const struct damage *another(const struct damage *d, const struct damage *of, unsigned n, uint64_t salt)
+static const struct damage *another(const struct damage *d, const struct damage *of, unsigned n,
+                                    uint64_t salt)
 {
 	for (unsigned i = 0; i < n; i++) {
 		const struct damage *e = &of[(salt * 31 + (uint64_t)(d - of) * 17 + i) % n];
@@ -272,7 +275,9 @@ static const struct damage *another(const struct damage *d, const struct damage 
 static void run(const struct campaign *c)
 {
 	double start = explore_now();
-	struct explore x = { .rules = c->rules, .until = start + seconds() * c->share, .seed = first_seed() };
+	struct explore x = { .rules = c->rules,
+		             .until = start + seconds() * c->share,
+		             .seed = first_seed() };
 	uint64_t seed = x.seed + 1, had = 0;
 	const struct damage *damage = c->table ? wreck_table_damages : wreck_damages;
 	unsigned done = 0, n = c->table ? wreck_table_ndamages : wreck_ndamages;
@@ -286,15 +291,18 @@ static void run(const struct campaign *c)
 		x.sparse = pairs ? 8 : pass ? 1 : c->sparse;
 		x.seed++;
 		for (unsigned i = 0; i < n && (pass == 0 || explore_now() < x.until); i++, done++)
-			one(c, &w, &damage[(i + seed) % n], pairs ? another(&damage[(i + seed) % n], damage, n, seed + pass) : NULL, &x);
+			one(c, &w, &damage[(i + seed) % n],
+			    pairs ? another(&damage[(i + seed) % n], damage, n, seed + pass) : NULL,
+			    &x);
 		if (pass > 16 && x.states == had)
 			break;
 		had = x.states;
 	}
-	explore_note("crash states of repair, %s: %llu distinct of %llu in %.1f s, %u repairs (%u kinds of damage), "
+	explore_note("crash states of repair, %s: %llu distinct of %llu in %.1f s, %u repairs (%u "
+	             "kinds of damage), "
 	             "seed %llu\n",
-	             c->name, (unsigned long long)x.states, (unsigned long long)x.checked, explore_now() - start,
-	             done, n, (unsigned long long)seed);
+	             c->name, (unsigned long long)x.states, (unsigned long long)x.checked,
+	             explore_now() - start, done, n, (unsigned long long)seed);
 	cr_expect_gt(x.states, 0);
 	wreck_free(&w);
 	explore_free(&x);
@@ -302,45 +310,89 @@ static void run(const struct campaign *c)
 
 Test(crash_repair, clwb)
 {
-	run(&(struct campaign){ .name = "clwb", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9, .share = .3 });
+	run(&(struct campaign){ .name = "clwb",
+	                        .method = PM_CLWB,
+	                        .rules = RULES_ADR,
+	                        .lane_blocks = 9,
+	                        .share = .3 });
 }
 
 Test(crash_repair, clwb_after_a_kill)
 {
-	run(&(struct campaign){ .name = "clwb, after a kill", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9, .killed = true, .share = .15, .sparse = 3 });
+	run(&(struct campaign){ .name = "clwb, after a kill",
+	                        .method = PM_CLWB,
+	                        .rules = RULES_ADR,
+	                        .lane_blocks = 9,
+	                        .killed = true,
+	                        .share = .15,
+	                        .sparse = 3 });
 }
 
 Test(crash_repair, caches_in_the_domain)
 {
-	run(&(struct campaign){ .name = "fence", .method = PM_FENCE, .rules = RULES_EADR, .lane_blocks = 9, .share = .1, .sparse = 2 });
+	run(&(struct campaign){ .name = "fence",
+	                        .method = PM_FENCE,
+	                        .rules = RULES_EADR,
+	                        .lane_blocks = 9,
+	                        .share = .1,
+	                        .sparse = 2 });
 }
 
 Test(crash_repair, msync)
 {
-	run(&(struct campaign){ .name = "msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .15, .sparse = 2 });
+	run(&(struct campaign){ .name = "msync",
+	                        .method = PM_MSYNC,
+	                        .rules = RULES_PAGES,
+	                        .lane_blocks = 33,
+	                        .share = .15,
+	                        .sparse = 2 });
 }
 
 Test(crash_repair, inode_table)
 {
-	run(&(struct campaign){ .name = "inode table, clwb", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9, .share = .1, .table = true, .sparse = 2 });
+	run(&(struct campaign){ .name = "inode table, clwb",
+	                        .method = PM_CLWB,
+	                        .rules = RULES_ADR,
+	                        .lane_blocks = 9,
+	                        .share = .1,
+	                        .table = true,
+	                        .sparse = 2 });
 }
 
 Test(crash_repair, inode_table_with_msync)
 {
-	run(&(struct campaign){ .name = "inode table, msync", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .share = .1, .table = true, .sparse = 2 });
+	run(&(struct campaign){ .name = "inode table, msync",
+	                        .method = PM_MSYNC,
+	                        .rules = RULES_PAGES,
+	                        .lane_blocks = 33,
+	                        .share = .1,
+	                        .table = true,
+	                        .sparse = 2 });
 }
 
 Test(crash_repair, msync_after_a_kill)
 {
-	run(&(struct campaign){ .name = "msync, after a kill", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33, .killed = true, .share = .1, .sparse = 3 });
+	run(&(struct campaign){ .name = "msync, after a kill",
+	                        .method = PM_MSYNC,
+	                        .rules = RULES_PAGES,
+	                        .lane_blocks = 33,
+	                        .killed = true,
+	                        .share = .1,
+	                        .sparse = 3 });
 }
 
 /* What the explorer found first, each time and whatever the time: states that lost what the repair would have kept. */
 Test(crash_repair, what_was_lost_once)
 {
-	static const char *const kinds[] = { "inode_that_names_others_blocks", "size_of_file", "two_inodes", "type_of_file",
-		                             "node_and_entry", "node_and_cookie" };
-	const struct campaign c = { .name = "lost once", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9 };
+	static const char *const kinds[] = { "inode_that_names_others_blocks",
+		                             "size_of_file",
+		                             "two_inodes",
+		                             "type_of_file",
+		                             "node_and_entry",
+		                             "node_and_cookie" };
+	const struct campaign c = {
+		.name = "lost once", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9
+	};
 	struct explore x = { .rules = c.rules, .seed = 1 };
 	struct wreck w;
 
@@ -348,7 +400,8 @@ Test(crash_repair, what_was_lost_once)
 	explore_deepen(&x, 0, false);
 	for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		one(&c, &w, damage_of(kinds[i]), NULL, &x);
-	explore_note("crash states of repair, lost once: %llu are right\n", (unsigned long long)x.states);
+	explore_note("crash states of repair, lost once: %llu are right\n",
+	             (unsigned long long)x.states);
 	wreck_free(&w);
 	explore_free(&x);
 }
@@ -366,18 +419,25 @@ struct fault {
 static const struct fault faults[] = {
 	{ "records are not flushed", fault_no_record_flush, "links_of_file", RULES_ADR },
 	{ "no fence behind a record", fault_no_record_fence, "links_of_file", RULES_ADR },
-	{ "changes in place before their record", fault_early_in_place, "links_of_file", RULES_ADR },
+	{ "changes in place before their record", fault_early_in_place, "links_of_file",
+	  RULES_ADR },
 	{ "changes in place are not flushed", fault_no_in_place_flush, "links_of_file", RULES_ADR },
-	{ "no fence before the journal head", fault_no_fence_before_head, "links_of_file", RULES_ADR },
+	{ "no fence before the journal head", fault_no_fence_before_head, "links_of_file",
+	  RULES_ADR },
 	{ "the journal head moves early", fault_early_head, "links_of_file", RULES_ADR },
-	{ "no fence between new nodes and record", fault_no_fence_before_record, "entry_type", RULES_ADR },
+	{ "no fence between new nodes and record", fault_no_fence_before_record, "entry_type",
+	  RULES_ADR },
 	{ "new nodes are not flushed", fault_no_node_flush, "leaf_of_crowd", RULES_ADR },
 	{ "new nodes are stored behind the record", fault_late_nodes, "leaf_of_crowd", RULES_ADR },
-	{ "eADR: changes in place before their record", fault_early_in_place, "links_of_file", RULES_EADR },
-	{ "eADR: no fence between new nodes and record", fault_no_fence_before_record, "entry_type", RULES_EADR },
+	{ "eADR: changes in place before their record", fault_early_in_place, "links_of_file",
+	  RULES_EADR },
+	{ "eADR: no fence between new nodes and record", fault_no_fence_before_record, "entry_type",
+	  RULES_EADR },
 	{ "msync: records are not synced", fault_no_record_sync, "links_of_file", RULES_PAGES },
-	{ "msync: changes in place before their record", fault_early_in_place, "leaf_of_dir", RULES_PAGES },
-	{ "msync: nothing synced before the journal head", fault_no_whole_sync, "leaf_of_dir", RULES_PAGES },
+	{ "msync: changes in place before their record", fault_early_in_place, "leaf_of_dir",
+	  RULES_PAGES },
+	{ "msync: nothing synced before the journal head", fault_no_whole_sync, "leaf_of_dir",
+	  RULES_PAGES },
 };
 #define NFAULTS (sizeof(faults) / sizeof(faults[0]))
 
@@ -394,9 +454,18 @@ static size_t opened(const struct medium *log)
 /* How many states it took to find; 0: not found. */
 static uint64_t hunt(const struct fault *f)
 {
-	static const struct campaign of[] = { [RULES_ADR] = { .name = "", .method = PM_CLWB, .rules = RULES_ADR, .lane_blocks = 9 },
-		                              [RULES_EADR] = { .name = "", .method = PM_FENCE, .rules = RULES_EADR, .lane_blocks = 9 },
-		                              [RULES_PAGES] = { .name = "", .method = PM_MSYNC, .rules = RULES_PAGES, .lane_blocks = 33 } };
+	static const struct campaign of[] = { [RULES_ADR] = { .name = "",
+		                                              .method = PM_CLWB,
+		                                              .rules = RULES_ADR,
+		                                              .lane_blocks = 9 },
+		                              [RULES_EADR] = { .name = "",
+		                                               .method = PM_FENCE,
+		                                               .rules = RULES_EADR,
+		                                               .lane_blocks = 9 },
+		                              [RULES_PAGES] = { .name = "",
+		                                                .method = PM_MSYNC,
+		                                                .rules = RULES_PAGES,
+		                                                .lane_blocks = 33 } };
 	const struct campaign *c = &of[f->rules];
 	struct sought *s = calloc(1, sizeof(*s));
 	const struct trial t = { judge, again, s };
@@ -421,7 +490,8 @@ static uint64_t hunt(const struct fault *f)
 			states = x.states;
 	}
 	if (getenv("BERTH_TEST_LOG"))
-		explore_note("fault: %s: %llu states: %s\n", f->name, (unsigned long long)states, x.why);
+		explore_note("fault: %s: %llu states: %s\n", f->name, (unsigned long long)states,
+		             x.why);
 	explore_free(&x);
 	medium_free(log);
 	wreck_free(&w);
@@ -441,6 +511,6 @@ Test(crash_repair, mistakes_are_found)
 		all += n;
 		cr_expect_gt(n, 0, "not found: %s", faults[i].name);
 	}
-	explore_note("crash faults of repair: %u of %u found, in %llu states\n", found, (unsigned)NFAULTS,
-	             (unsigned long long)all);
+	explore_note("crash faults of repair: %u of %u found, in %llu states\n", found,
+	             (unsigned)NFAULTS, (unsigned long long)all);
 }

@@ -39,7 +39,8 @@ static void look(char *text)
 	nchunks = ino_count(st) / PM_CHUNK_INODES;
 	for (uint64_t c = 0; c < nchunks; c++)
 		chunk[c] = table_chunk(st, c);
-	for (room = st->super.blocks - 40; blk_next_marked(st, room, PM_CHUNK_BLOCKS) < room + PM_CHUNK_BLOCKS; room--)
+	for (room = st->super.blocks - 40;
+	     blk_next_marked(st, room, PM_CHUNK_BLOCKS) < room + PM_CHUNK_BLOCKS; room--)
 		;
 	created = st->super.created;
 	store_drop(st);
@@ -133,11 +134,15 @@ static void is_beyond(const char *what)
 	struct pm_error why;
 
 	for (uint64_t c = 0; c < nchunks; c++)
-		memcpy(before + c * PM_CHUNK_BLOCKS * PM_BLOCK, blk(chunk[c]), PM_CHUNK_BLOCKS * PM_BLOCK);
+		memcpy(before + c * PM_CHUNK_BLOCKS * PM_BLOCK, blk(chunk[c]),
+		       PM_CHUNK_BLOCKS * PM_BLOCK);
 	cr_assert_eq(repair(&rep, &why), -EUCLEAN, "%s", said);
-	cr_assert(strstr(why.text, what) && strstr(why.text, "restore"), "'%s' instead of '%s'", why.text, what);
+	cr_assert(strstr(why.text, what) && strstr(why.text, "restore"), "'%s' instead of '%s'",
+	          why.text, what);
 	for (uint64_t c = 0; c < nchunks; c++)
-		cr_assert_eq(memcmp(before + c * PM_CHUNK_BLOCKS * PM_BLOCK, blk(chunk[c]), PM_CHUNK_BLOCKS * PM_BLOCK), 0);
+		cr_assert_eq(memcmp(before + c * PM_CHUNK_BLOCKS * PM_BLOCK, blk(chunk[c]),
+		                    PM_CHUNK_BLOCKS * PM_BLOCK),
+		             0);
 	free(before);
 }
 
@@ -336,7 +341,9 @@ static void move_names_of(uint64_t c)
 		snprintf(name, sizeof(name), "m%u", i);
 		cr_assert_eq(pm_lookup(st, many.id, name, strlen(name), &a), 0);
 		if (a.id.ino / PM_CHUNK_INODES == c)
-			cr_assert_eq(pm_rename(st, many.id, name, strlen(name), far, name, strlen(name), &ch), 0);
+			cr_assert_eq(pm_rename(st, many.id, name, strlen(name), far, name,
+			                       strlen(name), &ch),
+			             0);
 	}
 	cr_assert_eq(pm_close(st), 0);
 	begin();
@@ -381,7 +388,7 @@ Test(repair_table, while_free_blocks_hold_a_chunk_that_names_deny)
 
 /* --- a table whose tree has leaves of its own -------------------------------------------------- */
 
-#define SIZE (64u << 20)
+#define SIZE  (64u << 20)
 #define CROWD 33000u /* extents of more than 118 chunks */
 
 static void fill_large(struct test_pool *p)
@@ -396,7 +403,8 @@ static void fill_large(struct test_pool *p)
 		struct pm_map m;
 
 		snprintf(name, sizeof(name), "f%u", i);
-		cr_assert_eq(pm_create(p->st, i % 1000 ? dir : ROOT, name, strlen(name), &nw, &ch), 0);
+		cr_assert_eq(pm_create(p->st, i % 1000 ? dir : ROOT, name, strlen(name), &nw, &ch),
+		             0);
 		if (i % 1000 == 0)
 			dir = ch.obj.id;
 		if (i % 200 != 199)
@@ -418,7 +426,8 @@ static void large_is_whole(struct test_pool *p)
 		struct pm_map m;
 
 		snprintf(name, sizeof(name), "f%u", i);
-		cr_assert_eq(pm_lookup(p->st, i % 1000 ? dir.id : ROOT, name, strlen(name), &a), 0, "%s", name);
+		cr_assert_eq(pm_lookup(p->st, i % 1000 ? dir.id : ROOT, name, strlen(name), &a), 0,
+		             "%s", name);
 		if (i % 1000 == 0)
 			dir = a;
 		if (i % 200 != 199)
@@ -453,7 +462,9 @@ Test(repair_table, with_leaves_of_its_own)
 	for (unsigned kind = 0; kind < 4; kind++) {
 		root = (void *)(map + in0->u.tree.root * PM_BLOCK);
 		cr_assert_gt(root->level, 0);
-		memcpy(&down, map + in0->u.tree.root * PM_BLOCK + root->slot[root->count - 1] + offsetof(struct pm_bent, val),
+		memcpy(&down,
+		       map + in0->u.tree.root * PM_BLOCK + root->slot[root->count - 1] +
+		               offsetof(struct pm_bent, val),
 		       sizeof(down));
 		if (kind == 0)
 			memset(map + down * PM_BLOCK, 0, PM_BLOCK);
@@ -464,7 +475,8 @@ Test(repair_table, with_leaves_of_its_own)
 		else
 			memset(in0, 0x5a, sizeof(*in0) / 2);
 		said[0] = '\0';
-		cr_assert_eq(pm_repair(p.path, &calls, NULL, &rep, &why), 0, "%u: %s", kind, why.text);
+		cr_assert_eq(pm_repair(p.path, &calls, NULL, &rep, &why), 0, "%u: %s", kind,
+		             why.text);
 		cr_assert_gt(rep.found, 0);
 		cr_assert_eq(rep.left, 0, "%u: %s", kind, said);
 		large_is_whole(&p);
