@@ -286,6 +286,38 @@ static void rdm_leave(struct flistener *l, struct fconn *conn)
 	rdv_close(&conn->rdv);
 	if (conn->shm_name[0])
 		fab_unlink_shm(conn->shm_name);
+	l->suspect = l->fab && l->fab->shm;
+}
+
+static void touched(struct fab_op *op, int err)
+{
+	(void)err;
+	free(container_of(op, struct frma, op));
+}
+
+/* An operation of no bytes, which is not wanted itself. */
+static void shm_touch(struct flistener *l, fi_addr_t addr)
+{
+	struct frma *r = calloc(1, sizeof(*r));
+	struct iovec none = { .iov_base = l, .iov_len = 0 };
+	void *desc = NULL;
+
+	if (!r)
+		return;
+	r->op.done = touched;
+	if (fab_write(l->fab, l->fab->ep, &none, &desc, 1, addr, 0, 0, &r->op))
+		free(r);
+}
+
+/* A killed client may have left the lock of our region taken. We would not notice, because the provider takes it for us only
+ * after somebody has signalled, which takes the lock: clients would spin in vain, one after the other. What is sent
+ * to ourselves needs it as theirs does, and if it hangs the watchdog does the rest. */
+static void look_for_lock(struct flistener *l)
+{
+	if (!l->suspect || !l->fab)
+		return;
+	l->suspect = false;
+	shm_touch(l, l->self);
 }
 
 void fconns_reap(struct flistener *l)
@@ -313,6 +345,7 @@ void fconns_reap(struct flistener *l)
 		rpc_conn_over(&conn->base);
 		rpc_conn_put(&conn->base);
 	}
+	look_for_lock(l);
 }
 
 /* --- FI_EP_MSG: connection requests and their end --- */
@@ -493,6 +526,26 @@ static int addr_room(struct flistener *l, fi_addr_t addr)
 	return 0;
 }
 
+int fconns_know_self(struct flistener *l)
+{
+	int n;
+
+	fab_enter(l->fab);
+	n = fi_av_insert(l->fab->av, l->fab->addr, 1, &l->self, 0, NULL);
+	fab_leave(l->fab);
+	if (n == 1)
+		return addr_room(l, l->self);
+	return n < 0 ? n : -EIO;
+}
+
+/* Before the endpoint is closed: a provider that removes it later reads its memory. */
+void fconns_forget_self(struct flistener *l)
+{
+	fab_enter(l->fab);
+	fi_av_remove(l->fab->av, &l->self, 1, 0);
+	fab_leave(l->fab);
+}
+
 static int rdm_insert(struct flistener *l, struct fconn *conn, struct rdv_hello *h)
 {
 	fi_addr_t addr = FI_ADDR_NOTAVAIL;
@@ -525,31 +578,6 @@ static int rdm_insert(struct flistener *l, struct fconn *conn, struct rdv_hello 
 	return 0;
 }
 
-static void touched(struct fab_op *op, int err)
-{
-	(void)err;
-	free(container_of(op, struct frma, op));
-}
-
-/*
- * shm maps a peer's region when the first operation names it, and does not survive a message of a
- * peer whose region is gone by then. So it is made to map it now, while the client waits for our
- * answer; the operation itself is not wanted, and mostly refused until the client has answered in
- * turn.
- */
-static void shm_touch(struct flistener *l, const struct fconn *conn)
-{
-	struct frma *r = calloc(1, sizeof(*r));
-	struct iovec none = { .iov_base = l, .iov_len = 0 };
-	void *desc = NULL;
-
-	if (!r)
-		return;
-	r->op.done = touched;
-	if (fab_write(l->fab, l->fab->ep, &none, &desc, 1, conn->addr, 0, 0, &r->op))
-		free(r);
-}
-
 static int rdm_hello(struct flistener *l, struct fconn *conn)
 {
 	struct rdv_hello h, mine = { .inline_size = (uint32_t)l->pool->cap,
@@ -572,8 +600,11 @@ static int rdm_hello(struct flistener *l, struct fconn *conn)
 	conn->peer_max = h.inline_size < l->pool->cap ? h.inline_size : l->pool->cap;
 	conn->ep = l->fab->ep;
 	conn->state = FCONN_UP;
+	/* shm maps a peer's region when the first operation names it, and does not survive a message of a peer whose
+	 * region is gone by then. So it is made to map it now, while the client waits for our answer; the operation is
+	 * mostly refused until the client has answered in turn. */
 	if (l->fab->shm)
-		shm_touch(l, conn);
+		shm_touch(l, conn->addr);
 	mine.credits = conn->granted;
 	memcpy(mine.addr, l->fab->addr, l->fab->addr_len);
 	return rdv_answer(&conn->rdv, l->page, &mine);

@@ -255,6 +255,11 @@ static int provider_open(struct flistener *l, struct tp_error *why)
 			goto close_regions;
 		}
 	}
+	err = l->fab->shm ? fconns_know_self(l) : 0;
+	if (err) {
+		fab_error(why, &l->opts, "its own address", err);
+		goto close_regions;
+	}
 	return 0;
 close_regions:
 	fregions_close(l);
@@ -459,6 +464,8 @@ static void provider_close(struct flistener *l)
 
 	if (!l->fab)
 		return;
+	if (l->fab->shm)
+		fconns_forget_self(l);
 	fab_enter(l->fab);
 	if (l->pep)
 		fi_close(&l->pep->fid);

@@ -242,6 +242,8 @@ struct flistener {
 	uint64_t active; /* ns: when something last happened */
 	struct fconn **by_addr;
 	size_t naddr;
+	fi_addr_t self; /* shm: our own address */
+	bool suspect;   /* shm: a client has gone, and may have left the lock of our region taken */
 	struct fbuf_list recvs;
 	unsigned posted, recv_want;
 	uint64_t nonce;
@@ -284,6 +286,8 @@ void fconn_work(struct flistener *l, struct fconn *conn); /* post what is queued
 unsigned fconn_events(struct flistener *l); /* MSG: take what the event queue has; how many */
 int frecvs_rdm(struct flistener *l);        /* one receive per credit of all that are not in hand */
 void fconns_reap(struct flistener *l);      /* close and release the dying */
+int fconns_know_self(struct flistener *l);  /* shm: before the first of them */
+void fconns_forget_self(struct flistener *l);
 void fconn_hello(struct ev_loop *loop, ev_io *w, int events); /* RDM: watcher of hello_fd */
 
 #endif
