@@ -63,6 +63,7 @@ struct replay {
 	uint64_t ckpt;              /* everything up to here was in place before */
 	uint8_t copy[PM_MAX_LANES]; /* of the header: the one to write next */
 	bool bad[PM_MAX_LANES];     /* neither copy was good (repair only) */
+	uint64_t head[PM_MAX_LANES], first[PM_MAX_LANES]; /* seqs: of the checkpoint it tells of, of the first record; or 0 */
 };
 /* Apply what the lanes hold and what counts. Nothing of it is durable when this returns. -EUCLEAN: @why names the
  * damage and the cure. */

@@ -161,14 +161,29 @@ static int by_seq(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* A pool that was closed has nothing to replay but what is in place already, wherever its records are. */
-static int collect_all(struct pm_store *st, uint64_t ckpt, struct founds *f)
+/* All from the last checkpoint on are in one lane, begun behind that. Where it is says its first record, or the header of the lane
+ * before; the lane behind is for a checkpoint that neither tells of any more. */
+static void where_to_search(const struct pm_store *st, const struct replay *r, bool search[PM_MAX_LANES])
 {
-	bool search = !st->info.was_clean && st->super.version > 1;
+	for (unsigned i = 0; i < st->super.lanes; i++) {
+		unsigned next = (i + 1) % st->super.lanes;
+		bool begun = r->first[i] > r->ckpt;
+
+		search[i] |= begun || (i == 0 && r->ckpt << 24 == 0); /* lane 0 is the first of a boot */
+		search[next] |= begun || r->bad[i] || r->head[i] == r->ckpt;
+	}
+}
+
+/* A pool that was closed has nothing to replay but what is in place already, wherever its records are. */
+static int collect_all(struct pm_store *st, const struct replay *r, struct founds *f)
+{
+	bool search[PM_MAX_LANES] = { false };
 	int err = 0;
 
+	if (!st->info.was_clean && st->super.version > 1)
+		where_to_search(st, r, search);
 	for (unsigned i = 0; i < st->super.lanes && !err; i++)
-		err = collect(st, i, ckpt, search, f);
+		err = collect(st, i, r->ckpt, search[i], f);
 	if (f->n)
 		qsort(f->at, f->n, sizeof(*f->at), by_seq);
 	return err;
@@ -365,13 +380,13 @@ static int apply_around(struct pm_store *st, struct founds *f, struct pm_error *
 
 /* --- entry ----------------------------------------------------------------------------------- */
 
-static int replay(struct pm_store *st, uint64_t ckpt, struct pm_error *why)
+static int replay(struct pm_store *st, const struct replay *r, struct pm_error *why)
 {
-	struct founds f = { .vouched = ckpt };
-	int err = collect_all(st, ckpt, &f);
+	struct founds f = { .vouched = r->ckpt };
+	int err = collect_all(st, r, &f);
 
 	if (!err) {
-		judge(st, ckpt, &f);
+		judge(st, r->ckpt, &f);
 		err = !f.lost.n    ? apply_all(st, &f, why)
 		      : st->repair ? apply_around(st, &f, why)
 		                   : refuse(st, &f.lost, why);
@@ -380,53 +395,48 @@ static int replay(struct pm_store *st, uint64_t ckpt, struct pm_error *why)
 	return err;
 }
 
-/* A lane is filled from its start only after a checkpoint behind everything older is durable (J3), so its first
- * record tells of one, even if the header that said so has been damaged since. */
-static uint64_t told_by_record(const struct pm_store *st, unsigned lane)
+/* The first record of a lane, or 0. A lane is filled from its start only after a checkpoint behind everything older is durable
+ * (J3), so it tells of one, even if the header that said so has been damaged since. */
+static uint64_t first_record(const struct pm_store *st, unsigned lane)
 {
 	const uint8_t *p = st->media.view + lane_at(st, lane) + PM_BLOCK;
 
-	return record_ok(st, p, lane_area(st)) ? ((const struct pm_rec *)(const void *)p)->seq - 1
-	                                       : 0;
+	return record_ok(st, p, lane_area(st)) ? ((const struct pm_rec *)(const void *)p)->seq : 0;
+}
+
+static void read_lanes(const struct pm_store *st, struct replay *r)
+{
+	*r = (struct replay){ .ckpt = 0 };
+	for (unsigned i = 0; i < st->super.lanes; i++) {
+		r->bad[i] = !read_head(st, i, &r->head[i], &r->copy[i]);
+		r->first[i] = first_record(st, i);
+		if (r->head[i] > r->ckpt)
+			r->ckpt = r->head[i];
+		if (r->first[i] && r->first[i] - 1 > r->ckpt)
+			r->ckpt = r->first[i] - 1;
+	}
 }
 
 uint64_t journal_boot(const struct pm_store *st)
 {
-	uint64_t most = 0, seq = 0;
-	uint8_t copy;
+	struct replay r;
 
-	for (unsigned i = 0; i < st->super.lanes; i++) {
-		if (read_head(st, i, &seq, &copy) && seq > most)
-			most = seq;
-		seq = told_by_record(st, i);
-		if (seq > most)
-			most = seq;
-	}
-	return most >> 40;
+	read_lanes(st, &r);
+	return r.ckpt >> 40;
 }
 
 int replay_lanes(struct pm_store *st, struct replay *out, struct pm_error *why)
 {
-	uint64_t seq;
-
-	*out = (struct replay){ .ckpt = 0 };
-	for (unsigned i = 0; i < st->super.lanes; i++) {
-		seq = told_by_record(st, i);
-		if (seq > out->ckpt)
-			out->ckpt = seq;
-		out->bad[i] = !read_head(st, i, &seq, &out->copy[i]);
-		if (out->bad[i] && st->repair)
+	read_lanes(st, out);
+	for (unsigned i = 0; i < st->super.lanes && !st->repair; i++) {
+		if (!out->bad[i])
 			continue;
-		if (out->bad[i]) {
-			why_set(why,
-			        "journal lane %u has a bad header; `berth check --repair` makes it "
-			        "anew",
-			        i);
-			STAT_ADD(st, checksum_errors, 1);
-			return -EUCLEAN;
-		}
-		if (seq > out->ckpt)
-			out->ckpt = seq;
+		why_set(why,
+		        "journal lane %u has a bad header; `berth check --repair` makes it "
+		        "anew",
+		        i);
+		STAT_ADD(st, checksum_errors, 1);
+		return -EUCLEAN;
 	}
-	return replay(st, out->ckpt, why);
+	return replay(st, out, why);
 }

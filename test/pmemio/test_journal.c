@@ -624,6 +624,43 @@ Test(checkpoint, a_torn_lane_header_leaves_the_older_one)
 	pool_drop(&p);
 }
 
+/* The header that told of the last checkpoint is lost, and so is the record that would have told. */
+Test(checkpoint, nobody_tells_of_is_missed)
+{
+	struct pm_mkfs_opts o = { .size = 64 * MIB, .lanes = 3 };
+	struct test_pool p, k;
+	struct pm_lane_head h[2];
+	struct pm_error why;
+	struct pm_rec rec;
+	off_t at;
+
+	pool_path(&p, "lanes");
+	cr_assert_eq(pm_mkfs(p.path, &o, NULL), 0);
+	pool_open(&p, PM_CLWB);
+	for (uint32_t n = 1; n <= 8; n++) {
+		count_to(&p, n);
+		if (n == 3 || n == 5)
+			cr_assert(journal_checkpoint(p.st));
+	}
+	pool_copy(&k, &p, "head");
+	at = (off_t)lane_at(p.st, 1);
+	with_file(k.path, at, h, sizeof(h), false);
+	h[h[1].ckpt_seq > h[0].ckpt_seq].pad[3] ^= 1;
+	with_file(k.path, at, h, sizeof(h), true);
+	pool_open(&k, PM_CLWB);
+	cr_assert_eq(replayed(&k), 3, "the first record of lane 2 tells");
+	pool_drop(&k);
+	pool_copy(&k, &p, "both");
+	with_file(k.path, at, h, sizeof(h), true);
+	at = record_at(p.st, 2, 0, &rec);
+	rec.nranges++;
+	with_file(k.path, at, &rec, sizeof(rec), true);
+	cr_assert_eq(pool_try_open(&k, PM_CLWB, &why), -EUCLEAN);
+	cr_assert(strstr(why.text, "journal lane 2 is damaged"), "%s", why.text);
+	pool_drop(&k);
+	pool_drop(&p);
+}
+
 Test(checkpoint, a_clean_close_leaves_nothing_to_replay)
 {
 	struct test_pool p;
