@@ -8,6 +8,7 @@
 #include "transport/fabric_server.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -357,6 +358,21 @@ static void reject(struct flistener *l, struct fi_info *info)
 	fab_leave(l->fab);
 }
 
+/* Whose connection it is. The address says what it is; addr_format does not: with verbs it stays that of the listener (FI_SOCKADDR_IB).
+ * Nobody is let in without one: a peer that has none counts as on this machine. */
+static int take_address(struct fconn *conn, const struct fi_info *info)
+{
+	const struct sockaddr *sa = info->dest_addr;
+	size_t len = info->dest_addrlen;
+
+	if (!sa || len < sizeof(struct sockaddr_in) || len > sizeof(conn->base.peer))
+		return -EADDRNOTAVAIL;
+	if (sa->sa_family != AF_INET && (sa->sa_family != AF_INET6 || len < sizeof(struct sockaddr_in6)))
+		return -EAFNOSUPPORT;
+	memcpy(&conn->base.peer, sa, len);
+	return 0;
+}
+
 static int msg_open(struct flistener *l, struct fconn *conn, struct fab_event *ev)
 {
 	uint32_t send_size, recv_size, cap = (uint32_t)l->pool->cap;
@@ -367,10 +383,9 @@ static int msg_open(struct flistener *l, struct fconn *conn, struct fab_event *e
 		return err;
 	rr_cm_decode(ev->data, ev->len, &send_size, &recv_size);
 	conn->peer_max = recv_size < cap ? recv_size : cap;
-	if (ev->info->dest_addr && ev->info->dest_addrlen <= sizeof(conn->base.peer) &&
-	    (ev->info->addr_format == FI_SOCKADDR || ev->info->addr_format == FI_SOCKADDR_IN ||
-	     ev->info->addr_format == FI_SOCKADDR_IN6))
-		memcpy(&conn->base.peer, ev->info->dest_addr, ev->info->dest_addrlen);
+	err = take_address(conn, ev->info);
+	if (err)
+		return err;
 	err = msg_recvs(conn);
 	if (err && err != -EAGAIN)
 		return err;
