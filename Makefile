@@ -146,6 +146,10 @@ $(B)/test/bench/%: $(B)/obj/test/bench/%.o $(B)/obj/bench/hist.o
 $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
+# Run in the virtual machine.
+$(B)/test/vm/%: $(B)/obj/test/vm/%.o $(test_lib) $(lib_client) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
 
 # A berthd that writes down what a fabric client says to it: see test/vm/record/record.c.
 recorded := rr_cm_decode rr_decode rpc_call_run fab_write fab_send
@@ -197,7 +201,7 @@ check-crash: deps
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
 check-vm: deps deps-vm-all
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-vm-run
-check-vm-run: all $(B)/berthd-record $(B)/berth-bench
+check-vm-run: all $(B)/berthd-record $(B)/berth-bench $(B)/test/vm/test_verbs
 	@test/vm/run $(if $(T),-k '$(T)') $(B)
 bench-knfsd: deps deps-knfsd
 	$(Q)$(MAKE) --no-print-directory $(jobs) all
