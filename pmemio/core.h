@@ -77,6 +77,21 @@ static inline uint32_t rec_crc(uint32_t seed, const struct pm_rec *r)
 	static_assert(offsetof(struct pm_rec, crc) == 0, "the rest is in one piece");
 	return ~crc32_iscsi((uint8_t *)(uintptr_t)r + skip, (int)(r->len - skip), seed);
 }
+static inline bool rec_has_data(const struct pm_rec *r)
+{
+	return r->magic == PM_REC_MAGIC_DATA;
+}
+/* The first range of a whole record. */
+static inline const uint8_t *rec_ranges(const struct pm_rec *r)
+{
+	const uint8_t *p = (const uint8_t *)(r + 1);
+	struct pm_rec_data d;
+
+	if (!rec_has_data(r))
+		return p;
+	memcpy(&d, p, sizeof(d));
+	return p + sizeof(d) + d.n * sizeof(struct pm_rec_run);
+}
 void rec_apply(struct pm_store *st, const struct pm_rec *rec); /* no lock; stored and flushed */
 
 /* --- journal.c ------------------------------------------------------------------------------- */
@@ -202,6 +217,11 @@ uint64_t reply_claim(struct pm_store *st, uint64_t *seq);
 void reply_made(struct pm_store *st, uint64_t at, const struct pm_slot *s); /* it is filled: may be found */
 /* What is wrong with a slot, or NULL. */
 const char *slot_fault(const struct pm_slot *s, uint64_t boot);
+
+/* --- sum.c ----------------------------------------------------------------------------------- */
+
+/* Is the data there that came with this record? */
+bool sum_arrived(struct pm_store *st, const struct pm_rec *rec);
 
 /* --- fault.c --------------------------------------------------------------------------------- */
 

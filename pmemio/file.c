@@ -225,7 +225,9 @@ static struct pm_tx *data_tx(struct pm_store *st, const struct pub *p)
 
 	if (!p->judged)
 		tx_admitted(tx);
-	if (st->media.method != PM_MSYNC)
+	if (sum_stays(st) && st->media.method != PM_VOLATILE)
+		tx_with_data(tx);
+	else if (st->media.method != PM_MSYNC)
 		tx_after_data(tx);
 	return tx;
 }

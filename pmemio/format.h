@@ -88,6 +88,7 @@ static_assert(sizeof(struct pm_lane_head) == 64, "one cache line");
 /* Two copies, at bytes 0 and 64 of the lane's header block, written in turn; the larger ckpt_seq counts. */
 
 #define PM_REC_MAGIC 0x5242u /* "BR" */
+#define PM_REC_MAGIC_DATA 0x4442u /* "BD": struct pm_rec_data follows the header */
 #define PM_REC_MUTE  0xffffu
 struct pm_rec {
 	uint32_t crc; /* of the pool's secret and what of the record follows */
@@ -101,6 +102,15 @@ struct pm_rec {
 #define PM_REC_MAGIC_1 0x4a42u
 #define PM_REC_TYPE_1  1u
 static_assert(sizeof(struct pm_rec) == 24, "");
+/* File data that was on its way together with the record: unless a later one calls this one durable, it counts only
+ * if the data is there. */
+struct pm_rec_data {
+	uint32_t crc; /* CRC32C over the checksums (as in the table of them) of each block of the runs, in order */
+	uint32_t n;   /* runs, which follow */
+};
+struct pm_rec_run {
+	uint64_t at, len; /* bytes in the pool; begins with a block */
+};
 struct pm_rec_range {
 	uint64_t at : 48;  /* byte in the pool */
 	uint64_t len : 16; /* bytes, multiple of 8; that many new bytes follow */

@@ -71,15 +71,36 @@ uint32_t rec_seed(const struct pm_super *s)
 /* Pools of version 1 have records without a statement, and without the secret. */
 static bool sealed(const struct pm_store *st, const struct pm_rec *r)
 {
-	if (r->magic == PM_REC_MAGIC)
+	if (r->magic != PM_REC_MAGIC_1)
 		return r->crc == rec_crc(rec_seed(&st->super), r);
 	return r->crc == pm_crc(r, r->len, offsetof(struct pm_rec, crc));
 }
 
 static bool is_rec(const struct pm_store *st, const struct pm_rec *r)
 {
-	return r->magic == PM_REC_MAGIC ||
+	return r->magic == PM_REC_MAGIC || rec_has_data(r) ||
 	       (st->super.version == 1 && r->magic == PM_REC_MAGIC_1 && r->unsure == PM_REC_TYPE_1);
+}
+
+/* The part of a record that tells of data lies inside it, and its runs where data may be. *at: behind it. */
+static bool data_ok(const struct pm_store *st, const struct pm_rec *r, size_t *at)
+{
+	struct pm_rec_data d;
+	struct pm_rec_run run;
+
+	if (r->len - *at < sizeof(d))
+		return false;
+	memcpy(&d, (const uint8_t *)r + *at, sizeof(d));
+	*at += sizeof(d);
+	if (d.n > (r->len - *at) / sizeof(run))
+		return false;
+	for (uint32_t i = 0; i < d.n; i++, *at += sizeof(run)) {
+		memcpy(&run, (const uint8_t *)r + *at, sizeof(run));
+		if (run.at < st->super.data_start * PM_BLOCK || run.at >= st->super.blocks * PM_BLOCK ||
+		    run.len > st->super.blocks * PM_BLOCK - run.at)
+			return false;
+	}
+	return true;
 }
 
 /* A whole record at @p, @left bytes from the end of the area. Its ranges are inside it and inside
@@ -91,6 +112,8 @@ static bool record_ok(const struct pm_store *st, const uint8_t *p, size_t left)
 
 	if (left < sizeof(*r) || !is_rec(st, r) || r->len < sizeof(*r) || r->len > left ||
 	    r->len % 8 || r->len > journal_max_rec(st) || !sealed(st, r))
+		return false;
+	if (rec_has_data(r) && !data_ok(st, r, &at))
 		return false;
 	for (uint32_t i = 0; i < r->nranges; i++) {
 		struct pm_rec_range rr;
@@ -111,7 +134,7 @@ static bool record_ok(const struct pm_store *st, const uint8_t *p, size_t left)
 /* All up to here were durable when @r was written. */
 static uint64_t vouches(const struct pm_rec *r)
 {
-	return r->magic == PM_REC_MAGIC && r->unsure != PM_REC_MUTE ? r->seq - 1 - r->unsure : 0;
+	return r->magic != PM_REC_MAGIC_1 && r->unsure != PM_REC_MUTE ? r->seq - 1 - r->unsure : 0;
 }
 
 static int add_found(struct founds *f, const struct pm_rec *r, uint64_t at)
@@ -228,11 +251,42 @@ static void judge(struct pm_store *st, uint64_t ckpt, struct founds *f)
 		          f->n - i);
 	f->n = i;
 }
+
+/* Changes in place come behind the drain that makes a record and its data durable. */
+static bool was_applied(const struct pm_store *st, const struct pm_rec *rec)
+{
+	const uint8_t *p = rec_ranges(rec);
+
+	for (uint32_t i = 0; i < rec->nranges; i++) {
+		struct pm_rec_range rr;
+
+		memcpy(&rr, p, sizeof(rr));
+		p += sizeof(rr);
+		if (memcmp(st->media.view + rr.at, p, rr.len))
+			return false;
+		p += rr.len;
+	}
+	return true;
+}
+
+/* A record that nobody calls durable may have come without its data; then neither it nor what follows was
+ * acknowledged. The data of the others may have been overwritten since. */
+static void drop_unfilled(struct pm_store *st, struct founds *f)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		if (f->at[i].seq <= f->vouched || !rec_has_data(f->at[i].rec) ||
+		    sum_arrived(st, f->at[i].rec) || was_applied(st, f->at[i].rec))
+			continue;
+		store_log(st, 6, "a write whose data had not arrived was not acknowledged: dropped");
+		f->n = i;
+	}
+}
+
 /* --- replay ---------------------------------------------------------------------------------- */
 
 void rec_apply(struct pm_store *st, const struct pm_rec *rec)
 {
-	const uint8_t *p = (const uint8_t *)(rec + 1);
+	const uint8_t *p = rec_ranges(rec);
 
 	for (uint32_t i = 0; i < rec->nranges; i++) {
 		struct pm_rec_range rr;
@@ -292,7 +346,7 @@ static int by_place(const void *a, const void *b)
 
 static void add_words(struct words *w, const struct found *f, size_t by)
 {
-	const uint8_t *p = (const uint8_t *)(f->rec + 1);
+	const uint8_t *p = rec_ranges(f->rec);
 
 	for (uint32_t i = 0; i < f->rec->nranges; i++) {
 		struct pm_rec_range rr;
@@ -387,6 +441,7 @@ static int replay(struct pm_store *st, const struct replay *r, struct pm_error *
 
 	if (!err) {
 		judge(st, r->ckpt, &f);
+		drop_unfilled(st, &f);
 		err = !f.lost.n    ? apply_all(st, &f, why)
 		      : st->repair ? apply_around(st, &f, why)
 		                   : refuse(st, &f.lost, why);

@@ -163,6 +163,11 @@ const void *tx_look(struct pm_tx *tx, const void *at);
 void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind);
 /* File data was flushed and must be durable before this transaction's record. */
 void tx_after_data(struct pm_tx *tx);
+/* Before anything is edited: file data was flushed, and tx_vouch will tell of all of it that counts; it may become durable
+ * together with the record. */
+void tx_with_data(struct pm_tx *tx);
+/* The next block of it, @len bytes of it, has this checksum. */
+void tx_vouch(struct pm_tx *tx, uint64_t blk, uint64_t len, uint32_t crc);
 /* The blocks that this transaction adds to files have been judged by quota_allows, and its nodes promised. */
 void tx_admitted(struct pm_tx *tx);
 uint64_t tx_taken(const struct pm_tx *tx); /* blocks, so far */
@@ -311,6 +316,8 @@ static inline bool sum_on(const struct pm_store *st)
 {
 	return st->super.ro_compat & PM_ROCOMPAT_SUMS;
 }
+/* The checksum of several blocks, by the checksums of each: of those before, or ~0u, and of the next. */
+uint32_t sum_fold(uint32_t before, uint32_t crc);
 static inline uint64_t sum_table_blocks(uint64_t blocks)
 {
 	return (blocks * 4 + PM_BLOCK - 1) / PM_BLOCK;

@@ -19,6 +19,8 @@
  *     is made UNPROVEN. A truncate into a block changes the entry in its own transaction.
  * S3  One write at a time has a block: a second one waits in pm_map_write. What is summed at commit is
  *     at rest.
+ * S5  In place: data and the record that has its checksums become durable with one drain. The record counts
+ *     only if the data is there (sum_arrived), which a replay looks at.
  * S4  There are no unstable writes: a block that can be read has an entry, but for S1.
  *
  * What was found bad stays so: a write that keeps some of it is refused, and a truncate into a bad
@@ -75,6 +77,15 @@ static void put(struct pm_tx *tx, uint64_t blk, uint32_t crc)
 	uint8_t *shadow = tx_edit(tx, at - in_line, LINE, TX_RAW);
 
 	memcpy(shadow + in_line, &crc, sizeof(crc));
+}
+
+/* Block @blk, @len bytes of which count, is durable with the transaction. */
+static void put_data(struct pm_tx *tx, uint64_t blk, uint64_t len)
+{
+	uint32_t crc = crc_of(data_ptr(tx_store(tx), blk), len);
+
+	put(tx, blk, crc);
+	tx_vouch(tx, blk, len, crc);
 }
 
 static uint32_t entry_of(struct pm_store *st, uint64_t blk)
@@ -198,7 +209,7 @@ int sum_publish(struct sum_old *o, struct pm_tx *tx, const struct pm_inode *in,
 	if (x->cow)
 		err = ext_cut(st, tx, in, x->lblk, x->len, take_old, o);
 	for (uint64_t i = 0; i < x->len; i++)
-		put(tx, x->pblk + i, crc_of(data_ptr(st, x->pblk + i), within(x->lblk + i, size)));
+		put_data(tx, x->pblk + i, within(x->lblk + i, size));
 	return err ? err : o->err;
 }
 
@@ -335,7 +346,7 @@ int sum_overwritten(struct pm_tx *tx, const struct pm_inode *in, uint64_t *lblk,
 	while (has_room(tx, n) && next_written(st, NULL, in, lblk, end, &run, &err)) {
 		for (uint64_t i = 0; i < run.len && has_room(tx, n); i++, n++, ++*lblk)
 			if (*lblk != tail)
-				put(tx, run.start + i, crc_of(data_ptr(st, run.start + i), PM_BLOCK));
+				put_data(tx, run.start + i, PM_BLOCK);
 	}
 	if (err)
 		return err;
@@ -354,10 +365,14 @@ int sum_end(struct pm_tx *tx, const struct file *f, const struct pm_inode *in, b
 	err = written(st, in, tail, &blk);
 	if (err || !blk)
 		return err;
-	if (done)
-		put(tx, blk, crc_of(data_ptr(st, blk), within(tail, size)));
-	else if (size > in->size && in_flux(f, NULL, tail))
+	if (done) {
+		put_data(tx, blk, within(tail, size));
+	} else if (size > in->size && (in_flux(f, NULL, tail) || entry_of(st, blk) == UNPROVEN)) {
 		put(tx, blk, UNPROVEN);
+		tx_after_data(tx); /* nothing would tell whether the zeros behind the end have arrived */
+	} else if (size > in->size) {
+		tx_vouch(tx, blk, within(tail, size), crc_of(data_ptr(st, blk), within(tail, size)));
+	}
 	return 0;
 }
 
@@ -415,6 +430,30 @@ void sum_seal(struct pm_store *st, const struct file *f, const struct pm_inode *
 		          "inode %llu: data that a write left half done has no checksum until the "
 		          "next scrub",
 		          (unsigned long long)in->ino);
+}
+
+/* --- data that is durable with its record ---------------------------------------------------- */
+
+uint32_t sum_fold(uint32_t before, uint32_t crc)
+{
+	return crc32_iscsi((uint8_t *)&crc, sizeof(crc), before);
+}
+
+bool sum_arrived(struct pm_store *st, const struct pm_rec *rec)
+{
+	const uint8_t *p = (const uint8_t *)(rec + 1);
+	struct pm_rec_data d;
+	struct pm_rec_run run;
+	uint32_t all = ~0u;
+
+	memcpy(&d, p, sizeof(d));
+	p += sizeof(d);
+	for (uint32_t i = 0; i < d.n; i++, p += sizeof(run)) {
+		memcpy(&run, p, sizeof(run));
+		for (uint64_t at = 0; at < run.len; at += PM_BLOCK)
+			all = sum_fold(all, crc_of(st->media.base + run.at + at, min64(run.len - at, PM_BLOCK)));
+	}
+	return ~all == d.crc;
 }
 
 /* --- scrubbing ------------------------------------------------------------------------------- */

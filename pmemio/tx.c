@@ -10,7 +10,9 @@
  *     drain: the transaction is durable (journal_append)
  *   changes in place, flushed; the next drain covers them
  *
- * so at most two drains, and one where nothing is new. Before the record is durable no byte that
+ * so at most two drains, and one where nothing is new. Data that has checksums needs no drain before the
+ * record either: recovery sees whether it has arrived (tx_with_data); new blocks travel in the record then.
+ * Before the record is durable no byte that
  * anything durable leads to has changed; after it recovery makes the rest of the changes. With
  * PM_MSYNC new blocks travel in the record too, the changes go to the private view, and the flusher
  * does the rest.
@@ -52,6 +54,7 @@ struct pm_tx {
 	struct pm_worker *w;    /* inside; NULL: alone */
 	struct pm_stats *count;
 	bool padded; /* the last range is nothing new */
+	bool with_data;
 	bool open, after_data, grew, replies, admitted;
 	struct pm_slot reply; /* if so */
 	size_t reply_at;      /* byte in the record */
@@ -69,6 +72,9 @@ struct pm_tx {
 	struct slot *slot;
 	size_t nslot, cap_slot;
 	struct chunk *chunks;
+	struct pm_rec_run *run; /* of data that arrives with the record */
+	size_t nrun, cap_run;
+	uint32_t run_crc;
 	uint8_t *rec; /* journal_max_rec bytes, touched as far as records go */
 	size_t rec_len;
 	bool rec_full;
@@ -188,7 +194,9 @@ static void reset(struct pm_tx *tx)
 			free(c);
 		}
 	}
-	tx->nedit = tx->ntake = tx->ngive = tx->nslot = 0;
+	tx->nedit = tx->ntake = tx->ngive = tx->nslot = tx->nrun = 0;
+	tx->run_crc = ~0u;
+	tx->with_data = false;
 	tx->err = 0;
 	tx->open = tx->after_data = tx->grew = tx->replies = tx->rec_full = tx->admitted = tx->padded = false;
 	tx->bound = 0;
@@ -202,6 +210,7 @@ struct pm_tx *tx_alloc(struct pm_store *st)
 	if (!tx)
 		return NULL;
 	tx->st = st;
+	tx->run_crc = ~0u;
 	tx->rec = malloc(journal_max_rec(st));
 	if (!tx->rec || hash_room(tx)) {
 		free(tx->rec);
@@ -226,6 +235,7 @@ void tx_destroy(struct pm_tx *tx)
 	free(tx->take);
 	free(tx->give);
 	free(tx->slot);
+	free(tx->run);
 	free(tx->rec);
 	free(tx);
 }
@@ -272,10 +282,16 @@ static struct edit *add_edit(struct pm_tx *tx, const void *at, size_t len, enum 
 	return e;
 }
 
+/* Do new blocks travel in the record? */
+static bool carries_new(const struct pm_tx *tx)
+{
+	return tx->with_data || media_slow(tx->st);
+}
+
 /* @e will not be in the record. */
 static void unbound(struct pm_tx *tx, const struct edit *e)
 {
-	if (!e->dead && (!e->is_new || media_slow(tx->st)))
+	if (!e->dead && (!e->is_new || carries_new(tx)))
 		tx->bound -= e->len + sizeof(struct pm_rec_range);
 }
 
@@ -312,7 +328,7 @@ void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind)
 		e = add_edit(tx, at, PM_BLOCK, kind);
 	if (!e)
 		return memset(tx->scratch, 0, PM_BLOCK);
-	if (!e->is_new && !media_slow(tx->st))
+	if (!e->is_new && !carries_new(tx))
 		unbound(tx, e);
 	e->is_new = true;
 	return memset(e->shadow, 0, PM_BLOCK);
@@ -321,6 +337,31 @@ void *tx_new_block(struct pm_tx *tx, uint64_t blk, enum tx_kind kind)
 void tx_after_data(struct pm_tx *tx)
 {
 	tx->after_data = true;
+}
+
+void tx_with_data(struct pm_tx *tx)
+{
+	tx->with_data = true;
+}
+
+void tx_vouch(struct pm_tx *tx, uint64_t blk, uint64_t len, uint32_t crc)
+{
+	struct pm_rec_run *last = tx->nrun ? &tx->run[tx->nrun - 1] : NULL;
+	uint64_t at = blk * PM_BLOCK;
+
+	if (!tx->with_data || !len)
+		return;
+	tx->run_crc = sum_fold(tx->run_crc, crc);
+	if (last && last->at + last->len == at && last->len % PM_BLOCK == 0) {
+		last->len += len;
+		return;
+	}
+	if (ROOM(tx, run, nrun, cap_run)) {
+		tx->err = -ENOMEM;
+		return;
+	}
+	tx->run[tx->nrun++] = (struct pm_rec_run){ at, len };
+	tx->bound += sizeof(struct pm_rec_run);
 }
 
 void tx_admitted(struct pm_tx *tx)
@@ -496,7 +537,8 @@ static size_t diff_size(const struct edit *e)
 
 bool tx_large(struct pm_tx *tx)
 {
-	size_t half = journal_max_rec(tx->st) / 2, n = sizeof(struct pm_rec);
+	size_t half = journal_max_rec(tx->st) / 2;
+	size_t n = sizeof(struct pm_rec) + tx->nrun * sizeof(struct pm_rec_run);
 
 	if (tx->bound <= half || tx->quiet) {
 		tx->quiet -= !!tx->quiet;
@@ -507,7 +549,7 @@ bool tx_large(struct pm_tx *tx)
 
 		if (!e->dead && !e->is_new)
 			n += diff_size(e);
-		else if (!e->dead && media_slow(tx->st))
+		else if (!e->dead && carries_new(tx))
 			n += sizeof(struct pm_rec_range) + e->len;
 	}
 	if (n <= half)
@@ -556,15 +598,35 @@ static void pad_record(struct pm_tx *tx)
 	}
 }
 
+/* Say by what it can be seen whether the data has arrived. */
+static void build_data(struct pm_tx *tx)
+{
+	struct pm_rec_data d = { .crc = ~tx->run_crc, .n = (uint32_t)tx->nrun };
+	size_t len = tx->nrun * sizeof(*tx->run);
+
+	if (!tx->nrun) {
+		tx->after_data |= tx->with_data; /* by nothing */
+		return;
+	}
+	if (tx->rec_len + sizeof(d) + len > journal_max_rec(tx->st)) {
+		tx->rec_full = true;
+		return;
+	}
+	((struct pm_rec *)(void *)tx->rec)->magic = PM_REC_MAGIC_DATA;
+	memcpy(tx->rec + tx->rec_len, &d, sizeof(d));
+	memcpy(tx->rec + tx->rec_len + sizeof(d), tx->run, len);
+	tx->rec_len += sizeof(d) + len;
+}
+
 /* Returns how many new blocks go past the record. */
 static size_t build_record(struct pm_tx *tx)
 {
 	struct pm_rec *rec = (struct pm_rec *)(void *)tx->rec;
-	bool slow = media_slow(tx->st);
 	size_t fresh = 0;
 
 	*rec = (struct pm_rec){ .magic = PM_REC_MAGIC };
 	tx->rec_len = sizeof(*rec);
+	build_data(tx);
 	for (size_t i = 0; i < tx->nedit; i++) {
 		struct edit *e = &tx->edit[i];
 
@@ -573,7 +635,7 @@ static size_t build_record(struct pm_tx *tx)
 		put_crc(e);
 		if (!e->is_new)
 			add_diff(tx, e);
-		else if (slow)
+		else if (carries_new(tx))
 			add_range(tx, e, 0, e->len);
 		else
 			fresh++;
@@ -617,7 +679,7 @@ static void apply(struct pm_tx *tx)
 {
 	const struct pm_rec *rec = (const struct pm_rec *)(const void *)tx->rec;
 	struct pm_store *st = tx->st;
-	const uint8_t *p = tx->rec + sizeof(*rec);
+	const uint8_t *p = rec_ranges(rec);
 
 	for (uint32_t i = 0; i < rec->nranges - tx->padded; i++) {
 		struct pm_rec_range rr;
@@ -740,7 +802,7 @@ int tx_commit(struct pm_tx *tx, pm_lsn *lsn)
 	}
 	if (fresh)
 		write_new_blocks(tx);
-	if ((fresh || tx->after_data) && !media_slow(st))
+	if ((fresh || tx->after_data || (tx->with_data && !rec->nranges)) && !media_slow(st))
 		med_drain_as(st, tx->count);
 	if (rec->nranges) {
 		err = journal_append(st, rec, reply_in(tx), tx->w, &at);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* log_fault.c - logs changed as mistakes in pmemio would have them */
+#include <string.h>
+
+#include "pmemio/core.h"
 #include "test/lib/log_fault.h"
 
 #define ANY 0xff
@@ -290,6 +293,28 @@ void fault_early_payload(struct medium *d, size_t from)
 	for (size_t i = done + 1; i < d->nev; i++)
 		if (d->ev[i].kind == EV_PLACE)
 			move(d, i, at++);
+}
+
+/* Records tell of no data: they count whether it has arrived or not. */
+void fault_untied_data(struct medium *d, size_t from)
+{
+	const struct pm_super *sb = (const void *)d->image;
+
+	for (size_t i = from; i < d->nev; i++) {
+		struct pm_rec *r = (void *)(d->bytes + d->ev[i].bytes);
+		struct pm_rec_data data;
+
+		if (!is(&d->ev[i], EV_STORE, AT_RECORD, ANY) || r->magic != PM_REC_MAGIC_DATA)
+			continue;
+		memcpy(&data, r + 1, sizeof(data));
+		data.crc = 0; /* that of nothing */
+		memcpy(r + 1, &data, sizeof(data));
+		for (uint32_t k = 0; k < data.n; k++)
+			memset((uint8_t *)(r + 1) + sizeof(data) + k * sizeof(struct pm_rec_run) +
+			               offsetof(struct pm_rec_run, len),
+			       0, sizeof(uint64_t));
+		r->crc = rec_crc(rec_seed(sb), r);
+	}
 }
 
 void fault_no_head(struct medium *d, size_t from)

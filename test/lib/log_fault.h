@@ -34,6 +34,7 @@ void fault_no_record_sync(struct medium *d, size_t from);
 void fault_no_whole_sync(struct medium *d, size_t from);
 void fault_no_first_fence(struct medium *d, size_t from);
 void fault_early_payload(struct medium *d, size_t from);
+void fault_untied_data(struct medium *d, size_t from);
 void fault_no_head(struct medium *d, size_t from);
 
 #endif
