@@ -337,7 +337,7 @@ static int new_owner(struct pm_store *st, const struct file *f, const struct pm_
 	to[1] = sa->set & PM_SET_GID ? quota_of(st, PM_QUOTA_GID, sa->gid) : f->quota[1];
 	for (unsigned k = 0; k < 2; k++) {
 		if (!to[k])
-			return -ENOMEM;
+			return worker_here(st) ? NEEDS_ALL : -ENOMEM;
 		if (to[k] != f->quota[k] && f->pending + f->owed + f->promised &&
 		    !quota_allows(to[k], in->blocks + f->pending + f->owed + f->promised))
 			return -EDQUOT;
