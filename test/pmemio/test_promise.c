@@ -12,9 +12,10 @@
 #include "pmemio/core.h"
 #include "test/lib/pool.h"
 
-#define MIB    (1ull << 20)
-#define B      PM_BLOCK
-#define WIDE   2200u /* blocks of the write: every other one is a hole, more than a transaction takes */
+#define MIB (1ull << 20)
+#define B   PM_BLOCK
+#define WIDE                                                                                       \
+	2200u /* blocks of the write: every other one is a hole, more than a transaction takes */
 #define ULL(x) ((unsigned long long)(x))
 
 static const struct pm_id root = { PM_ROOT_INO, 1 };
@@ -172,7 +173,9 @@ static void no_recall(void *arg)
 
 static int commit_lease(struct pm_id id)
 {
-	struct pm_lease_opts o = { .owner = &pool, .write = true, .max_extents = 2 * WIDE, .recall = no_recall };
+	struct pm_lease_opts o = {
+		.owner = &pool, .write = true, .max_extents = 2 * WIDE, .recall = no_recall
+	};
 	struct pm_range all = { 0, (uint64_t)WIDE * B };
 	struct pm_committed c;
 	struct test_waiter w;
@@ -180,7 +183,9 @@ static int commit_lease(struct pm_id id)
 	int err;
 
 	waiter_init(&w);
-	cr_assert_eq(waiter_result(&w, pm_lease_open(pool.st, id, 0, all.len, all.len, &o, &l, &w.w)), 0);
+	cr_assert_eq(
+		waiter_result(&w, pm_lease_open(pool.st, id, 0, all.len, all.len, &o, &l, &w.w)),
+		0);
 	while (pm_lease_zero(l, 64) == -EAGAIN)
 		;
 	waiter_init(&w);
@@ -272,6 +277,111 @@ static void out_of_nodes(void)
 	cr_assert_eq(put(rest, 1 << 20, 1, 'r'), 0);
 }
 
+/* --- near a limit ------------------------------------------------------------------------------- */
+
+static int map_one(struct pm_id id, uint64_t block, struct pm_map *m, struct test_waiter *w)
+{
+	waiter_init(w);
+	return pm_map_write(pool.st, id, block * B, B, m, &w->w);
+}
+
+static void commit_it(struct pm_map *m)
+{
+	struct pm_committed c;
+	struct test_waiter w;
+
+	fill(m, 'c');
+	waiter_init(&w);
+	cr_assert_eq(waiter_result(&w, pm_commit(m, m->len, PM_FILE_SYNC, true, &c, &w.w)), 0);
+	pm_unpin(m);
+}
+
+Test(promise, near_a_limit_a_write_waits_for_the_one_before)
+{
+	struct pm_id id = comb("file", 9);
+	struct pm_map first, second;
+	struct test_waiter w, no;
+
+	limit(9, usage(9).blocks + 20);
+	cr_assert_eq(map_one(id, 1, &first, &no), 0);
+	cr_assert_eq(map_one(id, 801, &second, &w), -EINPROGRESS,
+	             "both count on the tree as it is");
+	commit_it(&first);
+	cr_assert_eq(waiter_result(&w, -EINPROGRESS), 0);
+	cr_assert_eq(map_one(id, 801, &second, &no), 0);
+	commit_it(&second);
+}
+
+Test(promise, a_write_far_from_any_limit_waits_for_one_that_was_tried_near_it)
+{
+	struct pm_id id = comb("file", 9);
+	struct pm_map first, second;
+	struct test_waiter w, no;
+
+	limit(9, usage(9).blocks + 20);
+	cr_assert_eq(map_one(id, 1, &first, &no), 0);
+	limit(9, 0);
+	cr_assert_eq(map_one(id, 801, &second, &w), -EINPROGRESS,
+	             "the first counts on the tree as it is");
+	commit_it(&first);
+	cr_assert_eq(waiter_result(&w, -EINPROGRESS), 0);
+	cr_assert_eq(map_one(id, 801, &second, &no), 0);
+	commit_it(&second);
+}
+
+Test(promise, what_is_tried_near_a_limit_waits_for_what_was_promised_far_from_it)
+{
+	struct pm_id id = comb("file", 9);
+	struct pm_map first, second;
+	struct test_waiter w, no;
+
+	cr_assert_eq(map_one(id, 1, &first, &no), 0);
+	limit(9, usage(9).blocks + 20);
+	cr_assert_eq(map_one(id, 801, &second, &w), -EINPROGRESS,
+	             "the first will change what is tried");
+	commit_it(&first);
+	cr_assert_eq(waiter_result(&w, -EINPROGRESS), 0);
+	cr_assert_eq(map_one(id, 801, &second, &no), 0);
+	commit_it(&second);
+}
+
+/* Blocks that are promised to writes of @uid: the least room in which a block for the empty @other is to be had. */
+static uint64_t promised(uint32_t uid, struct pm_id other)
+{
+	struct pm_quota q = usage(uid);
+	struct test_waiter no;
+	struct pm_map m;
+
+	for (uint64_t k = 0; k < 1000; k++) {
+		limit(uid, q.blocks + q.pending + k + 1);
+		if (!map_one(other, 0, &m, &no)) {
+			pm_unpin(&m);
+			return k;
+		}
+	}
+	cr_assert_fail("no room at all");
+	return 0;
+}
+
+Test(promise, a_truncate_makes_an_exact_promise_a_generous_one)
+{
+	struct pm_setattr sa = { .set = PM_SET_SIZE, .size = 1000 * B };
+	struct pm_id id = comb("file", 9), other = make("other", 9);
+	struct pm_change ch;
+	struct test_waiter no;
+	uint64_t exact;
+	struct pm_map m;
+
+	limit(9, usage(9).blocks + 20);
+	cr_assert_eq(map_one(id, 1, &m, &no), 0);
+	exact = promised(9, other);
+	cr_assert_eq(pm_setattr(pool.st, id, &sa, &ch), 0);
+	cr_assert_eq(pool_wait(pool.st, ch.lsn), 0);
+	cr_assert_gt(promised(9, other), exact, "the tree is another one now");
+	commit_it(&m);
+	cr_assert_eq(promised(9, other), 0);
+}
+
 Test(promise, a_write_that_finds_no_node_changes_nothing)
 {
 	out_of_nodes();
@@ -339,7 +449,8 @@ static void end(struct under_way *u, unsigned k)
 
 static void disturb(struct under_way *u, const struct pm_id *id, unsigned f)
 {
-	struct pm_setattr cut = { .set = PM_SET_SIZE, .size = SPREAD * B + (uint64_t)random() % (SPREAD * B) };
+	struct pm_setattr cut = { .set = PM_SET_SIZE,
+		                  .size = SPREAD * B + (uint64_t)random() % (SPREAD * B) };
 	struct pm_setattr owner = { .set = PM_SET_UID, .uid = 7 + (uint32_t)random() % 2 };
 	struct pm_committed c;
 	struct pm_change ch;
