@@ -6,7 +6,8 @@
  *   nfs.c      encoding and decoding of calls      mount.c    finding and mounting the export
  *   file.c     open files, unstable data           path.c     names, synchronously
  *   map.c      mappings: layouts held and lost     put.c      one-sided transfers and their way out
- *   layout.c   calls of the LAYOUT program         extent.c   what a layout says of a range
+ *   way.c      which of the two it is              layout.c   calls of the LAYOUT program
+ *   extent.c   what a layout says of a range
  *
  * An operation (struct op) is in exactly one list of its session:
  *

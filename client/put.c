@@ -21,24 +21,7 @@
 #include <string.h>
 
 #include "client/map.h"
-
-/*
- * Which way is the quicker one; providers.md tells how it was measured. A write that is durable by itself is one message,
- * one acknowledgement and no call: by RMA at any size. With a COMMIT it stands against one WRITE with its data; puts
- * in flight share their COMMITs.
- */
-struct ways {
-	const char *provider;   /* NULL: all others */
-	size_t commit_from;     /* bytes of a put that wants a COMMIT, alone */
-	size_t commit_many_from; /* with MANY in flight */
-	size_t get_below;       /* bytes of one piece */
-};
-static const struct ways ways[] = {
-	{ "shm", SIZE_MAX, 4096, SIZE_MAX },
-	{ "tcp", 4096, 1, 1 << 20 },
-	{ NULL, SIZE_MAX, 1, SIZE_MAX }, /* measured over verbs */
-};
-#define MANY 4u /* transfers of one mapping */
+#include "client/way.h"
 
 #define BY (BERTH_BY_RMA | BERTH_BY_SERVER)
 
@@ -267,30 +250,20 @@ static void push(struct put *p)
 	settle(p);
 }
 
-static const struct ways *ways_of(const char *provider)
-{
-	const struct ways *w = ways;
-
-	while (w->provider && strcmp(w->provider, provider))
-		w++;
-	return w;
-}
-
 /* How the bytes become durable: *how, p->wants_push or p->wants_commit. */
 static void choose_method(struct put *p, const struct layout *l, bool valid, enum tp_rma_how *how,
                           const struct tp_client_rma_info *info)
 {
+	enum way_durable way =
+		way_durable(l->method, info->commit_complete, valid && p->off + p->len <= l->size);
+
 	*how = TP_RMA_WRITE;
-	p->wants_commit = p->flags & BERTH_DURABLE;
-	if (!p->wants_commit || !valid || p->off + p->len > l->size)
+	if (!(p->flags & BERTH_DURABLE))
 		return;
-	if (l->method == LAYOUT_COMMIT_COMPLETE && info->commit_complete)
+	p->wants_commit = way == WAY_BY_COMMIT;
+	p->wants_push = way == WAY_BY_READ_AFTER_WRITE;
+	if (way == WAY_BY_COMPLETION)
 		*how = TP_RMA_WRITE_COMMIT;
-	else if (l->method == LAYOUT_READ_AFTER_WRITE)
-		p->wants_push = true;
-	else
-		return;
-	p->wants_commit = false;
 }
 
 /* Is the way by RMA open, and the one to take? */
@@ -298,17 +271,15 @@ static struct layout *choose(struct put *p, enum tp_rma_how *how, struct tp_clie
 {
 	struct berth_map *m = p->m;
 	struct layout *l = p->flags & BERTH_BY_SERVER ? NULL : map_layout_at(m, p->off);
-	const struct ways *w;
 	bool valid;
 
 	if (!l || !l->rw || !extents_have_memory(&l->x, p->off, p->off + p->len, &valid))
 		return NULL;
 	tp_client_get_rma_info(m->f->b->c, info);
 	choose_method(p, l, valid, how, info);
-	if (p->flags & BERTH_BY_RMA || !p->wants_commit)
+	if (p->flags & BERTH_BY_RMA || way_put_one_sided(info->provider, p->len, p->wants_commit, m->busy))
 		return l;
-	w = ways_of(info->provider);
-	return p->len >= (m->busy < MANY ? w->commit_from : w->commit_many_from) ? l : NULL;
+	return NULL;
 }
 
 static bool by_rma(struct put *p)
@@ -483,7 +454,7 @@ static bool get_by_rma(const struct put *p, const struct extent *e)
 	if (e->state != EXTENT_VALID || p->flags & BERTH_BY_RMA)
 		return e->state == EXTENT_VALID;
 	tp_client_get_rma_info(p->m->f->b->c, &info);
-	return e->len < ways_of(info.provider)->get_below;
+	return way_get_one_sided(info.provider, (size_t)e->len);
 }
 
 /* The piece at @at, its way, and where the next one begins. */
