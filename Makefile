@@ -112,6 +112,8 @@ $(test_lib): $(call obj,$(wildcard test/lib/*.c))
 $(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+# Counts how often the pool comes to a file's extents.
+$(B)/test/pmemio/test_trim: LDFLAGS += $(foreach f,ext_find bt_next bt_walk,-Wl,--wrap=$f)
 # Threads in a pool, without Criterion.
 $(B)/stress-pool: $(call obj,test/stress/pool.c test/lib/stress.c test/lib/pool.c) $(lib_pmemio)
 	$(call say,LD)
