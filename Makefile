@@ -211,7 +211,7 @@ bench-knfsd: deps deps-knfsd
 	$(Q)$(MAKE) --no-print-directory $(jobs) all
 	@test/vm/run -f bench/peers/vm/list -k 'knfsd$$' $(B) && bench/peers/vm/report $(B)/vm/count/out/figures
 check-asan: deps
-	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC='$(CC)'
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/tsan/stress-pool B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
