@@ -258,7 +258,7 @@ bench-sum: deps
 bench-peers: deps deps-peers
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@mkdir -p $(B)/bench
-	@unshare -n -m sh -c 'ip link set lo up; mount -t tmpfs tmpfs /run; PEER=ganesha bench/peers/run $(B) --depths 16 --json $(B)/bench/peers.json'
+	@PEER=ganesha bench/alone bench/peers/run $(B) --depths 16 --json $(B)/bench/peers.json
 # Berth beside bare libfabric and bare sockets: a page of tables and plots, $(B)/bench/index.html.
 bench: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
