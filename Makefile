@@ -150,6 +150,7 @@ $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
 # Tests that stand between two parts of the library.
 $(B)/test/integration/test_map_lost: private LDFLAGS += -Wl,--wrap=layout_start_map
+$(B)/test/integration/test_push: private LDFLAGS += -Wl,--wrap=tp_client_rma
 # Run in the virtual machine.
 $(B)/test/vm/%: $(B)/obj/test/vm/%.o $(test_lib) $(lib_client) $(lib_pmemio)
 	$(call say,LD)

@@ -631,6 +631,7 @@ void maps_flush(struct berth *b)
 
 	LIST_FOREACH (m, &b->maps, link)
 		map_flush(m);
+	pushes_flush(b);
 }
 
 void map_queue_commit(struct put *p)

@@ -10,8 +10,8 @@
  *       are the same, so doing it twice does no harm. Only what WRITE then says is an error.
  *   P2  Where a call stays behind the writes before it, the COMMIT is sent without waiting for the completions;
  *       the put is done when both are there. Else the COMMIT follows the completions.
- *   P3  Where a read behind the writes makes them durable (read-after-write), it is sent behind them if the provider keeps
- *       that order, else behind their completions; the put is done with it.
+ *   P3  Where a read behind the writes makes them durable (read-after-write), it is asked for behind them if the provider
+ *       keeps that order, else behind their completions; the put is done with it. Puts share such reads (push.c).
  *   P4  A put over the border of two layouts is two puts.
  *   P5  A get reads zeros where nothing was written, and lays over what it read whatever this file has put and
  *       not yet committed.
@@ -36,7 +36,6 @@ struct piece {
 };
 
 static void settle(struct put *p);
-static void push(struct put *p);
 static void by_server(struct put *p);
 static void get_go(struct put *p);
 
@@ -94,7 +93,8 @@ static void fall_back(struct put *p)
 {
 	p->m->f->b->count.puts_fallen_back++;
 	p->err = 0;
-	p->by_rma = p->queued = p->answered = p->wants_commit = p->wants_push = false;
+	p->by_rma = p->queued = p->answered = p->wants_commit = false;
+	p->wants_push = p->pushing = false;
 	p->by_server = true;
 	by_server(p);
 }
@@ -124,7 +124,7 @@ static void settle_put(struct put *p)
 	else if (p->err)
 		fall_back(p); /* P1 */
 	else if (p->wants_push)
-		push(p);
+		push_queue(p);
 	else if (p->wants_commit && !p->queued)
 		map_queue_commit(p);
 	else
@@ -145,7 +145,7 @@ static void settle_get(struct put *p)
 
 static void settle(struct put *p)
 {
-	if (p->out || (p->queued && !p->answered))
+	if (p->out || p->pushing || (p->queued && !p->answered))
 		return;
 	if (p->get)
 		settle_get(p);
@@ -158,6 +158,14 @@ void put_committed(struct put *p, bool durable)
 	p->answered = true;
 	if (!durable)
 		p->err = -EKEYEXPIRED;
+	settle(p);
+}
+
+void put_pushed(struct put *p, int err)
+{
+	p->pushing = false;
+	if (err && !p->err)
+		p->err = err;
 	settle(p);
 }
 
@@ -201,7 +209,7 @@ static void rma_done(struct tp_rma *rma, int err)
 
 static void count(struct berth *b, const struct tp_rma *rma)
 {
-	if (rma->how == TP_RMA_READ || rma->how == TP_RMA_PUSH) {
+	if (rma->how == TP_RMA_READ) {
 		b->count.rma_reads++;
 		b->count.rma_read_bytes += rma->len;
 	} else {
@@ -235,19 +243,6 @@ static int rma_start(struct put *p, struct layout *l, const struct extent *e, en
 	layout_rma_begun(l);
 	p->out++;
 	return 0;
-}
-
-/* P3 */
-static void push(struct put *p)
-{
-	struct layout *l = map_usable_layout(p->m, p->epoch, p->layout);
-	struct extent e = { .off = p->off + p->len - 1, .len = 1, .addr = p->push_addr, .key = p->push_key };
-
-	p->wants_push = false;
-	p->out++;
-	p->err = l ? rma_start(p, l, &e, TP_RMA_PUSH) : -EKEYEXPIRED;
-	p->out--;
-	settle(p);
 }
 
 /* How the bytes become durable: *how, p->wants_push or p->wants_commit. */
@@ -296,6 +291,7 @@ static bool by_rma(struct put *p)
 	p->epoch = l->epoch;
 	p->layout = l->id;
 	p->out = 1;
+	push_before(p->m->f->b, p->len);
 	for (; at < end && !p->err; at += e.len) {
 		extents_at(&l->x, at, end, &e);
 		p->err = rma_start(p, l, &e, how);
@@ -303,7 +299,7 @@ static bool by_rma(struct put *p)
 		p->push_key = e.key;
 	}
 	if (!p->err && p->wants_push && info.read_after_write) /* P3 */
-		push(p);
+		push_queue(p);
 	if (!p->err && p->wants_commit && info.write_before_send) /* P2 */
 		map_queue_commit(p);
 	p->out--;
