@@ -3,7 +3,8 @@
  * client_rpc.c - calls out, replies in: RPC-over-RDMA version 1 from the requester's side
  *
  * How a call travels is decided when there is credit for it, from what fits a message (send_max,
- * recv_max):
+ * recv_max). On a connection with a domain of its own there are no chunks: all is inline, or -EMSGSIZE, and
+ * an answer that would not fit is the server's to avoid.
  *
  *   payload argument   inline behind the arguments, else a read chunk at the position where it
  * belongs payload result     always a write chunk: only so its length is known without knowing the
@@ -122,7 +123,7 @@ static int offer_results(struct client_req *q, struct wire *w)
 		q->nin = w->h.write[0].n;
 	}
 	room = rr_size(&w->h) + REPLY_FIXED;
-	if (room <= c->recv_max && req->max_results <= c->recv_max - room)
+	if (c->opts.own.ask || (room <= c->recv_max && req->max_results <= c->recv_max - room))
 		return 0;
 	if (!q->reply)
 		q->reply = client_reply_get(c, REPLY_FIXED + MAX_AUTH_BYTES + req->max_results);
@@ -159,6 +160,8 @@ static int build(struct client_req *q, struct wire *w, bool *payload_inline)
 		return err;
 	size = rr_size(&w->h) + q->len + ((out + 3) & ~(size_t)3);
 	*payload_inline = out && size <= max;
+	if (q->c->opts.own.ask && (w->h.nwrites || size > max))
+		return -EMSGSIZE;
 	if (out && !*payload_inline) {
 		err = offer(q, w, &w->h.read[0], req->out, req->nout, FI_REMOTE_READ);
 		if (err)

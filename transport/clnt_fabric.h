@@ -37,6 +37,13 @@ struct tp_fabric_opts { /* named as in struct fi_info; NULL where left open */
 	/* Client: which one this is, for servers that cannot tell by an address (shm): the same after a reconnect, another
 	 * for every other client of that server. All zero: this process, whatever it opens. */
 	uint8_t instance[16];
+	/* FI_EP_MSG: connections with a domain of their own (transport.h), where keys of the server's memory are good on no
+	 * other connection. */
+	struct tp_own {
+		bool ask;      /* client: for one, if the server gives such. Calls and answers must fit a message then */
+		uint32_t prog; /* server: to those that ask; the only program on them. 0: to nobody */
+		unsigned most, most_of_one; /* server: in all, and of one address */
+	} own;
 };
 
 /* A libtirpc CLIENT over a fabric (RFC 8166): an rpcgen client runs over it unchanged. @timeout for connecting.

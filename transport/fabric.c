@@ -278,15 +278,12 @@ static void read_attributes(struct fab *f)
 	f->rx_size = at_least_one(i->rx_attr->size, SIZE_MAX);
 }
 
-static int open_cq(struct fab *f)
+static int open_cq(struct fab *f, size_t size)
 {
-	static const struct {
+	const struct {
 		enum fi_wait_obj wait;
 		size_t size;
-	} tries[] = { { FI_WAIT_FD, CQ_SIZE },
-		      { FI_WAIT_FD, 0 },
-		      { FI_WAIT_NONE, CQ_SIZE },
-		      { FI_WAIT_NONE, 0 } };
+	} tries[] = { { FI_WAIT_FD, size }, { FI_WAIT_FD, 0 }, { FI_WAIT_NONE, size }, { FI_WAIT_NONE, 0 } };
 	int err = 0;
 
 	f->cq_fd = -1;
@@ -357,7 +354,7 @@ static int open_all(struct fab *f, const struct tp_fabric_opts *opts, enum fab_r
 	err = fi_domain(f->fabric, f->info, &f->domain, NULL);
 	if (err)
 		return fab_error(why, opts, "fi_domain", err);
-	err = open_cq(f);
+	err = open_cq(f, CQ_SIZE);
 	if (err)
 		return fab_error(why, opts, "completion queue", err);
 	err = f->rdm ? open_rdm(f) : open_eq(f);
@@ -389,6 +386,38 @@ int fab_open(const struct tp_fabric_opts *opts, enum fab_role role, struct fab *
 	return 0;
 }
 
+int fab_open_beside(struct fab *with, size_t depth, struct fab **out)
+{
+	struct fab *f = malloc(sizeof(*f));
+	int err;
+
+	if (!f)
+		return -ENOMEM;
+	*f = *with;
+	f->domain = NULL;
+	f->cq = NULL;
+	f->cq_fd = f->eq_fd = -1;
+	f->eq_ready = false;
+	f->beside = true;
+	f->guard = (struct fab_guard){ 0 };
+	f->nclosing = 0;
+	f->tx_size = at_least_one(depth, with->tx_size);
+	f->rx_size = at_least_one(depth, with->rx_size);
+	fab_enter(f);
+	err = fi_domain(f->fabric, f->info, &f->domain, NULL);
+	if (!err)
+		err = open_cq(f, 2 * depth);
+	fab_leave(f);
+	if (!err && f->cq_fd < 0)
+		err = -EOPNOTSUPP; /* nobody would look at it */
+	if (err) {
+		fab_close(f);
+		return err < -FI_ERRNO_OFFSET ? -EIO : err;
+	}
+	*out = f;
+	return 0;
+}
+
 void fab_unlink_shm(const char *name)
 {
 	char path[128];
@@ -411,13 +440,15 @@ void fab_close(struct fab *f)
 	close_fid(f->ep);
 	close_fid(f->cq);
 	close_fid(f->av);
-	close_fid(f->eq);
+	if (!f->beside)
+		close_fid(f->eq);
 	close_fid(f->domain);
-	close_fid(f->fabric);
+	if (!f->beside)
+		close_fid(f->fabric);
 	fab_leave(f);
 	if (f->shm_name[0])
 		fab_unlink_shm(f->shm_name);
-	if (f->info)
+	if (f->info && !f->beside)
 		fi_freeinfo(f->info);
 	free(f);
 }
@@ -436,6 +467,10 @@ int fab_ep_open(struct fab *f, struct fi_info *info, void *context, struct fid_e
 	struct fid_ep *ep;
 	int err;
 
+	if (f->beside) {
+		info->tx_attr->size = f->tx_size;
+		info->rx_attr->size = f->rx_size;
+	}
 	fab_enter(f);
 	err = fi_endpoint(f->domain, info, &ep, context);
 	if (!err) {

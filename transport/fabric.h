@@ -6,7 +6,8 @@
  * struct fab is one opened domain with one completion queue: FI_EP_MSG has an event queue for its
  * connections, FI_EP_RDM one endpoint and an address vector. Everything the provider was free to
  * choose is read back from it once, into the plain fields below; nothing else asks which provider
- * it is.
+ * it is. A second domain beside it, for one connection alone, is another struct fab that shares the
+ * fabric and the event queue (fab_open_beside).
  *
  * An operation is a struct fab_op inside whatever it belongs to. While it is posted it is the
  * provider's; done() gives it back, once per post, from within fab_progress(). A post that fails
@@ -68,6 +69,7 @@ struct fab {
 	int cq_fd, eq_fd;  /* -1: none (shm) */
 	bool eq_ready;     /* events may be there: fab_before_sleep() found some, or the caller's poll did */
 	bool rdm, shm;
+	bool beside; /* fabric, eq and info are another's */
 	bool mr_local; /* local buffers want a registration and its descriptor */
 	bool mr_virt;  /* remote addresses are virtual ones, else offsets from the region's start */
 	bool mr_prov_key; /* the provider picks the keys */
@@ -81,6 +83,9 @@ struct fab {
 	uint8_t addr[FAB_ADDR_MAX]; /* RDM: our own address, for the hello */
 	size_t addr_len;
 	struct fab_guard guard;
+	/* For keys that are dying (fabric_key.c): how many there are, and then how often the queue was found empty. */
+	unsigned nclosing;
+	uint64_t drained;
 	char shm_name[64]; /* the file in /dev/shm to remove, if one is left */
 };
 
@@ -106,6 +111,9 @@ int fab_getinfo(const struct tp_fabric_opts *opts, enum fab_role role, struct fi
  * provider takes over are put back. */
 int fab_open(const struct tp_fabric_opts *opts, enum fab_role role, struct fab **out,
              struct tp_error *why);
+/* MSG: a domain and a queue of its own on the fabric of @with, for one endpoint that may have @depth receives and as many
+ * other operations posted. Closed before @with; its events come out of the event queue of @with. */
+int fab_open_beside(struct fab *with, size_t depth, struct fab **out);
 void fab_close(struct fab *f); /* endpoints of connections are closed before */
 /* Forget a provider that hangs: nothing of it is called again, what it holds is lost. */
 void fab_abandon(struct fab *f);
@@ -116,7 +124,7 @@ int fab_error(struct tp_error *why, const struct tp_fabric_opts *opts, const cha
 
 /* MSG: an endpoint bound to CQ and EQ and enabled, so that receives can be posted before
  * fi_connect/fi_accept.
- * @info: f->info, or the one that came with the connection request. */
+ * @info: f->info, or the one that came with the connection request (its sizes are set to those of @f). */
 int fab_ep_open(struct fab *f, struct fi_info *info, void *context, struct fid_ep **out);
 /* fi_shutdown (MSG), then fi_close. */
 void fab_ep_close(struct fab *f, struct fid_ep *ep);

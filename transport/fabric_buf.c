@@ -20,10 +20,10 @@ struct fslab {
 	uint8_t *base;
 	size_t len;
 	struct fab_mr mr;
-	struct fbuf buf[SLAB_BUFS];
+	struct fbuf buf[];
 };
 
-int fpool_new(struct fab *f, size_t cap, struct fpool **out)
+int fpool_new(struct fab *f, size_t cap, unsigned at_once, struct fpool **out)
 {
 	struct fpool *pool = calloc(1, sizeof(*pool));
 
@@ -32,19 +32,20 @@ int fpool_new(struct fab *f, size_t cap, struct fpool **out)
 	pool->fab = f;
 	pool->refs = 1;
 	pool->cap = cap;
+	pool->at_once = at_once ? at_once : SLAB_BUFS;
 	*out = pool;
 	return 0;
 }
 
-/* One mapping, one registration, SLAB_BUFS messages. */
+/* One mapping, one registration. */
 static int slab_add(struct fpool *pool)
 {
-	struct fslab *s = calloc(1, sizeof(*s));
+	struct fslab *s = calloc(1, sizeof(*s) + pool->at_once * sizeof(s->buf[0]));
 	int err;
 
 	if (!s)
 		return -ENOMEM;
-	s->len = pool->cap * SLAB_BUFS;
+	s->len = pool->cap * pool->at_once;
 	s->base = mmap(NULL, s->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (s->base == MAP_FAILED) {
 		free(s);
@@ -57,7 +58,7 @@ static int slab_add(struct fpool *pool)
 		return err;
 	}
 	LIST_INSERT_HEAD(&pool->slabs, s, link);
-	for (unsigned i = 0; i < SLAB_BUFS; i++) {
+	for (unsigned i = 0; i < pool->at_once; i++) {
 		s->buf[i].p = s->base + i * pool->cap;
 		s->buf[i].cap = pool->cap;
 		s->buf[i].pool = pool;

@@ -133,9 +133,10 @@ static void refuse(struct rpc_call *c)
 
 static int send_post(struct fconn *conn, struct fbuf *b)
 {
+	struct fab *f = fconn_fab(conn);
 	int err;
 
-	err = fab_send(conn->l->fab, conn->ep, b->p, b->len, b->desc, conn->addr, &b->op);
+	err = fab_send(f, conn->ep, b->p, b->len, b->desc, conn->addr, &b->op);
 	if (err)
 		return err;
 	STAILQ_REMOVE_HEAD(&conn->sendq, next);
@@ -144,8 +145,8 @@ static int send_post(struct fconn *conn, struct fbuf *b)
 	LIST_INSERT_HEAD(&conn->sends, b, link);
 	conn->sends_posted++;
 	fconn_out(conn);
-	conn->l->posts += conn->l->fab->cq_fd >= 0; /* without a descriptor the next look is near anyhow */
-	if (conn->l->fab->rdm)
+	conn->l->posts += f->cq_fd >= 0; /* without a descriptor the next look is near anyhow */
+	if (f->rdm)
 		rdv_ring(&conn->rdv);
 	return 0;
 }
@@ -449,7 +450,7 @@ bool fcall_message(struct fconn *conn, struct fbuf *b, size_t len)
 	}
 	if (h.proc == RR_DONE || h.proc == RR_ERROR || conn->stopping)
 		return false;
-	if (h.proc == RR_NOMSG && !h.nreads) {
+	if ((h.proc == RR_NOMSG && !h.nreads) || (conn->own && (h.nreads || h.nwrites || h.has_reply))) {
 		send_error(conn, h.xid, RR_ERR_CHUNK);
 		return false;
 	}
@@ -560,7 +561,7 @@ static void reply_send(struct rpc_call *c, struct fbuf *b)
 	struct fcall *fc = fcall_of(c);
 
 	fc->pending++;
-	if (fc->pending == 1 || fcall_conn(c)->l->fab->saw)
+	if (fc->pending == 1 || fconn_fab(fcall_conn(c))->saw)
 		send_queue(fcall_conn(c), b, c);
 	else
 		fc->send = b;

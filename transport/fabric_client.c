@@ -260,7 +260,8 @@ static int watch(struct tp_client *c, int fd, uint32_t events, int how)
 
 static int connect_msg(struct tp_client *c, struct tp_error *why)
 {
-	uint8_t data[RR_CM_SIZE];
+	size_t len = c->opts.own.ask ? RR_CM_OWN_SIZE : RR_CM_SIZE;
+	uint8_t data[RR_CM_OWN_SIZE];
 	int err = fab_ep_open(c->f, c->f->info, c, &c->ep);
 
 	if (err)
@@ -268,8 +269,10 @@ static int connect_msg(struct tp_client *c, struct tp_error *why)
 	for (unsigned i = 0; i < c->want + CLIENT_SPARE; i++)
 		post_recv(&c->slots[i]);
 	rr_cm_encode(data, c->buf_size, c->buf_size);
+	if (c->opts.own.ask)
+		rr_cm_ask_own(data);
 	fab_enter(c->f);
-	err = fi_connect(c->ep, c->f->info->dest_addr, data, sizeof(data));
+	err = fi_connect(c->ep, c->f->info->dest_addr, data, len);
 	fab_leave(c->f);
 	if (err)
 		return fab_error(why, &c->opts, "fi_connect", err);

@@ -68,6 +68,8 @@ void fconn_out(struct fconn *conn)
 	if (!conn->nout++)
 		conn->moved = ev_now(loop);
 	conn->l->nout++;
+	if (conn->own)
+		fown_wake(conn->own);
 	if (!ev_is_active(&conn->timer)) {
 		ev_timer_set(&conn->timer, conn->base.svc->o.idle_timeout, 0.);
 		ev_timer_start(loop, &conn->timer);
@@ -140,7 +142,8 @@ static void rdm_received(struct fab_op *op, int err)
 
 static int recv_post(struct flistener *l, struct fid_ep *ep, struct fconn *conn)
 {
-	struct fbuf *b = fbuf_get(l->pool, l->pool->cap);
+	struct fpool *pool = conn ? conn->pool : l->pool;
+	struct fbuf *b = fbuf_get(pool, pool->cap);
 	int err;
 
 	if (!b)
@@ -148,7 +151,7 @@ static int recv_post(struct flistener *l, struct fid_ep *ep, struct fconn *conn)
 	/* RDM: whose message it is shows when it comes. */
 	b->conn = conn ? conn : (struct fconn *)(void *)l;
 	b->op.done = conn ? msg_received : rdm_received;
-	err = fab_recv(l->fab, ep, b->p, b->cap, b->desc, &b->op);
+	err = fab_recv(conn ? fconn_fab(conn) : l->fab, ep, b->p, b->cap, b->desc, &b->op);
 	if (err) {
 		fbuf_put(b);
 		return err;
@@ -260,11 +263,9 @@ static void conn_take_back(struct flistener *l, struct fconn *conn)
 	conn->nout = 0;
 }
 
-/* Take all that the provider still has to say, so that what is silent from now on is silent for
- * ever. */
-static void drain(struct flistener *l)
+void fconn_drain(struct fab *f)
 {
-	while (l->fab && fab_progress(l->fab, BATCH) >= BATCH)
+	while (f && fab_progress(f, BATCH) >= BATCH)
 		;
 }
 
@@ -272,7 +273,7 @@ static void rdm_leave(struct flistener *l, struct fconn *conn)
 {
 	fi_addr_t addr = conn->addr;
 
-	drain(l);
+	fconn_drain(l->fab);
 	conn->addr = FI_ADDR_NOTAVAIL;
 	if (l->fab && addr != FI_ADDR_NOTAVAIL) {
 		l->by_addr[addr] = NULL;
@@ -329,13 +330,13 @@ void fconns_reap(struct flistener *l)
 		struct fid_ep *ep = conn->ep;
 
 		ev_timer_stop(flistener_loop(l), &conn->timer);
-		fkeys_close(l, conn);
+		fkeys_close(conn);
 		conn->ep = NULL;
 		if (conn->base.kind == TP_FABRIC_RDM) {
 			rdm_leave(l, conn);
 		} else if (ep && l->fab) {
-			fab_ep_close(l->fab, ep);
-			drain(l);
+			fab_ep_close(fconn_fab(conn), ep);
+			fconn_drain(fconn_fab(conn));
 		}
 		TAILQ_REMOVE(&l->dying, conn, link);
 		conn_take_back(l, conn);
@@ -343,6 +344,7 @@ void fconns_reap(struct flistener *l)
 		fcall_fail_all(conn, -ECONNRESET);
 		conn->l = NULL;
 		fkeys_dead(conn);
+		fown_close(l, conn);
 		rpc_conn_over(&conn->base);
 		rpc_conn_put(&conn->base);
 	}
@@ -377,15 +379,18 @@ static int msg_open(struct flistener *l, struct fconn *conn, struct fab_event *e
 {
 	uint32_t send_size, recv_size, cap = (uint32_t)l->pool->cap;
 	uint8_t cm[RR_CM_SIZE];
-	int err = fab_ep_open(l->fab, ev->info, conn, &conn->ep);
+	int err = take_address(conn, ev->info);
 
+	if (!err)
+		err = fown_asked(l, conn, ev->data, ev->len);
+	if (err > 0)
+		err = fown_open(l, conn);
+	if (!err)
+		err = fab_ep_open(fconn_fab(conn), ev->info, conn, &conn->ep);
 	if (err)
 		return err;
 	rr_cm_decode(ev->data, ev->len, &send_size, &recv_size);
 	conn->peer_max = recv_size < cap ? recv_size : cap;
-	err = take_address(conn, ev->info);
-	if (err)
-		return err;
 	err = msg_recvs(conn);
 	if (err && err != -EAGAIN)
 		return err;

@@ -25,10 +25,10 @@
 struct tp_key {
 	TAILQ_ENTRY(tp_key) link; /* fconn.keys, closing */
 	struct fconn *conn;
-	struct flistener *l; /* closed: who counts it */
+	struct fab *fab; /* closed: who counts it */
 	struct fab_mr mr;
 	bool virt, closed;
-	uint64_t drained; /* flistener.drained at the close */
+	uint64_t drained; /* fab.drained at the close */
 	uint64_t sends;   /* to be completed */
 	void (*dead)(void *arg);
 	void *arg;
@@ -42,7 +42,7 @@ static bool close_fences(const struct fab *f)
 int fkey_facts(const struct tp_conn *tc, struct tp_rma_facts *out)
 {
 	const struct fconn *conn = container_of((struct tp_conn *)(uintptr_t)tc, struct fconn, base);
-	const struct fab *f = conn->l ? conn->l->fab : NULL;
+	const struct fab *f = conn->l ? fconn_fab(conn) : NULL;
 
 	if (!f)
 		return -ECONNRESET;
@@ -54,6 +54,8 @@ int fkey_facts(const struct tp_conn *tc, struct tp_rma_facts *out)
 		.fenced = !(f->shm && f->mr_virt),
 		.commit_complete = f->pmem,
 		.staged = conn->l->regions.staged,
+		.own = conn->own,
+		.own_offered = conn->l->opts.own.prog,
 	};
 	return 0;
 }
@@ -64,19 +66,19 @@ int fkey_open(struct tp_conn *tc, void *base, size_t len, bool writable, struct 
 	struct tp_key *k;
 	int err;
 
-	if (!conn->l || !conn->l->fab || conn->state != FCONN_UP)
+	if (!conn->l || !fconn_fab(conn) || conn->state != FCONN_UP)
 		return -ECONNRESET;
 	k = calloc(1, sizeof(*k));
 	if (!k)
 		return -ENOMEM;
-	err = fab_key_open(conn->l->fab, base, len,
+	err = fab_key_open(fconn_fab(conn), base, len,
 	                   writable ? FI_REMOTE_READ | FI_REMOTE_WRITE : FI_REMOTE_READ, &k->mr);
 	if (err) {
 		free(k);
 		return err;
 	}
 	k->conn = conn;
-	k->virt = conn->l->fab->mr_virt;
+	k->virt = fconn_fab(conn)->mr_virt;
 	TAILQ_INSERT_TAIL(&conn->keys, k, link);
 	*out = k;
 	return 0;
@@ -100,35 +102,34 @@ static void die(struct tp_key *k)
 
 	TAILQ_REMOVE(k->closed ? &k->conn->closing : &k->conn->keys, k, link);
 	if (k->closed)
-		k->l->nclosing--;
+		k->fab->nclosing--;
 	free(k);
 	dead(arg);
 }
 
-static void mr_close(struct flistener *l, struct tp_key *k)
+static void mr_close(struct fab *f, struct tp_key *k)
 {
-	if (l->fab && k->mr.mr)
-		fab_mr_close(l->fab, &k->mr);
+	if (f && k->mr.mr)
+		fab_mr_close(f, &k->mr);
 	k->mr.mr = NULL; /* of an abandoned provider: left behind with it */
 }
 
 void tp_key_close(struct tp_key *k, void (*dead)(void *arg), void *arg)
 {
 	struct fconn *conn = k->conn;
-	struct flistener *l = conn->l;
+	struct fab *f = conn->l ? fconn_fab(conn) : NULL;
 
 	k->dead = dead;
 	k->arg = arg;
-	if (l)
-		mr_close(l, k);
-	if (!l || (l->fab && close_fences(l->fab))) {
+	mr_close(f, k);
+	if (!f || close_fences(f)) {
 		die(k);
 		return;
 	}
 	k->closed = true;
-	k->l = l;
-	l->nclosing++;
-	k->drained = l->drained;
+	k->fab = f;
+	f->nclosing++;
+	k->drained = f->drained;
 	k->sends = conn->sends_posted + 1;
 	TAILQ_REMOVE(&conn->keys, k, link);
 	TAILQ_INSERT_TAIL(&conn->closing, k, link);
@@ -153,7 +154,7 @@ static void bury(struct fconn *conn)
 void fkeys_heard(struct fconn *conn)
 {
 	if (conn->l)
-		conn->heard = conn->l->drained;
+		conn->heard = fconn_fab(conn)->drained;
 	bury(conn);
 }
 
@@ -163,12 +164,12 @@ void fkeys_sent(struct fconn *conn)
 	bury(conn);
 }
 
-void fkeys_close(struct flistener *l, struct fconn *conn)
+void fkeys_close(struct fconn *conn)
 {
 	struct tp_key *k;
 
 	TAILQ_FOREACH (k, &conn->keys, link)
-		mr_close(l, k);
+		mr_close(fconn_fab(conn), k);
 }
 
 void fkeys_dead(struct fconn *conn)

@@ -64,6 +64,29 @@ static void kill_all(struct flistener *l)
 		fconn_kill(conn);
 }
 
+int ftake(struct fab *f, bool *full)
+{
+	unsigned most = f->nclosing ? BATCH : FAB_POLL;
+	int n = f->nclosing ? fab_progress(f, BATCH) : fab_poll(f);
+
+	f->drained += f->nclosing && n >= 0 && n < BATCH;
+	*full |= n >= (int)most;
+	return n;
+}
+
+static int take_all(struct flistener *l, bool *full)
+{
+	int n = ftake(l->fab, full);
+
+	if (n < 0) {
+		rpc_count(&l->base.svc->stats.provider_errors, 1);
+		rpc_log(l->base.svc, LOG_ERR, "fabric %s: completion queue: %s", l->opts.name, fi_strerror(-n));
+		kill_all(l);
+		n = 0;
+	}
+	return n + fowns_take(l, full);
+}
+
 /* Returns whether anything happened. */
 static bool turn(struct flistener *l)
 {
@@ -76,25 +99,17 @@ static bool turn(struct flistener *l)
 	}
 	l->empty = false;
 	for (int i = 0; i < ROUNDS; i++) {
-		/* while a key is dying, to the end: emptiness is what its death is counted by */
-		unsigned most = l->nclosing ? BATCH : FAB_POLL;
-		int n = l->nclosing ? fab_progress(l->fab, BATCH) : fab_poll(l->fab);
+		bool full = false;
+		int n = take_all(l, &full);
 		unsigned events = l->fab->eq_ready ? fconn_events(l) : 0;
 		uint64_t posts = l->posts;
 
-		if (n < 0) {
-			rpc_count(&l->base.svc->stats.provider_errors, 1);
-			rpc_log(l->base.svc, LOG_ERR, "fabric %s: completion queue: %s",
-			        l->opts.name, fi_strerror(-n));
-			kill_all(l);
-		}
-		l->drained += l->nclosing && n >= 0 && n < BATCH;
 		any |= n > 0 || events || !TAILQ_EMPTY(&l->dirty);
 		work(l);
 		fconns_reap(l);
 		if (events || !TAILQ_EMPTY(&l->dirty))
 			continue;
-		if (n <= 0 || (n < (int)most && posts == l->posts)) {
+		if (!n || (!full && posts == l->posts)) {
 			l->empty = true;
 			break; /* what has just been posted may be done already; nothing else can */
 		}
@@ -168,7 +183,8 @@ static void plan_sleep(struct flistener *l, bool any)
 	} else {
 		if (any)
 			spin_event(&l->spin, spin_now());
-		awake = spin_yield(&l->spin) || fab_before_sleep(l->fab) == -EAGAIN;
+		awake = spin_yield(&l->spin) || fowns_before_sleep(l) == -EAGAIN ||
+		        fab_before_sleep(l->fab) == -EAGAIN;
 		if (!TAILQ_EMPTY(&l->stuck))
 			nap(l, NAP_MIN);
 	}
@@ -237,7 +253,7 @@ static int provider_open(struct flistener *l, struct tp_error *why)
 
 	if (err)
 		return err;
-	err = fpool_new(l->fab, l->opts.inline_size, &l->pool);
+	err = fpool_new(l->fab, l->opts.inline_size, 0, &l->pool);
 	if (err) {
 		fab_error(why, &l->opts, "memory", err);
 		goto close_fab;
@@ -623,6 +639,7 @@ int tp_listen_fabric(struct tp_service *svc, const struct tp_fabric_opts *opts,
 	TAILQ_INIT(&l->dying);
 	TAILQ_INIT(&l->dirty);
 	TAILQ_INIT(&l->stuck);
+	TAILQ_INIT(&l->awake);
 	l->base.svc = svc;
 	l->hello_fd = -1;
 	l->nap_len = NAP_MIN;

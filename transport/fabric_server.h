@@ -7,6 +7,8 @@
  * connection dirty: so no frame of a program is ever below a call of the provider, and a provider
  * that hangs can be left behind by jumping out of the turn.
  *
+ * A connection is in the listener's domain, or has one of its own (fabric_own.c); the event queue is the listener's.
+ *
  * Who owns what
  *   struct fbuf   a piece of memory that the provider may read or write, and the operation on it.
  *                 On the free list, on a connection's (RDM: the listener's) list of posted
@@ -59,10 +61,12 @@ struct fpool {
 	struct fab *fab; /* NULL: closed, nothing is registered any more */
 	unsigned refs;
 	size_t cap; /* of the usual buffer: one message */
+	unsigned at_once; /* buffers of a slab */
 	struct fbuf_list free, big;
 	LIST_HEAD(, fslab) slabs;
 };
-int fpool_new(struct fab *f, size_t cap, struct fpool **out);
+/* @at_once: messages that memory is taken for at a time; 0: many. */
+int fpool_new(struct fab *f, size_t cap, unsigned at_once, struct fpool **out);
 void fpool_close(struct fpool *pool); /* registrations go, and the listener's reference */
 void fpool_put(struct fpool *pool);
 struct fbuf *fbuf_get(struct fpool *pool,
@@ -90,7 +94,7 @@ int fkey_facts(const struct tp_conn *conn, struct tp_rma_facts *out);
 void fkeys_heard(struct fconn *conn); /* a message came */
 void fkeys_sent(struct fconn *conn);  /* a send has completed */
 /* The connection ends. First, before its endpoint is closed: */
-void fkeys_close(struct flistener *l, struct fconn *conn);
+void fkeys_close(struct fconn *conn);
 /* and then: what was closed is dead. Others are the program's to close, which it is about to hear. */
 void fkeys_dead(struct fconn *conn);
 
@@ -185,6 +189,7 @@ struct fconn {
 	enum { FCONN_CLEAN, FCONN_DIRTY, FCONN_STUCK } queued;
 	enum fconn_state state;
 	bool stopping;     /* close when nothing is in hand */
+	struct fown *own;  /* NULL: it is in the listener's domain */
 	struct fid_ep *ep; /* RDM: the listener's */
 	fi_addr_t addr;    /* RDM */
 	struct rdv rdv;    /* RDM */
@@ -203,7 +208,7 @@ struct fconn {
 	STAILQ_HEAD(, fbuf) sendq;
 	struct tp_key_list keys;    /* open */
 	struct tp_key_list closing; /* closed, not yet dead */
-	uint64_t sends_posted, sends_back, heard; /* heard: flistener.drained at the last message */
+	uint64_t sends_posted, sends_back, heard; /* heard: fab.drained at the last message */
 	ev_timer timer; /* opening, or operations out for too long */
 	double moved;   /* when something last completed */
 };
@@ -221,6 +226,7 @@ struct flistener {
 	struct fregions regions;
 	struct rr_seg segs[RR_MAX_SEGS]; /* where messages are decoded */
 	struct fconn_list conns, dying, dirty, stuck;
+	TAILQ_HEAD(, fown) awake; /* their queues are looked at in each turn */
 	struct frma_list free_rma, orphans;
 	struct fbuf_list orphan_sends;
 	bool in_turn, stopped;
@@ -228,8 +234,6 @@ struct flistener {
 	unsigned nout; /* operations out on all connections */
 	uint64_t posts; /* of them, ever; those whose completions are worth a look at once */
 	bool empty;     /* the last turn has left nothing to take */
-	unsigned nclosing; /* keys on all connections' closing lists: then */
-	uint64_t drained;  /* counts how often the completion queue was found empty */
 	ev_prepare prepare;
 	ev_idle idle;
 	ev_io cq_io, eq_io, hello_io;
@@ -260,6 +264,33 @@ static inline struct ev_loop *flistener_loop(const struct flistener *l)
 	return l->base.svc->loop;
 }
 
+/* --- fabric_own.c: connections with a domain of their own --- */
+
+struct fown {
+	TAILQ_ENTRY(fown) link; /* flistener.awake */
+	struct fab *fab;
+	struct fpool *pool;
+	struct fconn *conn;
+	ev_io io;
+	bool awake;
+};
+
+/* The domain that a connection is in; NULL: being replaced. */
+static inline struct fab *fconn_fab(const struct fconn *conn)
+{
+	return conn->own ? conn->own->fab : conn->l->fab;
+}
+
+/* Does the connection request @data ask for one, and does this listener give one? 1: yes; 0: no; -EUSERS: as many as may be
+ * are there, and the log was told. */
+int fown_asked(struct flistener *l, const struct fconn *conn, const uint8_t *data, size_t len);
+int fown_open(struct flistener *l, struct fconn *conn); /* its endpoint, its buffers and its keys are to be opened in it */
+void fown_close(struct flistener *l, struct fconn *conn); /* the endpoint is closed, the calls are failed; no own: nothing */
+void fown_wake(struct fown *own); /* something was posted */
+/* What those that are awake have to say, as ftake(). */
+int fowns_take(struct flistener *l, bool *full);
+int fowns_before_sleep(struct flistener *l); /* -EAGAIN: not yet */
+
 static inline struct fconn *fcall_conn(const struct rpc_call *c)
 {
 	return container_of(c->pub.conn, struct fconn, base);
@@ -275,6 +306,10 @@ static inline struct fcall *fcall_of(const struct rpc_call *c)
 #define RDM_SPARE  16
 #define REOPEN_NAP 0.1 /* s: until what lacked memory or descriptors is tried again */
 
+/* Take what a queue has to say: how much, or -errno. *full: there may be more. While a key is dying, to the end: emptiness is
+ * what its death is counted by. In fabric_server.c. */
+int ftake(struct fab *f, bool *full);
+void fconn_drain(struct fab *f); /* to the end, so that what is silent from now on is silent for ever */
 void fconn_dirty(struct fconn *conn);   /* has work for the next turn */
 void fconn_kill(struct fconn *conn);    /* ends in the next turn; idempotent */
 void fconn_out(struct fconn *conn);     /* an operation was posted */

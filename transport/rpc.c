@@ -453,7 +453,8 @@ static bool args_open(struct rpc_call *c, const struct tp_proc *proc, const uint
 
 int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payload_have)
 {
-	struct tp_service *svc = c->pub.conn->svc;
+	const struct tp_conn *conn = c->pub.conn;
+	struct tp_service *svc = conn->svc;
 	enum auth_stat why;
 	struct call_hdr h;
 	struct target t;
@@ -473,7 +474,10 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 	c->pub.prog = h.prog;
 	c->pub.vers = h.vers;
 	c->pub.proc = h.proc;
-	target_find(svc, h.prog, h.vers, h.proc, &t);
+	if (conn->only_prog && h.prog != conn->only_prog)
+		t = (struct target){ .low = UINT32_MAX };
+	else
+		target_find(svc, h.prog, h.vers, h.proc, &t);
 	if (t.proc)
 		c->stat = &svc->stats.proc[c->pub.kind][t.index + h.proc];
 	why = cred_read(&h, &c->pub.cred);

@@ -110,6 +110,7 @@ struct tp_conn { /* embedded in the transport's own struct */
 	enum tp_kind kind;
 	bool dead;
 	bool left; /* the peer ended it */
+	uint32_t only_prog; /* others are unavailable on it; 0: none is */
 	struct sockaddr_storage peer; /* AF_UNSPEC: none, then peer_uid */
 	uint32_t peer_uid;
 	uint8_t peer_instance[16]; /* without an address: which client, as it says; zero if it says nothing */

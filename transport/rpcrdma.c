@@ -363,6 +363,18 @@ void rr_cm_encode(uint8_t buf[RR_CM_SIZE], uint32_t send_size, uint32_t recv_siz
 	buf[7] = cm_size(recv_size);
 }
 
+static const uint8_t own_magic[] = { 'B', 'e', 'r', 't', 'h', 'O', 'w', 'n' };
+
+void rr_cm_ask_own(uint8_t buf[RR_CM_OWN_SIZE])
+{
+	memcpy(buf + RR_CM_SIZE, own_magic, sizeof(own_magic));
+}
+
+bool rr_cm_asks_own(const void *buf, size_t len)
+{
+	return len >= RR_CM_OWN_SIZE && !memcmp((const uint8_t *)buf + RR_CM_SIZE, own_magic, sizeof(own_magic));
+}
+
 enum rr_cm rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size)
 {
 	const uint8_t *p = buf;

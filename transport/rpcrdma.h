@@ -109,6 +109,10 @@ enum rr_cm {
 	                in front of its own. The peer speaks rdma_cm itself (the Linux kernel), and finds such
 	                a length in front of ours: it cannot read it */
 };
+/* Behind them, of Berth's own: the client asks for a domain of its own (fabric_own.c). Who does not know it lets it lie. */
+#define RR_CM_OWN_SIZE (RR_CM_SIZE + 8)
+void rr_cm_ask_own(uint8_t buf[RR_CM_OWN_SIZE]); /* behind rr_cm_encode() */
+bool rr_cm_asks_own(const void *buf, size_t len);
 /* The sizes that hold, given what @buf says: those in it if the peer reads ours too; else both sides fall back
  * to RR_DEF_INLINE (RFC 8797), and a kernel that announced 4096 posts receives of 1024. */
 enum rr_cm rr_cm_decode(const void *buf, size_t len, uint32_t *send_size, uint32_t *recv_size);

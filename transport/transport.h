@@ -186,9 +186,11 @@ void tp_drop(struct tp_call *call); /* no reply at all */
 
 /* --- keys: memory of a region that the peer of one connection may read or write by itself ------------------------ *
  *
- * A key is made for the connection of a call. Providers look keys up in the listener's domain, not per connection:
- * against other connections a key is protected by being 64 random bits (tcp, shm); where the provider chooses
- * (verbs), all clients of one listener are one trust group.
+ * A key is made for the connection of a call. Providers look keys up in the connection's domain, which is the listener's:
+ * against other connections in it a key is protected by being 64 random bits (tcp, shm); where the provider chooses
+ * (verbs), they are one trust group. A connection that asks for it, and whose listener gives it (tp_fabric_opts.own), has a
+ * domain of its own: its keys are good on no other connection, nor are others' on it. It carries calls of one program,
+ * without chunks.
  *
  * Closing. After tp_key_close() no new access begins. What had begun may still be under way: providers in software
  * (tcp) hold raw pointers into the memory. dead() says that this is over too: at once where closing waits for it
@@ -204,6 +206,8 @@ struct tp_rma_facts {
 	bool fenced;          /* a closed key keeps the peer out; false (shm with virtual addresses): nobody checks */
 	bool commit_complete; /* FI_RMA_PMEM */
 	bool staged;          /* the regions cannot be registered at all */
+	bool own;             /* the keys of this connection are good on no other: its domain is its own */
+	bool own_offered;     /* the listener gives such domains (tp_fabric_opts.own) */
 };
 /* -EOPNOTSUPP: a socket. */
 int tp_call_rma_facts(const struct tp_call *call, struct tp_rma_facts *out);

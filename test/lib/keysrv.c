@@ -10,8 +10,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define KEY_PROG 0x20000097
-
 /* --- the server --- */
 
 static void dead(void *arg)
@@ -38,6 +36,7 @@ static void gone(struct tp_conn_watch *w)
 	struct keysrv *s = (struct keysrv *)(void *)((char *)w - offsetof(struct keysrv, watch));
 
 	close_all(s, false);
+	s->watched = false;
 	s->left = w->left;
 	s->gone++;
 }
@@ -67,7 +66,8 @@ static void run_open(struct tp_call *call)
 	cr_assert(xdr_bool(&call->args, &writable));
 	cr_assert_eq(tp_call_rma_facts(call, &s->facts), 0);
 	cr_assert_eq(tp_key_open(call, s->mem, KEY_HALF, writable, &k), 0);
-	if (!s->nkeys++ && !s->gone) {
+	if (!s->nkeys++ && !s->watched) {
+		s->watched = true;
 		s->watch.gone = gone;
 		tp_conn_watch(call, &s->watch);
 	}
@@ -101,6 +101,9 @@ static const struct tp_proc procs[] = {
 static const struct tp_program program = {
 	.prog = KEY_PROG, .vers = 1, .procs = procs, .nprocs = 4, .auth_none_ok = true
 };
+static const struct tp_program other = {
+	.prog = KEY_OTHER, .vers = 1, .procs = procs, .nprocs = 4, .auth_none_ok = true
+};
 
 static void quit(struct ev_loop *loop, ev_async *w, int revents)
 {
@@ -119,7 +122,12 @@ static void *serve(void *arg)
 
 struct keysrv *keysrv_start(const char *provider)
 {
-	static const struct tp_program *const programs[] = { &program, NULL };
+	return keysrv_start_own(provider, &(struct tp_own){ 0 });
+}
+
+struct keysrv *keysrv_start_own(const char *provider, const struct tp_own *own)
+{
+	static const struct tp_program *const programs[] = { &program, &other, NULL };
 	struct keysrv *s = calloc(1, sizeof(*s));
 	struct tp_service_opts so = { .programs = programs, .worker = s, .nregions = 1 };
 	struct tp_region region = { .len = KEY_MEM };
@@ -134,7 +142,7 @@ struct keysrv *keysrv_start(const char *provider)
 	ev_async_init(&s->quit, quit);
 	ev_async_start(s->loop, &s->quit);
 	cr_assert_eq(tp_service_new(s->loop, &so, &s->svc), 0);
-	s->o = (struct tp_fabric_opts){ .name = "key", .provider = provider, .service = s->service };
+	s->o = (struct tp_fabric_opts){ .name = "key", .provider = provider, .service = s->service, .own = *own };
 	for (unsigned i = 0; i < 50 && err; i++) {
 		if (!strcmp(provider, "shm"))
 			snprintf(s->service, sizeof(s->service), "key-%d", getpid());
@@ -162,16 +170,38 @@ void keysrv_stop(struct keysrv *s)
 
 /* --- the client --- */
 
-struct tp_client *keysrv_dial(struct keysrv *s)
+static struct tp_client *dial(const struct tp_fabric_opts *o)
 {
 	struct tp_client *c;
 	struct tp_error why = { "" };
 
-	cr_assert_eq(tp_client_open(&s->o, &c, &why), 0, "%s", why.text);
+	cr_assert_eq(tp_client_open(o, &c, &why), 0, "%s", why.text);
 	for (unsigned i = 0; i < 100 && tp_client_state(c, NULL) == TP_CLIENT_CONNECTING; i++)
 		tp_client_wait(c, 100);
+	return c;
+}
+
+struct tp_client *keysrv_dial(struct keysrv *s)
+{
+	struct tp_client *c = dial(&s->o);
+	struct tp_error why = { "" };
+
 	cr_assert_eq(tp_client_state(c, &why), TP_CLIENT_UP, "%s", why.text);
 	return c;
+}
+
+struct tp_client *keysrv_dial_own(struct keysrv *s)
+{
+	struct tp_fabric_opts o = s->o;
+	struct tp_client *c;
+
+	o.own.ask = true;
+	o.credits = 8;
+	c = dial(&o);
+	if (tp_client_state(c, NULL) == TP_CLIENT_UP)
+		return c;
+	tp_client_close(c);
+	return NULL;
 }
 
 static void asked(struct tp_req *req, int err)
