@@ -8,7 +8,10 @@
  * they leave belongs to the next epoch, and a truncate meanwhile has made its own size durable, so
  * the sync then leaves the size alone.
  *
- * Memory and possible loss are bounded: above DIRTY_PAGES or DIRTY_RUNS files are settled unasked.
+ * Files are written to and settled side by side; of what they share the list has a lock, and the sums are atomic.
+ *
+ * Memory and possible loss are bounded: above DIRTY_PAGES or DIRTY_RUNS files are settled unasked, first of all the one
+ * that has just been written to, beside others.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,28 +37,39 @@ void dirty_note(struct pm_store *st, struct file *f, const struct pm_inode *in, 
 	if (!f->over) {
 		f->over = true;
 		f->size = in->size;
+		lock_take(&st->files->lock);
 		TAILQ_INSERT_TAIL(&st->files->dirty, f, dirty);
+		lock_drop(&st->files->lock);
 		STAT_ADD(st, dirty_inodes, 1);
 	}
 	f->size = max64(file_size(f, in), end);
 	f->mtime = f->ctime = now;
 }
 
+/* The file's runs were @old; modulo 2^64. */
+static void runs_moved(struct pm_store *st, const struct file *f, const struct runs *old)
+{
+	if (f->runs.blocks != old->blocks)
+		__atomic_fetch_add(&st->files->dirty_pages, f->runs.blocks - old->blocks, __ATOMIC_RELAXED);
+	if (f->runs.n != old->n)
+		__atomic_fetch_add(&st->files->dirty_runs, (uint64_t)f->runs.n - old->n, __ATOMIC_RELAXED);
+}
+
 void dirty_run(struct pm_store *st, struct file *f, uint64_t start, uint64_t len)
 {
-	st->files->dirty_pages -= f->runs.blocks;
-	st->files->dirty_runs -= f->runs.n;
+	struct runs old = f->runs;
+
 	runs_add(&f->runs, start, len);
-	st->files->dirty_pages += f->runs.blocks;
-	st->files->dirty_runs += f->runs.n;
+	runs_moved(st, f, &old);
 }
 
 static void runs_empty(struct pm_store *st, struct file *f)
 {
-	st->files->dirty_pages -= f->runs.blocks;
-	st->files->dirty_runs -= f->runs.n;
+	struct runs old = f->runs;
+
 	f->runs.n = 0;
 	f->runs.blocks = 0;
+	runs_moved(st, f, &old);
 }
 
 void dirty_drop(struct pm_store *st, struct file *f)
@@ -65,7 +79,9 @@ void dirty_drop(struct pm_store *st, struct file *f)
 		return;
 	f->over = false;
 	file_unowe(st, f);
+	lock_take(&st->files->lock);
 	TAILQ_REMOVE(&st->files->dirty, f, dirty);
+	lock_drop(&st->files->lock);
 	STAT_ADD(st, dirty_inodes, -1);
 }
 
@@ -80,12 +96,11 @@ void dirty_check(struct pm_store *st, struct file *f, const struct pm_inode *in)
 	dirty_drop(st, f);
 }
 
-/* Publish what a sync that took the runs at @epoch, @cuts and @size has made durable. */
-static int settle(struct pm_store *st, struct file *f, const struct pm_inode *in, uint32_t epoch,
-                  uint32_t cuts, uint64_t size, pm_lsn *lsn)
+/* Publish what a sync that began at @epoch, @cuts and @size has flushed. */
+static int publish(struct pm_store *st, struct file *f, const struct pm_inode *in, uint32_t epoch, uint32_t cuts,
+                   uint64_t size, pm_lsn *lsn)
 {
 	struct pub p = { .end = UINT64_MAX, .dirty_only = true, .epoch = epoch };
-	int err;
 
 	*lsn = 0;
 	if (!f->over)
@@ -93,15 +108,25 @@ static int settle(struct pm_store *st, struct file *f, const struct pm_inode *in
 	p.size = cuts == f->cuts ? size : 0;
 	p.mtime = f->mtime;
 	p.ctime = f->ctime;
-	err = file_publish(st, f, in, &p, lsn);
+	return file_publish(st, f, in, &p, lsn);
+}
+
+/* The same, of a sync that took the runs. */
+static int settle(struct pm_store *st, struct file *f, const struct pm_inode *in, uint32_t epoch,
+                  uint32_t cuts, uint64_t size, pm_lsn *lsn)
+{
+	int err = publish(st, f, in, epoch, cuts, size, lsn);
+
 	if (!err)
 		dirty_check(st, f, in);
 	return err;
 }
 
-/* Flush without waiting, then publish: methods other than PM_MSYNC. */
-static int sync_now(struct pm_store *st, struct file *f, const struct pm_inode *in)
+/* Flush without waiting, then publish: methods other than PM_MSYNC. Inside it may be NEEDS_ALL, with all of it to do
+ * again. */
+static int sync_now(struct pm_store *st, struct pm_worker *w, struct file *f, const struct pm_inode *in)
 {
+	struct pm_stats *count = stats_of(st, w);
 	uint64_t tail;
 	pm_lsn lsn;
 	int err = file_tail_block(st, in, &tail);
@@ -109,11 +134,15 @@ static int sync_now(struct pm_store *st, struct file *f, const struct pm_inode *
 	if (err)
 		return err;
 	for (unsigned i = 0; i < f->runs.n; i++)
-		med_flush(st, f->runs.run[i].start * PM_BLOCK, f->runs.run[i].len * PM_BLOCK);
+		med_flush_as(st, count, f->runs.run[i].start * PM_BLOCK, f->runs.run[i].len * PM_BLOCK);
 	if (tail)
-		med_flush(st, tail * PM_BLOCK, PM_BLOCK);
+		med_flush_as(st, count, tail * PM_BLOCK, PM_BLOCK);
+	err = publish(st, f, in, f->epoch, f->cuts, f->size, &lsn);
+	if (err)
+		return err;
 	runs_empty(st, f);
-	return settle(st, f, in, f->epoch, f->cuts, f->size, &lsn);
+	dirty_check(st, f, in);
+	return 0;
 }
 
 static void fill(struct pm_store *st, const struct pm_inode *in, struct pm_committed *out)
@@ -192,12 +221,18 @@ static int sync_new(struct pm_store *st, struct file *f, const struct pm_inode *
 	return 0;
 }
 
+bool dirty_over(const struct pm_store *st)
+{
+	return __atomic_load_n(&st->files->dirty_pages, __ATOMIC_RELAXED) > DIRTY_PAGES ||
+	       __atomic_load_n(&st->files->dirty_runs, __ATOMIC_RELAXED) > DIRTY_RUNS;
+}
+
 static struct file *worst(struct pm_store *st)
 {
 	struct pm_files *fs = st->files;
 	struct file *f;
 
-	if (fs->dirty_pages <= DIRTY_PAGES && fs->dirty_runs <= DIRTY_RUNS)
+	if (!dirty_over(st))
 		return NULL;
 	TAILQ_FOREACH (f, &fs->dirty, dirty) {
 		if (!f->settling && f->runs.n)
@@ -223,7 +258,7 @@ static bool bound_one(struct pm_store *st)
 		if (!err)
 			f->settling = true;
 	} else if (in) {
-		err = sync_now(st, f, in);
+		err = sync_now(st, NULL, f, in);
 		if (!err)
 			file_rest(st, f);
 	}
@@ -240,47 +275,62 @@ static bool bound_one(struct pm_store *st)
 	return f && !err;
 }
 
-void dirty_bound(struct pm_store *st)
+/* @s: the job, with PM_MSYNC. */
+static int sync_at(struct pm_store *st, struct pm_worker *who, struct pm_id id, struct pm_committed *out,
+                   struct sync **s)
 {
-	while (bound_one(st))
-		;
+	const struct pm_inode *in;
+	struct file *f;
+	int err;
+
+	files_sweep(st);
+	in = file_regular(st, id, &err);
+	if (!in)
+		return err;
+	err = 0;
+	file_attr(st, in, &out->before);
+	f = file_find(st, id);
+	if (f && media_slow(st) && (f->over || f->refs))
+		err = sync_new(st, f, in, s);
+	else if (f && f->over)
+		err = sync_now(st, who, f, in);
+	if (err || *s)
+		return err;
+	fill(st, in, out);
+	if (f)
+		file_rest(st, f);
+	return 0;
 }
 
 int pm_sync_file(struct pm_store *st, struct pm_id id, struct pm_committed *out, struct pm_wait *w)
 {
-	const struct pm_inode *in;
+	struct pm_worker *who = inode_lock_write(st, id.ino);
 	struct sync *s = NULL;
-	struct file *f;
-	int err;
+	int err = sync_at(st, who, id, out, &s);
 
-	store_lock(st);
-	files_sweep(st);
-	in = file_regular(st, id, &err);
-	if (!in)
-		goto out;
-	err = 0;
-	file_attr(st, in, &out->before);
-	f = file_find(st, id);
-	if (f && media_slow(st) && (f->over || f->refs)) {
-		err = sync_new(st, f, in, &s);
-		if (!err) {
-			s->out = out;
-			s->w = w;
-			err = -EINPROGRESS;
-		}
-	} else if (f && f->over) {
-		err = sync_now(st, f, in);
+	if (err == NEEDS_ALL) {
+		inode_alone(st, &who, id.ino);
+		err = sync_at(st, NULL, id, out, &s);
 	}
-	if (!err) {
-		fill(st, in, out);
-		if (f)
-			file_rest(st, f);
+	if (s) {
+		s->out = out;
+		s->w = w;
 	}
-out:
-	store_unlock(st);
-	if (s)
-		flusher_add(st, &s->job);
-	return err;
+	inode_unlock(st, who, id.ino);
+	if (!s)
+		return err;
+	flusher_add(st, &s->job);
+	return -EINPROGRESS;
+}
+
+void dirty_bound(struct pm_store *st, struct pm_id id)
+{
+	struct pm_committed out;
+
+	if (!media_slow(st))
+		pm_sync_file(st, id, &out, NULL);
+	while (bound_one(st))
+		;
 }
 
 /* Closing: the caller may block, and the flusher has nothing of ours left. */
@@ -309,7 +359,7 @@ static int settle_file(struct pm_store *st, struct file *f)
 		runs_empty(st, f);
 		return settle(st, f, in, f->epoch, f->cuts, f->size, &lsn);
 	}
-	return sync_now(st, f, in);
+	return sync_now(st, NULL, f, in);
 }
 
 int files_settle(struct pm_store *st)

@@ -323,7 +323,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 				err = sum_end(tx, f, in, false, sh->size);
 			}
 			/* extents behind the end of file, until the last part moves it */
-			ino_set_trimmed(st, in->ino, false);
+			f->trimmed = false;
 			err = data_end(tx, err, f, charged, lsn);
 			sum_published(st, &old, err, *lsn);
 			if (err)
@@ -608,8 +608,12 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *wh
 	err = pin_prepare(p, in, prefix);
 	if (err)
 		return err;
-	if (p->unstable && !file_owe(st, p->f, in, p->off / PM_BLOCK, blk_up(p->end)))
-		p->unstable = false;
+	if (p->unstable) {
+		err = file_owe(st, p->f, in, who, p->off / PM_BLOCK, blk_up(p->end));
+		if (err == NEEDS_ALL)
+			return err;
+		p->unstable = !err;
+	}
 	if (slow && (!p->unstable || !(__atomic_load_n(&st->super.state, __ATOMIC_ACQUIRE) & PM_STATE_UNSTABLE)))
 		return commit_later(p, in, w);
 	if (!p->unstable && st->media.method != PM_VOLATILE) {
@@ -644,8 +648,6 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 		return err;
 	ino = p->f->id.ino;
 	who = inode_lock_write(st, ino);
-	if (who && (p->unstable || p->f->over)) /* what is unstable is on a list of all */
-		inode_alone(st, &who, ino);
 	err = faults_probe(st, m->seg, m->nseg, false);
 	if (!err)
 		err = commit_locked(p, prefix, who, w);
@@ -655,14 +657,14 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 	}
 	if (err != -EINPROGRESS) {
 		pin_wake(p, &waiters);
-		bound = st->files->dirty_pages > DIRTY_PAGES || st->files->dirty_runs > DIRTY_RUNS;
+		bound = p->unstable && dirty_over(st);
 	}
 	inode_unlock(st, who, ino);
 	if (err == -EINPROGRESS)
 		flusher_add(st, &p->job); /* may be over before this returns */
 	wake_all(waiters);
 	if (bound)
-		dirty_bound(st);
+		dirty_bound(st, p->f->id);
 	return err;
 }
 

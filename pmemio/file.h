@@ -89,11 +89,13 @@ struct file {
 	uint32_t epoch;   /* goes up with every sync */
 	uint32_t cuts;    /* and with every truncate */
 	bool settling;    /* a background sync is under way */
+	bool trimmed;     /* file_trim has looked */
 };
 
 struct pm_files {
+	struct pm_lock lock; /* for whoever is inside: the next, and its links */
 	TAILQ_HEAD(, file) dirty;
-	uint64_t dirty_pages, dirty_runs;
+	uint64_t dirty_pages, dirty_runs; /* atomic */
 	unsigned jobs;   /* on the flusher */
 	pthread_cond_t idle;
 	bool doubt; /* a file without pins may have lost its inode */
@@ -228,8 +230,9 @@ void promise_end(struct pm_pin *p); /* it was kept, or not needed */
 /* As promise_make for what @pub is going to publish now, by someone alone; nothing is kept. */
 int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct pub *pub);
 /* What is DIRTY, and what is fresh in [lblk, end), may stay so until it is published without being judged: then owe
- * the nodes. */
-bool file_owe(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t lblk, uint64_t end);
+ * the nodes. Else -ENOSPC, -EDQUOT; NEEDS_ALL. */
+int file_owe(struct pm_store *st, struct file *f, const struct pm_inode *in, struct pm_worker *w, uint64_t lblk,
+             uint64_t end);
 void file_unowe(struct pm_store *st, struct file *f);
 
 /* --- lease.c: lock held, but for map.c's part --- */
@@ -247,7 +250,7 @@ void lease_recall(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t e
 /* What leases say of blocks [lblk, end) is no longer so, but for the lease of @but. */
 void lease_changed(struct file *f, const struct pm_pin *but, uint64_t lblk, uint64_t end);
 
-/* --- dirty.c: lock held --- */
+/* --- dirty.c: lock held, or inside with the file's inode --- */
 
 /* An unstable write of bytes up to @end has been accepted. */
 void dirty_note(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t end,
@@ -257,8 +260,10 @@ void dirty_run(struct pm_store *st, struct file *f, uint64_t start, uint64_t len
 void dirty_check(struct pm_store *st, struct file *f, const struct pm_inode *in); /* clean now? */
 void dirty_drop(struct pm_store *st,
                 struct file *f); /* forget everything unstable but fresh blocks */
-/* Settle files while the store holds more unstable data than it should. No lock held. */
-void dirty_bound(struct pm_store *st);
+/* Does the store hold more unstable data than it should? */
+bool dirty_over(const struct pm_store *st);
+/* Then settle @id, which an unstable write has made longer, and others while that does not suffice. No lock held. */
+void dirty_bound(struct pm_store *st, struct pm_id id);
 
 /* --- sum.c: lock held, sum_on() --- */
 
@@ -306,8 +311,7 @@ void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len
 
 /* --- truncate.c: lock held --- */
 
-/* Cut extents that an interrupted truncate or write left behind the end of file. What has been looked at is not again,
- * but when one of them is under way: a file may have very many blocks reserved there. */
+/* Cut extents that an interrupted truncate left behind the end of file. */
 int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in);
 /* Free the orphan that a last unpin left. */
 void file_orphan(struct pm_store *st, struct pm_id id);

@@ -178,17 +178,22 @@ void promise_end(struct pm_pin *p)
 
 /* --- unstable writes --- */
 
-bool file_owe(struct pm_store *st, struct file *f, const struct pm_inode *in, uint64_t lblk, uint64_t end)
+int file_owe(struct pm_store *st, struct file *f, const struct pm_inode *in, struct pm_worker *w, uint64_t lblk,
+             uint64_t end)
 {
 	uint64_t n = most_nodes(in, limited(f) ? count_fresh(f, lblk, end, true) : f->nfresh, true);
 
 	if (n > f->owed) {
-		if (!file_may_grow(f, n - f->owed) || !blk_promise(st, n - f->owed, 2))
-			return false;
+		if (w && limited(f))
+			return NEEDS_ALL;
+		if (!file_may_grow(f, n - f->owed))
+			return -EDQUOT;
+		if (!blk_promise(st, n - f->owed, 2))
+			return -ENOSPC;
 		blk_owe(st, f->owed - n);
 	}
 	owe(st, f, &f->owed, n);
-	return true;
+	return 0;
 }
 
 void file_unowe(struct pm_store *st, struct file *f)

@@ -1001,6 +1001,15 @@ struct side {
 	int err;
 };
 
+/* Who comes into the store for the first time waits for the other to come out. */
+static void side_come(void *arg)
+{
+	struct side *s = arg;
+	struct pm_attr a;
+
+	pm_getattr(s->w->st, (struct pm_id){ PM_ROOT_INO, 1 }, &a);
+}
+
 static void side_main(void *arg)
 {
 	struct side *s = arg;
@@ -1043,6 +1052,12 @@ static bool side_model(struct world *w, struct state *s, unsigned nth, const str
 
 static const struct op both_commit[2] = { { .kind = OP_COMMIT, .pin = 0 }, { .kind = OP_COMMIT, .pin = 1 } };
 
+/* The file that a commit or a sync makes durable; -1: another kind of step. */
+static int made_durable(const struct world *w, const struct state *s, const struct op *op)
+{
+	return op->kind == OP_COMMIT ? w->pin[op->pin].obj : op->kind == OP_SYNC ? object_at(s, op->a) : -1;
+}
+
 /* Two states more: one of them done, then both. */
 static bool both_step(struct world *w, const struct op *op)
 {
@@ -1052,10 +1067,11 @@ static bool both_step(struct world *w, const struct op *op)
 	struct state *one = next_state(w), *last = next_state(w);
 	struct side side[2];
 	unsigned k;
+	int obj;
 
 	for (k = 0; k < 2; k++) {
 		side[k] = (struct side){ .w = w, .old = old, .op = &two[k], .once = key(old->keys + k) };
-		pair.side[k] = (struct pair_side){ .run = side_main, .arg = &side[k] };
+		pair.side[k] = (struct pair_side){ .come = side_come, .run = side_main, .arg = &side[k] };
 	}
 	k = pair_run(&pair);
 	w->switches += pair.switches;
@@ -1075,8 +1091,9 @@ static bool both_step(struct world *w, const struct op *op)
 	all_alts(w, last);
 	if (!learn_attrs(w, last))
 		return false;
-	if (two[k].kind == OP_COMMIT)
-		one->obj[w->pin[two[k].pin].obj].attr = last->obj[w->pin[two[k].pin].obj].attr;
+	obj = made_durable(w, one, &two[k]);
+	if (obj >= 0)
+		one->obj[obj].attr = last->obj[obj].attr;
 	else if (!side[k].err)
 		learn_told(one, &two[k], &side[k].ch);
 	memcpy(one->verf, last->verf, sizeof(one->verf));

@@ -130,10 +130,15 @@ static void *side_main(void *arg)
 	struct pair_side *me, *other;
 	unsigned k, rank;
 
-	pthread_mutex_lock(&p->lock);
+	pthread_mutex_lock(&p->lock); /* side[].th are set */
+	pthread_mutex_unlock(&p->lock);
 	k = (unsigned)side_of(p);
 	me = &p->side[k];
 	other = &p->side[!k];
+	me->come(me->arg);
+	pthread_barrier_wait(&p->step);
+	pthread_barrier_wait(&p->step); /* somebody looks at what they do from here on */
+	pthread_mutex_lock(&p->lock);
 	await_turn(p, k);
 	pthread_mutex_unlock(&p->lock);
 	me->run(me->arg);
@@ -156,23 +161,27 @@ unsigned pair_run(struct pair *p)
 	p->seed = p->seed * 0x9e3779b97f4a7c15ull | 1;
 	p->turn = (unsigned)(roll(p) % 2);
 	medium_window(p->d, p->answered, p->answered + 2);
+	pthread_barrier_init(&p->step, NULL, 3);
 	pthread_mutex_lock(&p->lock);
 	for (unsigned k = 0; k < 2; k++) {
 		p->side[k].live = true;
 		if (pthread_create(&p->side[k].th, NULL, side_main, p))
 			abort();
 	}
+	pthread_mutex_unlock(&p->lock);
+	pthread_barrier_wait(&p->step);
 	p->d->before = before;
 	p->d->fenced = fenced;
 	p->d->blocked = blocked;
 	p->d->hook_arg = p;
-	pthread_mutex_unlock(&p->lock);
+	pthread_barrier_wait(&p->step);
 	for (unsigned k = 0; k < 2; k++)
 		pthread_join(p->side[k].th, NULL);
 	p->d->before = NULL;
 	p->d->fenced = NULL;
 	p->d->blocked = NULL;
 	p->d->by = 0;
+	pthread_barrier_destroy(&p->step);
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->moved);
 	return p->side[1].seq && (!p->side[0].seq || p->side[1].seq < p->side[0].seq);

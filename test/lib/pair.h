@@ -13,6 +13,7 @@
 #include "test/lib/medium.h"
 
 struct pair_side {
+	void (*come)(void *arg); /* first, beside the other's: no store, flush or fence */
 	void (*run)(void *arg);
 	void *arg;
 	/* filled in */
@@ -33,6 +34,7 @@ struct pair {
 	const char *why; /* of a failure; NULL */
 	pthread_mutex_t lock;
 	pthread_cond_t moved;
+	pthread_barrier_t step;
 	unsigned turn;
 };
 /* Both sides, to their ends. The first in the journal's order: 0 or 1. p->why: it went wrong. */

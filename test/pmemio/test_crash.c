@@ -400,6 +400,61 @@ Test(crash, two_threads)
 	in_pairs(&c);
 }
 
+/* Unstable writes, and COMMITs of two files, or of one beside a stable write to another. */
+#define U(file, at, n)                                                                             \
+	{                                                                                          \
+		.kind = OP_UNSTABLE, .pin = 1, .a = file, .off = at, .len = n                      \
+	}
+#define SYNC(file)                                                                                 \
+	{                                                                                          \
+		.kind = OP_SYNC, .a = file                                                         \
+	}
+static const struct op sync_both[] = { SYNC("x"), SYNC("y") };
+static const struct op sync_and_commit[] = { SYNC("z"), COMMIT(0) };
+
+static const struct {
+	const char *name;
+	struct op before[5];
+} unstables[] = {
+	{ "over blocks and behind the end", { U("x", 100, 200), U("y", 9000, 5000), U("z", 10, 20), U("x", 6000, 100) } },
+	{ "new files of some pieces", { U("x", 3 * B, B), U("y", 5 * B, B), U("z", 16 * B, 2 * B), U("x", 5 * B, 10) } },
+	{ "gaps", { U("z", B, B), U("x", 5000, 5000), U("z", 5 * B, 100), U("y", 0, 50) } },
+};
+#define NUNSTABLE (sizeof(unstables) / sizeof(unstables[0]))
+
+static void unstable_ops(struct op *o, unsigned i, unsigned seed)
+{
+	const struct op behind[] = {
+		{ .kind = OP_BOTH, .off = seed, .two = sync_both },
+		{ .kind = seed % 3 ? OP_CHMOD : OP_CHECKPOINT, .a = seed % 3 ? "y" : NULL, .off = 0600 },
+		MAP(0, "y", 8000, 3000),
+		U("z", 12 * B, 10),
+		{ .kind = OP_BOTH, .off = seed + 1000, .two = sync_and_commit },
+		SIZE("y", 4000),
+		{ .kind = OP_END },
+	};
+
+	for (const struct op *b = unstables[i].before; b->kind != OP_END; b++)
+		*o++ = *b;
+	memcpy(o, behind, sizeof(behind));
+}
+
+Test(crash, two_threads_with_unstable_data)
+{
+	struct campaign c = {
+		"unstable data of two threads, clwb", &wide, PM_CLWB, RULES_ADR, .share = .08, .both = true
+	};
+	struct plan plan[NUNSTABLE * SEEDS];
+	struct op ops[NUNSTABLE * SEEDS][12];
+	uint64_t from = first_seed();
+
+	for (unsigned i = 0; i < NUNSTABLE * SEEDS; i++) {
+		unstable_ops(ops[i], i / SEEDS, (unsigned)(from % 100000) + i);
+		plan[i] = (struct plan){ unstables[i / SEEDS].name, two_files, ops[i] };
+	}
+	run(&c, plan, NUNSTABLE * SEEDS);
+}
+
 /* Names: two changes in directories of their own, or that meet in one, or of which one makes the other impossible. */
 static const struct op two_dirs[] = { { .kind = OP_MKDIR, .a = "d" },
 	                              { .kind = OP_MKDIR, .a = "e" },
