@@ -68,7 +68,7 @@ static int op_read(struct party *p, unsigned i)
 	return err;
 }
 
-static int write_at(struct party *p, struct pm_id id, uint64_t off)
+static int write_as(struct party *p, struct pm_id id, uint64_t off, enum pm_stable how)
 {
 	struct pm_wait w = { .done = NULL };
 	struct pm_committed out;
@@ -77,14 +77,30 @@ static int write_at(struct party *p, struct pm_id id, uint64_t off)
 
 	if (err)
 		return err;
-	err = pm_commit(&m, PM_BLOCK, PM_FILE_SYNC, false, &out, &w);
+	err = pm_commit(&m, PM_BLOCK, how, how == PM_UNSTABLE, &out, &w);
 	pm_unpin(&m);
 	return err;
+}
+
+static int write_at(struct party *p, struct pm_id id, uint64_t off)
+{
+	return write_as(p, id, off, PM_FILE_SYNC);
 }
 
 static int op_overwrite(struct party *p, unsigned i)
 {
 	return write_at(p, p->id[i % FILES], (uint64_t)(i % BLOCKS) * PM_BLOCK);
+}
+
+/* As a mounted client writes: a file's blocks, then its COMMIT. */
+static int op_unstable(struct party *p, unsigned i)
+{
+	struct pm_id id = p->id[i / BLOCKS % FILES];
+	struct pm_wait w = { .done = NULL };
+	struct pm_committed out;
+	int err = write_as(p, id, (uint64_t)(i % BLOCKS) * PM_BLOCK, PM_UNSTABLE);
+
+	return err || (i + 1) % BLOCKS ? err : pm_sync_file(p->st, id, &out, &w);
 }
 
 static int op_append(struct party *p, unsigned i)
@@ -94,6 +110,22 @@ static int op_append(struct party *p, unsigned i)
 	(void)i;
 	p->end += PM_BLOCK;
 	return err;
+}
+
+static bool count_entry(void *arg, const struct pm_dirent *de)
+{
+	(void)de;
+	++*(unsigned *)arg;
+	return true;
+}
+
+static int op_readdir(struct party *p, unsigned i)
+{
+	unsigned n = 0;
+	bool eof;
+
+	(void)i;
+	return pm_readdir(p->st, p->dir, 0, true, count_entry, &n, &eof);
 }
 
 static int make(struct party *p, struct pm_id dir, const char *name, enum pm_type type, struct pm_id *id)
@@ -134,7 +166,9 @@ static const struct {
 	int (*after)(struct party *p);
 } ops[] = {
 	{ "getattr", op_getattr, NULL },     { "lookup", op_lookup, NULL },
+	{ "readdirplus, 65 files", op_readdir, NULL },
 	{ "map for reading", op_read, NULL }, { "overwrite 4 KiB", op_overwrite, NULL },
+	{ "unstable 4 KiB, COMMIT of 16", op_unstable, NULL },
 	{ "append 4 KiB", op_append, after_append }, { "create, remove", op_create, NULL },
 };
 #define OPS (sizeof(ops) / sizeof(*ops))

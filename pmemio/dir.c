@@ -843,14 +843,15 @@ int pm_readlink(struct pm_store *st, struct pm_id id, char *buf, size_t size, si
 
 struct scan {
 	struct pm_store *st;
-	bool want_attr;
+	struct pm_worker *w; /* beside others: has the directory, and one after the other of what it leads to */
+	bool want_attr, full; /* full: no more, please */
 	bool (*fn)(void *arg, const struct pm_dirent *de);
 	void *arg;
+	uint64_t cookie; /* of what was shown last */
 };
 
-/* @in: NULL if it is damaged. */
-static bool show(const struct scan *s, struct name n, uint64_t cookie, struct pm_id id,
-                 const struct pm_inode *in)
+/* @in: NULL if it is damaged or not asked for; of no concern to this thread any more when @fn has the word. */
+static void show(struct scan *s, struct name n, uint64_t cookie, struct pm_id id, const struct pm_inode *in)
 {
 	struct pm_dirent de = { .name = n.s, .len = n.len, .cookie = cookie, .id = id };
 	struct pm_attr attr;
@@ -859,21 +860,41 @@ static bool show(const struct scan *s, struct name n, uint64_t cookie, struct pm
 		file_attr(s->st, in, &attr);
 		de.attr = &attr;
 	}
-	return s->fn(s->arg, &de);
+	inode_only(s->w);
+	s->full = !s->fn(s->arg, &de);
+	if (!s->full)
+		s->cookie = cookie;
 }
 
-static bool show_dots(const struct scan *s, const struct pm_inode *dir, uint64_t cookie)
+static int show_dots(struct scan *s, const struct pm_inode *dir)
 {
 	const struct pm_inode *up;
 	struct pm_id id = { dir->parent, 0 };
 	int err;
 
-	if (cookie < 1 && !show(s, (struct name){ ".", 1 }, 1, id_of(dir), dir))
-		return false;
-	if (cookie >= 2)
-		return true;
+	if (s->cookie < 1)
+		show(s, (struct name){ ".", 1 }, 1, id_of(dir), dir);
+	if (s->full || s->cookie >= 2)
+		return 0;
+	if (!inode_also(s->st, s->w, dir->parent))
+		return NEEDS_ALL;
 	up = parent_of(s->st, dir, &err);
-	return show(s, (struct name){ "..", 2 }, 2, up ? id_of(up) : id, up);
+	show(s, (struct name){ "..", 2 }, 2, up ? id_of(up) : id, up);
+	return 0;
+}
+
+static int show_entry(struct scan *s, const struct pm_inode *dir, const struct place *p, struct name n)
+{
+	const struct pm_inode *in = NULL;
+	int bad;
+
+	if (s->want_attr) {
+		if (!inode_also(s->st, s->w, p->id.ino))
+			return NEEDS_ALL;
+		in = child_get(s->st, dir->ino, p, &bad);
+	}
+	show(s, n, p->key, p->id, in);
+	return 0;
 }
 
 /* Entries are read some way ahead of being shown, so that their inodes, which lie all over the table,
@@ -884,24 +905,21 @@ struct entry {
 	struct name n;
 };
 
-static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t cookie, bool *eof)
+static int scan_dir(struct scan *s, const struct pm_inode *dir, bool *eof)
 {
 	unsigned have = 0, shown = 0;
 	struct entry q[AHEAD], *e;
 	struct bt_cursor c;
-	int err;
+	int err = show_dots(s, dir), rc;
 
-	if (!show_dots(s, dir, cookie))
-		return 0;
-	if (cookie >> 63) {
+	if (err || s->full)
+		return err;
+	if (s->cookie >> 63) {
 		*eof = true;
 		return 0;
 	}
-	err = bt_seek(s->st, NULL, dir, cookie < 2 ? 3 : cookie + 1, &c);
+	err = bt_seek(s->st, NULL, dir, max64(s->cookie, 2) + 1, &c);
 	for (;;) {
-		const struct pm_inode *in;
-		int bad;
-
 		while (!err && have - shown < AHEAD) {
 			e = &q[have % AHEAD];
 			err = dent_read(&c, &e->p, &e->n);
@@ -915,29 +933,36 @@ static int scan_dir(const struct scan *s, const struct pm_inode *dir, uint64_t c
 		if (have == shown)
 			break;
 		e = &q[shown++ % AHEAD];
-		in = s->want_attr ? child_get(s->st, dir->ino, &e->p, &bad) : NULL;
-		if (!show(s, e->n, e->p.key, e->p.id, in))
-			return 0;
+		rc = show_entry(s, dir, &e->p, e->n);
+		if (rc || s->full)
+			return rc;
 	}
 	*eof = err == -ENOENT;
 	return err == -ENOENT ? 0 : err;
 }
 
+static int scan_at(struct scan *s, struct pm_id id, bool *eof)
+{
+	int err = 0;
+	const struct pm_inode *dir = dir_get(s->st, id, &err);
+
+	return dir ? scan_dir(s, dir, eof) : err;
+}
+
 int pm_readdir(struct pm_store *st, struct pm_id id, uint64_t cookie, bool want_attr,
                bool (*fn)(void *arg, const struct pm_dirent *de), void *arg, bool *eof)
 {
-	struct scan s = { st, want_attr, fn, arg };
-	const struct pm_inode *dir;
-	struct pm_worker *w = inode_lock(st, id.ino);
+	struct scan s = {
+		.st = st, .w = inode_lock(st, id.ino), .want_attr = want_attr, .fn = fn, .arg = arg, .cookie = cookie
+	};
 	bool end = false;
-	int err = 0;
+	int err = scan_at(&s, id, &end);
 
-	if (w && (want_attr || cookie < 2)) /* other inodes, too */
-		inode_alone(st, &w, id.ino);
-	dir = dir_get(st, id, &err);
-	if (dir)
-		err = scan_dir(&s, dir, cookie, &end);
-	inode_unlock(st, w, id.ino);
+	if (err == NEEDS_ALL) { /* behind what has been shown */
+		inode_alone(st, &s.w, id.ino);
+		err = scan_at(&s, id, &end);
+	}
+	inode_unlock(st, s.w, id.ino);
 	if (!err)
 		*eof = end;
 	return err;

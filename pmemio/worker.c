@@ -68,7 +68,7 @@ bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino)
 {
 	struct ino_slot *s = ino_slot(st, ino);
 
-	if (!w || s == w->first)
+	if (!w || s == w->first || __atomic_load_n(&st->workers->n, __ATOMIC_RELAXED) == 1)
 		return true;
 	for (unsigned i = 0; i < w->nalso; i++)
 		if (w->also[i] == s)
@@ -112,7 +112,7 @@ static void worker_left(void *arg)
 	__atomic_store_n(&w->taken, 0, __ATOMIC_RELEASE);
 }
 
-/* st->lock held. */
+/* Alone. */
 static struct pm_worker *worker_new(struct pm_store *st)
 {
 	struct pm_workers *ws = st->workers;
@@ -138,13 +138,13 @@ static struct pm_worker *worker_join(struct pm_store *st)
 
 	if (!st->workers->keyed)
 		return NULL;
-	store_take(st);
+	store_lock(st);
 	w = worker_new(st);
 	if (w && pthread_setspecific(st->workers->key, w))
 		w = NULL;
 	if (w)
 		__atomic_store_n(&w->taken, 1, __ATOMIC_RELEASE);
-	pthread_mutex_unlock(&st->lock);
+	store_unlock(st);
 	return w;
 }
 

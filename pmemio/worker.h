@@ -12,7 +12,9 @@
  * L4  Order: inode, then space, slots, or journal and then replies. One inode is waited for; those that a change of
  *     names needs besides (inode_also) are tried, and NEEDS_ALL is the answer if somebody keeps them. Nobody waits
  *     for the store while inside.
- * L5  The store's mutex without being alone protects the flusher's queues, which nobody inside touches.
+ * L5  A thread comes to be one of those that may be inside only when nobody is: who is inside and the only one of them
+ *     has every inode.
+ * L6  The store's mutex without being alone protects the flusher's queues, which nobody inside touches.
  *
  * Being inside costs a store to a line of the thread's own, and looking at a flag that changes only when somebody
  * wants to be alone; who does sets the flag, and waits for the others to come out.
@@ -78,7 +80,7 @@ struct pm_workers {
 	bool keyed;
 	bool writes; /* changes may go side by side, too; constant once open */
 	struct pm_worker *at[WORKERS];
-	unsigned n; /* under st->lock */
+	unsigned n; /* grows when somebody is alone; atomic */
 	struct ino_slot *ino;
 	uint32_t alone __attribute__((aligned(128))); /* somebody is, or wants to be; atomic */
 };
@@ -149,8 +151,15 @@ static inline struct pm_worker *inode_lock(struct pm_store *st, uint64_t ino)
 	return w;
 }
 
-/* Inside: lock @ino, too, until inode_unlock. False: somebody keeps it, so NEEDS_ALL. Alone (@w NULL): true. */
+/* Inside: lock @ino, too, until inode_only or inode_unlock. False: somebody keeps it, so NEEDS_ALL. Alone (@w NULL): true. */
 bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino);
+
+/* Let go of what inode_also has locked. */
+static inline void inode_only(struct pm_worker *w)
+{
+	while (w && w->nalso)
+		lock_drop(&w->also[--w->nalso]->lock);
+}
 
 static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64_t ino)
 {
@@ -158,8 +167,7 @@ static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64
 		store_unlock(st);
 		return;
 	}
-	while (w->nalso)
-		lock_drop(&w->also[--w->nalso]->lock);
+	inode_only(w);
 	lock_drop(&ino_slot(st, ino)->lock);
 	__atomic_store_n(&w->inside, 0, __ATOMIC_RELEASE);
 }

@@ -432,6 +432,44 @@ static int names_list(struct actor *a, bool attr)
 	return err || !eof || n != want ? complain(a, "readdir: %s, %u names, not %u", strerror(-err), n, want) : 0;
 }
 
+/* The directory of all, where names come and go meanwhile: what this thread has there is shown, once and as it is. */
+struct listing {
+	struct actor *a;
+	unsigned seen[NAMES], mine;
+	bool wrong;
+};
+
+static bool list_one(void *arg, const struct pm_dirent *de)
+{
+	struct listing *l = arg;
+	struct actor *a = l->a;
+	char name[24], mine[24];
+	size_t len = (size_t)snprintf(mine, sizeof(mine), "of-%u-", a->no);
+
+	l->mine += de->len > len && !memcmp(de->name, mine, len);
+	for (unsigned k = 0; k < NAMES; k++) {
+		if (!a->name[k].ino || !a->away[k] || de->len != name_of(a, k, name) || memcmp(de->name, name, de->len))
+			continue;
+		l->seen[k]++;
+		l->wrong |= !de->attr || de->attr->id.ino != a->name[k].ino || de->attr->id.gen != a->name[k].gen ||
+		            de->attr->type != a->type[k];
+	}
+	return true;
+}
+
+static int common_list(struct actor *a)
+{
+	struct listing l = { .a = a };
+	bool eof = false;
+	int err = pm_readdir(a->st, a->common, 0, true, list_one, &l, &eof);
+
+	for (unsigned k = 0; k < NAMES; k++)
+		l.wrong |= l.seen[k] != (a->name[k].ino && a->away[k]);
+	return err || !eof || l.wrong || l.mine != a->mine
+	               ? complain(a, "readdir of all: %s, %u of %u names", strerror(-err), l.mine, a->mine)
+	               : 0;
+}
+
 /* A file that is removed while what was written to it is unstable. */
 static int brief_file(struct actor *a)
 {
@@ -481,7 +519,7 @@ static int shared_write(struct actor *a, unsigned k)
 	if (err)
 		return complain(a, "map for writing, shared: %s", strerror(-err));
 	if (roll(a, 8)) {
-		err = commit(&m, roll(a, 8) ? PM_BLOCK : PM_BLOCK / 2, PM_FILE_SYNC, true, &out);
+		err = commit(&m, roll(a, 8) ? PM_BLOCK : PM_BLOCK / 2, roll(a, 3) ? PM_FILE_SYNC : PM_UNSTABLE, true, &out);
 		if (!err && out.attr.size < a->seen[k])
 			err = complain(a, "a shared file has shrunk");
 		else if (!err)
@@ -491,6 +529,13 @@ static int shared_write(struct actor *a, unsigned k)
 	}
 	pm_unpin(&m);
 	return err;
+}
+
+static int shared_sync(struct actor *a, unsigned k)
+{
+	struct copy c = { .id = a->shared[k] };
+
+	return file_sync(a, &c);
 }
 
 static int shared_read(struct actor *a, unsigned k)
@@ -560,6 +605,10 @@ static int act(struct actor *a)
 		return same_call(a);
 	case 26:
 		return name_of_other(a);
+	case 27:
+		return common_list(a);
+	case 28:
+		return shared_sync(a, (unsigned)roll(a, SHARED));
 	default:
 		return file_write(a, c);
 	}
