@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -566,6 +567,32 @@ static int refuse_data(int fd, const struct stat *sb, struct pm_error *why)
 	return 0;
 }
 
+/* The blocks of a sparse file are found when they are first touched, and where there is none the access fails as on bad
+ * media: for data an I/O error, for metadata the end of all changes. */
+static int reserve_space(int fd, uint64_t size, struct pm_error *why)
+{
+	struct statfs fs;
+	struct stat sb;
+	uint64_t need, left;
+	int err;
+
+	if (fstat(fd, &sb) || fstatfs(fd, &fs))
+		return -errno;
+	need = size > (uint64_t)sb.st_blocks * 512 ? size - (uint64_t)sb.st_blocks * 512 : 0;
+	left = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+	if (fs.f_blocks && need > left) { /* seen before a file system is filled up to see it */
+		why_set(why, "%llu bytes are wanted, %llu are left in the file system: a smaller --size, or --sparse to take "
+		             "them when they are needed",
+		        (unsigned long long)need, (unsigned long long)left);
+		return -ENOSPC;
+	}
+	if (!fallocate(fd, 0, 0, (off_t)size))
+		return 0;
+	err = -errno;
+	why_set(why, "its space cannot be reserved: %s (--sparse does without)", strerror(-err));
+	return err;
+}
+
 static int size_file(int fd, const struct stat *sb, const struct pm_mkfs_opts *o, bool *zeroed,
                      struct pm_error *why)
 {
@@ -573,13 +600,13 @@ static int size_file(int fd, const struct stat *sb, const struct pm_mkfs_opts *o
 	int err;
 
 	size &= ~(uint64_t)(PM_BLOCK - 1);
-	if (!size) {
+	if (!size && !o->size) {
 		why_set(why, "has no size yet; name one (--size)");
 		return -EINVAL;
 	}
 	if (size < PM_MIN_SIZE) {
 		why_set(why, "%llu bytes are too few; a pool has 16 MiB at least",
-		        (unsigned long long)size);
+		        (unsigned long long)(o->size ? o->size : size));
 		return -EINVAL;
 	}
 	/* through zero: no journal record of an earlier pool may survive; a file that was given its
@@ -594,7 +621,7 @@ static int size_file(int fd, const struct stat *sb, const struct pm_mkfs_opts *o
 		}
 	}
 	*zeroed = true;
-	return 0;
+	return o->reserve ? reserve_space(fd, size, why) : 0;
 }
 
 int media_create(const char *path, const struct pm_mkfs_opts *o, struct pm_media *m,

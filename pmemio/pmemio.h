@@ -57,15 +57,17 @@ struct pm_mkfs_opts {
 	uint8_t uuid[16];  /* all zero: random */
 	unsigned lanes;    /* journal lanes; 0: 8 */
 	bool data_checksum; /* keep a CRC32C of each block of file data: 1/1024 of the pool; for good */
+	bool reserve;      /* a file: with all its space, so that its file system cannot run full under the pool */
 	bool force;        /* overwrite something that already is a pool, or any non-empty file */
 	uint32_t root_uid, root_gid, root_mode; /* owner and mode (0: 0755) of the root directory */
 };
 
 /**
  * pm_mkfs - write an empty pool
- * @path: file (created 0600 and sized, sparse, if absent) or device-DAX node
+ * @path: file (created 0600 and sized, if absent) or device-DAX node
  * Return: 0; -EEXIST holds a pool or other data and !force; -EBUSY open elsewhere; -EINVAL too small
- * (16 MiB at least) or an impossible option; -ENOSPC; errors of open(2). @why tells which, always.
+ * (16 MiB at least) or an impossible option; -ENOSPC, -EOPNOTSUPP no space to reserve, or no way to; errors of
+ * open(2). @why tells which, always.
  */
 int pm_mkfs(const char *path, const struct pm_mkfs_opts *opts, struct pm_error *why);
 

@@ -12,7 +12,7 @@
 
 static const struct cmd commands[] = {
 	{ "mkfs", "PATH [-s SIZE] [-L LABEL] [-U UUID] [--lanes N] [--checksum crc32c]\n"
-	  "                        [--force]",
+	  "                        [--sparse] [--force]",
 	  "make an empty pool in a file or on a device-DAX node", cmd_mkfs, NULL },
 	{ "check", "PATH [--repair] [--json]", "verify every invariant of a pool that is not in use",
 	  cmd_check, NULL },

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,13 +21,37 @@ enum {
 	FSCK_USAGE = 16
 };
 
+/* The media, met while nobody serves it: nothing to answer an error to but the person who asked. */
+static void tell_media(void)
+{
+	static const char text[] = "berth: the pool cannot be read or written (bus error): media that failed, or a file that is "
+				   "sparse in a file system without room, or cut short\n";
+
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		return;
+}
+
+static void check_met_bad_media(int sig)
+{
+	(void)sig;
+	tell_media();
+	_exit(FSCK_OPERATIONAL);
+}
+
+static void mkfs_met_bad_media(int sig)
+{
+	(void)sig;
+	tell_media();
+	_exit(EXIT_SOME);
+}
+
 /* Options into @o; -1: go on, otherwise the exit code. */
 static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opts *o)
 {
 	static const struct option longs[] = {
 		{ "size", required_argument, NULL, 's' }, { "label", required_argument, NULL, 'L' },
 		{ "uuid", required_argument, NULL, 'U' }, { "lanes", required_argument, NULL, 'l' },
-		{ "force", no_argument, NULL, 'f' },
+		{ "force", no_argument, NULL, 'f' }, { "sparse", no_argument, NULL, 'p' },
 		{ "checksum", required_argument, NULL, 'c' },
 		{ 0 }
 	};
@@ -61,6 +86,9 @@ static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opt
 		case 'f':
 			o->force = true;
 			break;
+		case 'p':
+			o->reserve = false;
+			break;
 		case 'c':
 			if (strcmp(optarg, "crc32c") && strcmp(optarg, "none"))
 				return usage_error(c, "'%s' is no checksum: crc32c or none",
@@ -78,7 +106,7 @@ static int mkfs_options(struct cmd *c, int argc, char **argv, struct pm_mkfs_opt
 
 int cmd_mkfs(struct cmd *c, int argc, char **argv)
 {
-	struct pm_mkfs_opts o = { .root_uid = geteuid(), .root_gid = getegid() };
+	struct pm_mkfs_opts o = { .root_uid = geteuid(), .root_gid = getegid(), .reserve = true };
 	struct pm_error why = { { 0 } };
 	int code = mkfs_options(c, argc, argv, &o), err;
 
@@ -88,6 +116,7 @@ int cmd_mkfs(struct cmd *c, int argc, char **argv)
 		return usage_error(c, "%s",
 		                   optind == argc ? "which file or device?"
 		                                  : "one file or device at a time");
+	signal(SIGBUS, mkfs_met_bad_media);
 	err = pm_mkfs(argv[optind], &o, &why);
 	if (!err)
 		return EXIT_OK;
@@ -217,6 +246,7 @@ int cmd_check(struct cmd *c, int argc, char **argv)
 		f.left = json_array();
 	}
 	f.bar = isatty(2) && !f.list;
+	signal(SIGBUS, check_met_bad_media);
 	err = run_check(argv[optind], &f, &r, &why);
 	if (f.bar)
 		fprintf(stderr, "\r\033[K");

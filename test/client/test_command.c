@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -117,6 +118,7 @@ Test(pool, made_checked_and_guarded, .init = make_dir, .fini = drop_dir)
 	snprintf(path, sizeof(path), "%s/p", dir);
 	cr_assert_eq(stat(path, &st), 0);
 	cr_expect_eq(st.st_size, 32 << 20);
+	cr_expect(st.st_blocks >= (32 << 20) / 512, "its space is not reserved");
 	r = run("check %s/p", dir);
 	cr_expect_eq(r.status, 0, "%s", r.text);
 	cr_expect_not_null(strstr(r.text, "clean"), "%s", r.text);
@@ -131,6 +133,31 @@ Test(pool, made_checked_and_guarded, .init = make_dir, .fini = drop_dir)
 	cr_expect_not_null(strstr(r.text, "force"), "%s", r.text);
 	r = run("mkfs %s/p --force", dir);
 	cr_expect_eq(r.status, 0, "%s", r.text);
+}
+
+Test(pool, takes_its_space_unless_told_otherwise, .init = make_dir, .fini = drop_dir)
+{
+	char path[128];
+	struct statvfs fs;
+	struct stat st;
+	struct ran r;
+
+	snprintf(path, sizeof(path), "%s/p", dir);
+	cr_assert(!statvfs(dir, &fs) && fs.f_blocks, "a file system with an end");
+	r = run("mkfs %s -s %lluM", path, (unsigned long long)(fs.f_blocks * fs.f_frsize >> 20) + 32);
+	cr_expect_eq(r.status, 1);
+	cr_expect(strstr(r.text, "are left") && strstr(r.text, "--sparse"), "%s", r.text);
+	cr_expect_neq(stat(path, &st), 0, "what could not be made is left behind");
+	r = run("mkfs --sparse %s -s 32M", path);
+	cr_assert_eq(r.status, 0, "%s", r.text);
+	cr_assert_eq(stat(path, &st), 0);
+	cr_expect(st.st_blocks < (16 << 20) / 512);
+	r = run("mkfs --force %s", path);
+	cr_assert_eq(r.status, 0, "%s", r.text);
+	cr_assert_eq(stat(path, &st), 0);
+	cr_expect(st.st_blocks >= (32 << 20) / 512);
+	r = run("mkfs %s/q -s 1K", dir);
+	cr_expect(strstr(r.text, "1024 bytes are too few; a pool has 16 MiB"), "%s", r.text);
 }
 
 Test(pool, damage_is_told_by_the_exit_code, .init = make_dir, .fini = drop_dir)

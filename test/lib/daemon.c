@@ -173,7 +173,7 @@ void daemon_start(struct daemon *d, const struct daemon_opts *opts)
 	f = fopen(d->exports, "w");
 	fputs(d->opts.exports ? d->opts.exports : text, f);
 	fclose(f);
-	cr_assert_eq(shell("%s mkfs %s -s %llu %s >/dev/null", built("berth", cmd),
+	cr_assert_eq(shell("%s mkfs --sparse %s -s %llu %s >/dev/null", built("berth", cmd),
 			   d->opts.checksum ? "--checksum crc32c" : "",
 			   (unsigned long long)(d->opts.size ? d->opts.size : 256ull << 20), d->pool), 0);
 	daemon_launch(d);

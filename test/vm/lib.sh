@@ -48,7 +48,7 @@ pool() {
 		fail "no pool kind $1"
 		;;
 	esac
-	"$B/berth" mkfs -f ${size:+-s $size} "$POOL" > /dev/null
+	"$B/berth" mkfs --sparse -f ${size:+-s $size} "$POOL" > /dev/null
 }
 
 # berthd [OPTION...]: start it on $POOL, and wait until it serves. FABRIC=none: sockets only.
