@@ -197,8 +197,17 @@ static bool few(const struct pm_store *st, const struct iovec *seg, unsigned n)
 	return pages <= TOUCH_MAX;
 }
 
-/* Lock held. Touch the pages of segments of the pool; -EIO: one of them is bad. */
-int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool always)
+/* Writing finds also what lacks a place in its file system, and changes nothing, whoever else writes there. */
+static void touch(volatile uint8_t *at, bool write)
+{
+	uint8_t v = *at;
+
+	if (write)
+		__atomic_compare_exchange_n(at, &v, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+/* Touch the pages of segments of the pool; -EIO: one of them is bad. */
+static int probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool write, bool always)
 {
 	struct pm_faults *f = st->faults;
 	int err = 0;
@@ -216,7 +225,7 @@ int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool 
 		end = off + seg[i].iov_len;
 		before = __atomic_load_n(&f->n, __ATOMIC_ACQUIRE);
 		for (uint64_t at = off; at < end; at = (at / PM_BLOCK + 1) * PM_BLOCK)
-			(void)*(volatile uint8_t *)(st->media.base + at);
+			touch(st->media.base + at, write);
 		if (__atomic_load_n(&f->n, __ATOMIC_ACQUIRE) != before)
 			tell(st, off / PM_BLOCK, (end + PM_BLOCK - 1) / PM_BLOCK);
 		if (faults_in(st, off, end - off))
@@ -227,13 +236,18 @@ int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool 
 	return err;
 }
 
+int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool always)
+{
+	return probe(st, seg, n, false, always);
+}
+
 int pm_map_probe(struct pm_map *m)
 {
 	struct pm_store *st = m->pin->st;
 	int err;
 
 	store_lock(st);
-	err = faults_probe(st, m->seg, m->nseg, true);
+	err = probe(st, m->seg, m->nseg, m->pin->write, true);
 	store_unlock(st);
 	return err;
 }

@@ -122,15 +122,13 @@ static void write_placed(struct tp_call *call, int err)
 	struct nfs3_ctx *cx = call->ctx;
 	bool honor = cx->srv->conf.stability == STABILITY_HONOR;
 
-	if (err == -EFAULT) { /* the kernel met bad media */
-		pm_map_probe(&cx->io.map);
+	if (err) { /* nothing of it is published */
+		pm_map_probe(&cx->io.map); /* a provider that met bad media takes the connection down with it */
 		pm_unpin(&cx->io.map);
-		write_fail(cx, NFS3ERR_IO);
-		return;
-	}
-	if (err) { /* the peer is gone; nothing of it is published */
-		pm_unpin(&cx->io.map);
-		tp_drop(call);
+		if (err == -EFAULT) /* the kernel met it */
+			write_fail(cx, NFS3ERR_IO);
+		else
+			tp_drop(call);
 		return;
 	}
 	err = pm_commit(&cx->io.map, cx->io.count, cx->io.stable, honor, &cx->io.done,

@@ -298,6 +298,18 @@ static int plan_fabrics(struct running *run, struct tp_error *why)
 	return 0;
 }
 
+/* What a file lacks of its size is found block by block, if it is found. */
+static void look_for_holes(const char *pool)
+{
+	const int64_t slack = 1 << 20; /* what file systems keep of a file elsewhere */
+	struct stat sb;
+
+	if (!stat(pool, &sb) && S_ISREG(sb.st_mode) && sb.st_blocks * 512 + slack < sb.st_size)
+		log_msg(LOG_WARNING, "pool %s is sparse: should its file system run full, writing is an I/O error, and changes "
+				     "may end; `fallocate -l %lld %s` gives it its space",
+			pool, (long long)sb.st_size, pool);
+}
+
 static int open_pool(struct server *srv)
 {
 	struct pm_error why;
@@ -313,6 +325,7 @@ static int open_pool(struct server *srv)
 	}
 	pm_get_info(srv->store, &srv->info);
 	memcpy(&srv->fsid, srv->info.uuid, sizeof(srv->fsid));
+	look_for_holes(srv->conf.pool);
 	log_msg(LOG_INFO, "pool %s: %.1f GiB, persistence %s (%s; not promised: %s), %s, opened in %.1f ms",
 		srv->conf.pool, (double)srv->info.size / (1 << 30), pm_method_name(srv->info.method),
 		srv->info.reason, srv->info.not_promised,

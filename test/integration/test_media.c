@@ -4,10 +4,12 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -198,6 +200,67 @@ Test(media, a_pool_cut_short_under_fabric_tcp, .timeout = 120)
 Test(media, a_pool_cut_short_under_shm, .timeout = 120)
 {
 	cut_under_a_fabric(true);
+}
+
+/* --- a file system without room --------------------------------------------------------------- */
+
+static void write_text(const char *path, const char *fmt, unsigned id)
+{
+	FILE *f = fopen(path, "w");
+
+	cr_assert(f && fprintf(f, fmt, id) > 0 && !fclose(f), "%s", path);
+}
+
+/* /dev/shm of @size, seen by this process and its children alone. */
+static void small_shm(const char *size)
+{
+	unsigned uid = geteuid(), gid = getegid();
+
+	cr_assert_eq(unshare(CLONE_NEWNS | (uid ? CLONE_NEWUSER : 0)), 0, "%m");
+	if (uid) {
+		write_text("/proc/self/setgroups", "deny", 0);
+		write_text("/proc/self/uid_map", "0 %u 1", uid);
+		write_text("/proc/self/gid_map", "0 %u 1", gid);
+	}
+	cr_assert_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0, "%m");
+	cr_assert_eq(mount("tmpfs", "/dev/shm", "tmpfs", 0, size), 0, "%m");
+}
+
+/* Over shm the provider itself would have no room. */
+Test(media, no_room_under_fabric_tcp_is_an_io_error, .timeout = 120)
+{
+	char *buf = calloc(1, MIB), url[128], path[512];
+	struct berth_error why = { { 0 } };
+	struct berth_file *f;
+	struct berth *b;
+	uint64_t at = 0;
+	ssize_t n;
+
+	setenv("FI_PROVIDER", "tcp,shm", 0);
+	small_shm("size=100m");
+	daemon_start(&d, &(struct daemon_opts){ .size = 128 * MIB });
+	cr_assert(logged("is sparse"));
+	snprintf(url, sizeof(url), "%s/", d.tcp_url);
+	cr_assert_eq(berth_connect(url, NULL, &b, &why), 0, "%s", why.text);
+	cr_assert_eq(berth_open(b, NULL, "big", O_CREAT | O_RDWR, 0644, &f), 0);
+	while ((n = berth_pwrite(f, buf, MIB, at, BERTH_FILE_SYNC)) == (ssize_t)MIB)
+		at += MIB;
+	cr_assert_eq(n, -EIO, "%zd at %llu", n, (unsigned long long)at);
+	cr_assert_not(logged("crash: signal"));
+	berth_close(f);
+	berth_disconnect(b);
+	daemon_kill(&d);
+	cr_assert_eq(shell("%s check %s > /tmp/berth-check.%d 2>&1", built("berth", path), d.pool, getpid()), 8);
+	cr_assert_eq(shell("grep -q 'media that failed' /tmp/berth-check.%d", getpid()), 0);
+	shell("rm /tmp/berth-check.%d", getpid());
+
+	cr_assert_eq(mount("tmpfs", "/dev/shm", "tmpfs", MS_REMOUNT, "size=300m"), 0, "%m");
+	daemon_launch(&d);
+	cr_assert_eq(berth_connect(url, NULL, &b, &why), 0, "%s", why.text);
+	whole(make(b, "more", 8 * MIB, 'm'), 0, MIB, 'm');
+	berth_disconnect(b);
+	daemon_remove(&d);
+	free(buf);
 }
 
 /* --- not the pool's -------------------------------------------------------------------------- */
