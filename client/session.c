@@ -28,7 +28,7 @@
 #include "proto/nfs3.h"
 
 #define BACKOFF_MIN 20   /* ms */
-#define BACKOFF_MAX 2000 /* ms */
+#define BACKOFF_MAX 500 /* ms: a server that comes back, or up now and then, is to be found soon */
 #define TRIES_MAX   32 /* times that one operation is sent: a connection that it broke each time */
 #define DELAY_MAX   5000 /* ms between tries after NFS3ERR_JUKEBOX */
 
