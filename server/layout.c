@@ -416,7 +416,7 @@ static void map_begin(struct layout_ctx *lx, const LAYOUTMAPargs *args, const st
 	}
 	if (!layout_turn(cl)) {
 		map_fail(lx, LAYOUTERR_JUKEBOX, LAYOUT_WHY_NONE,
-		         "another client has layouts of this fabric (layout_exclusive); they are asked back");
+		         "another client has layouts of this fabric, or is to have them next (layout_exclusive)");
 		return;
 	}
 	if (lx->min > lx->len || !layout_reserve(cl, bytes)) {

@@ -40,6 +40,7 @@ struct layout_client { /* one connection */
 	struct tp_conn_watch watch;
 	struct layouts live, ended; /* ended: keys or commits to be waited for */
 	double next_until; /* layout_exclusive: it has been promised the next turn; loop's clock */
+	double turn_until; /* its turn, begun when it had none, lasts at least so long */
 	unsigned n; /* layouts that are not gone, MAPs under way counted */
 	uint64_t mapped; /* bytes of them */
 	uint64_t next_id;
@@ -73,7 +74,7 @@ unsigned layout_lease(const struct fabric_conf *conf, bool fenced); /* seconds *
 /* May it have another one of @bytes? Then they are counted. */
 bool layout_reserve(struct layout_client *cl, uint64_t bytes);
 /* May it have layouts now? layout_exclusive: not while another client of this fabric has any, or has been promised to be
- * the next; those are asked back then, and the one who asks is promised so, for a while. */
+ * the next; those are asked back then, once its turn has lasted a second, and the one who asks is promised to be, for a while. */
 bool layout_turn(struct layout_client *cl);
 void layout_unreserve(struct layout_client *cl, uint64_t bytes);
 /* A layout that has counted, not yet live; give it a lease or free it. */

@@ -11,7 +11,8 @@
 
 #define LEASE           30
 #define LEASE_UNFENCED  2   /* others wait for all of it if a client does not answer a recall */
-#define PROMISE         3.0 /* seconds within which the next one has to ask again (layout_exclusive) */
+#define TURN            1.0 /* seconds that a client's turn lasts at least (layout_exclusive) */
+#define PROMISE         3.0 /* seconds within which the next one has to ask again; more than TURN */
 #define UNFENCED_MARGIN 1.0 /* seconds behind a lease that nobody enforces */
 
 /* --- clients --- */
@@ -285,30 +286,58 @@ static void ask_all_back(struct layout_client *cl)
 		ask_back(l);
 }
 
+struct turns { /* as one client sees them */
+	bool mine;     /* it has layouts, */
+	bool in_turn;  /* and its turn lasts */
+	bool taken;    /* another has some, */
+	bool lasting;  /* and its turn lasts */
+	bool promised; /* another is to be the next */
+};
+
 /* A fabric is served by one worker: all its clients are here. One that is gone has no open key. */
+static struct turns turns_now(const struct layout_client *cl, double now)
+{
+	const struct layout_client *other, *next;
+	const struct layout *l;
+	struct turns t = { 0 };
+
+	TAILQ_FOREACH (l, &cl->w->unaware_layouts, link)
+		t.taken |= l->cl->conf == cl->conf && !same_client(l->cl, cl);
+	HASH_ITER (hh, cl->w->layout_clients, other, next) {
+		bool lasts = other->n && other->turn_until > now;
+
+		if (other->conf != cl->conf)
+			continue;
+		if (same_client(other, cl)) {
+			t.mine |= other->n > 0;
+			t.in_turn |= lasts;
+			continue;
+		}
+		t.taken |= other->n > 0;
+		t.lasting |= lasts;
+		t.promised |= other->next_until > now;
+	}
+	return t;
+}
+
 bool layout_turn(struct layout_client *cl)
 {
 	double now = ev_now(cl->w->loop);
 	struct layout_client *other, *next;
-	struct layout *l;
-	bool taken = false;
+	struct turns t;
 
 	if (!cl->conf->layout_exclusive)
 		return true;
-	TAILQ_FOREACH (l, &cl->w->unaware_layouts, link)
-		taken |= l->cl->conf == cl->conf && !same_client(l->cl, cl);
-	HASH_ITER (hh, cl->w->layout_clients, other, next) {
-		if (other->conf != cl->conf || same_client(other, cl))
-			continue;
-		if (other->next_until > now)
-			return false;
-		taken |= other->n > 0;
-	}
-	cl->next_until = taken ? now + PROMISE : 0;
+	t = turns_now(cl, now);
+	if (t.promised && !t.in_turn)
+		return false;
+	cl->next_until = t.taken ? now + PROMISE : 0;
+	if (!t.taken && !t.mine)
+		cl->turn_until = now + TURN;
 	HASH_ITER (hh, cl->w->layout_clients, other, next)
-		if (taken && other->conf == cl->conf && !same_client(other, cl))
+		if (t.taken && !t.lasting && other->conf == cl->conf && !same_client(other, cl))
 			ask_all_back(other);
-	return !taken;
+	return !t.taken;
 }
 
 /* --- life --- */

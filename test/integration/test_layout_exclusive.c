@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "test/lib/onesided.h"
 
@@ -45,6 +46,17 @@ static layoutstat may_map(struct os *o, const struct berth_fh *fh, unsigned bloc
 	return m->status;
 }
 
+/* @o asks until layout @id of @holder is asked back. */
+static void asked_back_for(struct os *o, const struct berth_fh *fh, struct os *holder, uint64_t id)
+{
+	struct os_map m;
+
+	do
+		cr_assert_eq(may_map(o, fh, 5, &m), LAYOUTERR_JUKEBOX);
+	while (os_news(holder, id) == LAYOUT_OK);
+	cr_assert_eq(os_news(holder, id), LAYOUTERR_RECALLED);
+}
+
 /* Another client that asks has them asked back, and is the next: the first one is not served before it. */
 static void by_turns(const char *provider)
 {
@@ -57,8 +69,7 @@ static void by_turns(const char *provider)
 	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
 	m2 = os_mapped(&same, &fh, BLOCK, BLOCK, LAYOUT_RW);
 	cr_assert_eq(os_news(&first, m.id), LAYOUT_OK);
-	cr_assert_eq(may_map(&second, &fh, 2, &m3), LAYOUTERR_JUKEBOX);
-	cr_assert_eq(os_news(&first, m.id), LAYOUTERR_RECALLED);
+	asked_back_for(&second, &fh, &first, m.id);
 	cr_assert_eq(os_news(&same, m2.id), LAYOUTERR_RECALLED);
 	cr_assert_eq(os_commit(&first, m.id, 0, BLOCK, &c), 0);
 	cr_assert(c.status == LAYOUT_OK && c.recalled);
@@ -71,8 +82,7 @@ static void by_turns(const char *provider)
 	while (may_map(&second, &fh, 2, &m3) == LAYOUTERR_JUKEBOX)
 		;
 	cr_assert_eq(m3.status, LAYOUT_OK);
-	cr_assert_eq(may_map(&same, &fh, 0, &m), LAYOUTERR_JUKEBOX);
-	cr_assert_eq(os_news(&second, m3.id), LAYOUTERR_RECALLED);
+	asked_back_for(&same, &fh, &second, m3.id);
 	cr_assert_eq(daemon_counter(&d, "layouts_revoked"), 0);
 	finish();
 }
@@ -97,18 +107,71 @@ static void not_given_back(const char *provider)
 /* The next one that does not ask again has had its turn. */
 static void promised_for_a_while(const char *provider)
 {
-	struct os_map m, m2;
+	struct os_map m;
 	struct berth_fh fh;
 
 	start(provider, "3600", "60000", true);
 	fh = os_make(b, "f", NULL, 0);
 	m = os_mapped(&first, &fh, 0, BLOCK, LAYOUT_RW);
-	cr_assert_eq(may_map(&second, &fh, 2, &m2), LAYOUTERR_JUKEBOX);
+	asked_back_for(&second, &fh, &first, m.id);
 	cr_assert_eq(os_returned(&first, m.id), LAYOUT_OK);
 	cr_assert_eq(may_map(&first, &fh, 0, &m), LAYOUTERR_JUKEBOX);
 	while (may_map(&first, &fh, 0, &m) == LAYOUTERR_JUKEBOX)
 		;
 	cr_assert_eq(m.status, LAYOUT_OK);
+	finish();
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* One turn of @o, while @other asks for the next one all the time: commits made before it was asked back. In the first half
+ * of the second that a turn lasts it must not be, and may have more layouts; these are counted in *early. */
+static unsigned one_turn(struct os *o, struct os *other, const struct berth_fh *fh, unsigned *early)
+{
+	double began = now();
+	struct os_map m, more;
+	struct os_commit c;
+	unsigned commits = 0;
+
+	while (may_map(o, fh, 0, &m) == LAYOUTERR_JUKEBOX)
+		began = now();
+	for (bool recalled = false; !recalled; commits++) {
+		cr_assert_eq(may_map(other, fh, 1, &more), LAYOUTERR_JUKEBOX);
+		may_map(o, fh, 2, &more);
+		cr_assert_eq(os_commit(o, m.id, 0, BLOCK, &c), 0);
+		cr_assert_eq(c.status, LAYOUT_OK);
+		recalled = c.recalled;
+		if (now() - began < 0.5) {
+			cr_assert_eq(more.status, LAYOUT_OK);
+			cr_assert_not(recalled, "asked back after %f s", now() - began);
+			++*early;
+		}
+		if (more.status == LAYOUT_OK)
+			cr_assert_eq(os_returned(o, more.id), LAYOUT_OK);
+	}
+	cr_assert_eq(os_returned(o, m.id), LAYOUT_OK);
+	cr_assert_eq(os_null(o), 0); /* nothing is under way */
+	return commits;
+}
+
+/* However often the other one asks: each gets work done in its turn, and then the other has its own. */
+static void none_starves(const char *provider)
+{
+	unsigned early = 0;
+	struct berth_fh fh;
+
+	start(provider, "3600", "60000", true);
+	fh = os_make(b, "f", NULL, 0);
+	for (unsigned i = 0; i < 2 || !early; i++) { /* a machine too slow for half a second: once more */
+		one_turn(&first, &second, &fh, &early);
+		one_turn(&second, &first, &fh, &early);
+	}
 	finish();
 }
 
@@ -137,4 +200,5 @@ static void not_exclusive(const char *provider)
 EXCLUSIVE(by_turns)
 EXCLUSIVE(not_given_back)
 EXCLUSIVE(promised_for_a_while)
+EXCLUSIVE(none_starves)
 EXCLUSIVE(not_exclusive)
