@@ -112,6 +112,8 @@ $(test_lib): $(call obj,$(wildcard test/lib/*.c))
 $(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+# Counts how often the pool comes to a file's extents.
+$(B)/test/pmemio/test_trim: LDFLAGS += $(foreach f,ext_find bt_next bt_walk,-Wl,--wrap=$f)
 # Threads in a pool, without Criterion.
 $(B)/stress-pool: $(call obj,test/stress/pool.c test/lib/stress.c test/lib/pool.c) $(lib_pmemio)
 	$(call say,LD)
@@ -146,6 +148,9 @@ $(B)/test/bench/%: $(B)/obj/test/bench/%.o $(B)/obj/bench/hist.o
 $(B)/test/integration/%: $(B)/obj/test/integration/%.o $(test_lib) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lnfs -lcriterion
+# Tests that stand between two parts of the library.
+$(B)/test/integration/test_map_lost: private LDFLAGS += -Wl,--wrap=layout_start_map
+$(B)/test/integration/test_push: private LDFLAGS += -Wl,--wrap=tp_client_rma
 # Run in the virtual machine.
 $(B)/test/vm/%: $(B)/obj/test/vm/%.o $(test_lib) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
@@ -207,7 +212,7 @@ bench-knfsd: deps deps-knfsd
 	$(Q)$(MAKE) --no-print-directory $(jobs) all
 	@test/vm/run -f bench/peers/vm/list -k 'knfsd$$' $(B) && bench/peers/vm/report $(B)/vm/count/out/figures
 check-asan: deps
-	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC=$(CC)
+	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC='$(CC)'
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/tsan/stress-pool B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
@@ -254,7 +259,7 @@ bench-sum: deps
 bench-peers: deps deps-peers
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench
 	@mkdir -p $(B)/bench
-	@unshare -n -m sh -c 'ip link set lo up; mount -t tmpfs tmpfs /run; PEER=ganesha bench/peers/run $(B) --depths 16 --json $(B)/bench/peers.json'
+	@PEER=ganesha bench/alone bench/peers/run $(B) --depths 16 --json $(B)/bench/peers.json
 # Berth beside bare libfabric and bare sockets: a page of tables and plots, $(B)/bench/index.html.
 bench: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/berth-bench

@@ -422,24 +422,33 @@ static int hand_over(const struct plan *pl, json_t *doc)
 	return !err && pl->compare ? report_compare(doc, pl->compare) : err;
 }
 
-/* What ran it, in words. */
-static json_t *machine(void)
+/* The first line that @path has for @format; else @out stays. */
+static void scan_file(const char *path, const char *format, char *out)
 {
-	char line[256], cpu[128] = "unknown processor";
-	uint32_t v = fi_version();
-	struct utsname u;
-	cpu_set_t set;
-	FILE *f = fopen("/proc/cpuinfo", "r");
+	char line[256];
+	FILE *f = fopen(path, "r");
 
-	while (f && fgets(line, sizeof(line), f) && sscanf(line, "model name : %127[^\n]", cpu) != 1)
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, format, out) != 1)
 		;
 	if (f)
 		fclose(f);
+}
+
+/* What ran it, in words. */
+static json_t *machine(void)
+{
+	char cpu[128] = "unknown processor", tcp[32] = "unknown";
+	uint32_t v = fi_version();
+	struct utsname u;
+	cpu_set_t set;
+
+	scan_file("/proc/cpuinfo", "model name : %127[^\n]", cpu);
+	scan_file("/proc/sys/net/ipv4/tcp_congestion_control", "%31s", tcp);
 	uname(&u);
 	CPU_ZERO(&set);
 	sched_getaffinity(0, sizeof(set), &set);
-	return json_sprintf("%s, %ld processors, client on %d of them, Linux %s, libfabric %u.%u", cpu, sysconf(_SC_NPROCESSORS_ONLN),
-			    CPU_COUNT(&set), u.release, FI_MAJOR(v), FI_MINOR(v));
+	return json_sprintf("%s, %ld processors, client on %d of them, Linux %s, TCP %s, libfabric %u.%u", cpu,
+			    sysconf(_SC_NPROCESSORS_ONLN), CPU_COUNT(&set), u.release, tcp, FI_MAJOR(v), FI_MINOR(v));
 }
 
 static void stop(void *arg, int sig)

@@ -6,6 +6,7 @@
  *   nfs.c      encoding and decoding of calls      mount.c    finding and mounting the export
  *   file.c     open files, unstable data           path.c     names, synchronously
  *   map.c      mappings: layouts held and lost     put.c      one-sided transfers and their way out
+ *   way.c      which of the two it is              push.c     the read behind the writes
  *   layout.c   calls of the LAYOUT program         extent.c   what a layout says of a range
  *
  * An operation (struct op) is in exactly one list of its session:
@@ -59,6 +60,9 @@ struct berth_mr {
 	struct tp_mr *mr; /* of the connection that stands; NULL between connections */
 };
 
+struct put;
+TAILQ_HEAD(put_list, put);
+
 struct berth {
 	struct berth_url *url;
 	struct tp_fabric_opts fab;
@@ -76,6 +80,9 @@ struct berth {
 	LIST_HEAD(, berth_mr) regs;
 	uint64_t epoch; /* number of the connection; moves when one ends */
 	LIST_HEAD(, berth_map) maps;
+	struct put_list unpushed; /* written, and a read behind the writes is to come */
+	size_t unpushed_bytes;
+	unsigned pushes_out; /* such reads */
 	uint64_t next_renew; /* ms; 0: no layout is held */
 	bool renewing;
 	bool know_layouts; /* of this epoch: the next two are set */

@@ -48,7 +48,6 @@ struct commit {
 	void *arg;
 };
 
-struct put;
 struct berth_file {
 	struct berth *b;
 	struct berth_fh fh;
@@ -57,7 +56,7 @@ struct berth_file {
 	size_t borrowed_bytes; /* of these in the application's buffers */
 	unsigned writes_out;
 	TAILQ_HEAD(, write_op) held;
-	TAILQ_HEAD(put_list, put) held_puts;
+	struct put_list held_puts;
 	TAILQ_HEAD(, commit) commits; /* the first one runs */
 	LIST_HEAD(, berth_map) maps;
 	int background_err;           /* of a commit that nobody asked for: the next one tells */

@@ -10,6 +10,7 @@
  *   L3  Durable puts share COMMITs: one goes out at once, those that come while COMMITS_OUT are out, or within one
  *       round of callbacks, go together.
  *   L4  Without a layout everything works by READ and WRITE; a new one is asked for while that goes on.
+ *   L5  A MAP whose connection ends is asked for again on the next one, as long as an outage may last (reconnect_ms).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -144,7 +145,8 @@ static uint64_t lease_end(uint64_t sent, unsigned lease_ms)
 struct map_call {
 	struct berth_map *m;
 	uint64_t off, sent, epoch;
-	unsigned rounds, lost;
+	uint64_t lost_since; /* ms; 0: not lost since the last answer */
+	unsigned rounds;
 	struct layout_facts facts;
 	struct layout_mapped got;
 	berth_done *done; /* NULL: nobody waits */
@@ -232,6 +234,18 @@ static void renew_soon(struct berth *b)
 		b->next_renew = at;
 }
 
+/* L5: @err is how a call of @c ended. */
+static bool try_again(struct map_call *c, int err)
+{
+	uint64_t now = now_ms();
+
+	if (err != -ECONNRESET || c->m->unmapped)
+		return false;
+	if (!c->lost_since)
+		c->lost_since = now;
+	return now - c->lost_since < c->m->f->b->reconnect_ms;
+}
+
 static void mapped(void *arg, int err, const struct berth_reply *r)
 {
 	struct map_call *c = arg;
@@ -250,10 +264,11 @@ static void mapped(void *arg, int err, const struct berth_reply *r)
 		free(c->got.e);
 		c->got.e = NULL;
 		b->count.layout_maps++;
+		c->lost_since = 0;
 	} else if (err == -EOPNOTSUPP && c->got.why[0]) {
 		snprintf(m->why, sizeof(m->why), "%s", c->got.why);
 	}
-	if (err == -ECONNRESET && c->lost++ < 5) {
+	if (try_again(c, err)) {
 		err = map_round(c);
 		if (!err)
 			return;
@@ -299,7 +314,7 @@ static void facts_came(void *arg, int err, const struct berth_reply *r)
 	(void)r;
 	if (err == -EOPNOTSUPP || !err)
 		know(c, err);
-	else if (err != -ECONNRESET || c->lost++ >= 5) {
+	else if (!try_again(c, err)) {
 		map_call_over(c, err);
 		return;
 	}
@@ -616,6 +631,7 @@ void maps_flush(struct berth *b)
 
 	LIST_FOREACH (m, &b->maps, link)
 		map_flush(m);
+	pushes_flush(b);
 }
 
 void map_queue_commit(struct put *p)

@@ -26,7 +26,7 @@ struct layout {
 };
 
 struct put { /* or a get: one transfer of the application's */
-	TAILQ_ENTRY(put) link; /* held by the file, or waiting for a COMMIT */
+	TAILQ_ENTRY(put) link; /* held by the file, or waiting for a COMMIT, or for a read behind it */
 	struct berth_map *m;
 	bool get;
 	uint64_t off;
@@ -41,7 +41,7 @@ struct put { /* or a get: one transfer of the application's */
 	bool by_rma;       /* whole; layout, epoch: through which */
 	uint64_t epoch, layout;
 	bool wants_commit, queued, answered; /* COMMIT (LAYOUT): needed; asked; how */
-	bool wants_push;   /* read-after-write: a read behind the writes is to come */
+	bool wants_push, pushing; /* read-after-write: a read behind the writes is needed; asked for */
 	uint64_t push_addr, push_key; /* of the last byte */
 	bool unstable;     /* a WRITE was answered less than FILE_SYNC */
 };
@@ -67,7 +67,7 @@ struct berth_map {
 
 /* --- map.c --- */
 void maps_renew(struct berth *b, uint64_t now);
-/* Puts that wait for a COMMIT get it. Called where no more of them are to be expected just now. */
+/* Puts that wait for a COMMIT, or a read behind them, get it. Called where no more of them are to be expected just now. */
 void maps_flush(struct berth *b);
 /* A WRITE of ours has changed these bytes. */
 void maps_written(struct berth_file *f, uint64_t off, size_t len);
@@ -89,5 +89,13 @@ void map_queue_commit(struct put *p);
 
 /* --- put.c --- */
 void put_committed(struct put *p, bool durable);
+void put_pushed(struct put *p, int err); /* 0: its writes are durable */
+
+/* --- push.c --- */
+/* A read behind the writes of @p, sent or completed, is to make them durable. put_pushed() may come before this returns. */
+void push_queue(struct put *p);
+/* @len more bytes are about to be written, which those that wait are not to wait for. */
+void push_before(struct berth *b, size_t len);
+void pushes_flush(struct berth *b);
 
 #endif

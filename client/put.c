@@ -10,8 +10,8 @@
  *       are the same, so doing it twice does no harm. Only what WRITE then says is an error.
  *   P2  Where a call stays behind the writes before it, the COMMIT is sent without waiting for the completions;
  *       the put is done when both are there. Else the COMMIT follows the completions.
- *   P3  Where a read behind the writes makes them durable (read-after-write), it is sent behind them if the provider keeps
- *       that order, else behind their completions; the put is done with it.
+ *   P3  Where a read behind the writes makes them durable (read-after-write), it is asked for behind them if the provider
+ *       keeps that order, else behind their completions; the put is done with it. Puts share such reads (push.c).
  *   P4  A put over the border of two layouts is two puts.
  *   P5  A get reads zeros where nothing was written, and lays over what it read whatever this file has put and
  *       not yet committed.
@@ -21,24 +21,7 @@
 #include <string.h>
 
 #include "client/map.h"
-
-/*
- * Which way is the quicker one; providers.md tells how it was measured. A write that is durable by itself is one message,
- * one acknowledgement and no call: by RMA at any size. With a COMMIT it stands against one WRITE with its data; puts
- * in flight share their COMMITs.
- */
-struct ways {
-	const char *provider;   /* NULL: all others */
-	size_t commit_from;     /* bytes of a put that wants a COMMIT, alone */
-	size_t commit_many_from; /* with MANY in flight */
-	size_t get_below;       /* bytes of one piece */
-};
-static const struct ways ways[] = {
-	{ "shm", SIZE_MAX, 4096, SIZE_MAX },
-	{ "tcp", 4096, 1, 1 << 20 },
-	{ NULL, SIZE_MAX, 1, SIZE_MAX }, /* measured over verbs */
-};
-#define MANY 4u /* transfers of one mapping */
+#include "client/way.h"
 
 #define BY (BERTH_BY_RMA | BERTH_BY_SERVER)
 
@@ -53,7 +36,6 @@ struct piece {
 };
 
 static void settle(struct put *p);
-static void push(struct put *p);
 static void by_server(struct put *p);
 static void get_go(struct put *p);
 
@@ -111,7 +93,8 @@ static void fall_back(struct put *p)
 {
 	p->m->f->b->count.puts_fallen_back++;
 	p->err = 0;
-	p->by_rma = p->queued = p->answered = p->wants_commit = p->wants_push = false;
+	p->by_rma = p->queued = p->answered = p->wants_commit = false;
+	p->wants_push = p->pushing = false;
 	p->by_server = true;
 	by_server(p);
 }
@@ -141,7 +124,7 @@ static void settle_put(struct put *p)
 	else if (p->err)
 		fall_back(p); /* P1 */
 	else if (p->wants_push)
-		push(p);
+		push_queue(p);
 	else if (p->wants_commit && !p->queued)
 		map_queue_commit(p);
 	else
@@ -162,7 +145,7 @@ static void settle_get(struct put *p)
 
 static void settle(struct put *p)
 {
-	if (p->out || (p->queued && !p->answered))
+	if (p->out || p->pushing || (p->queued && !p->answered))
 		return;
 	if (p->get)
 		settle_get(p);
@@ -175,6 +158,14 @@ void put_committed(struct put *p, bool durable)
 	p->answered = true;
 	if (!durable)
 		p->err = -EKEYEXPIRED;
+	settle(p);
+}
+
+void put_pushed(struct put *p, int err)
+{
+	p->pushing = false;
+	if (err && !p->err)
+		p->err = err;
 	settle(p);
 }
 
@@ -218,7 +209,7 @@ static void rma_done(struct tp_rma *rma, int err)
 
 static void count(struct berth *b, const struct tp_rma *rma)
 {
-	if (rma->how == TP_RMA_READ || rma->how == TP_RMA_PUSH) {
+	if (rma->how == TP_RMA_READ) {
 		b->count.rma_reads++;
 		b->count.rma_read_bytes += rma->len;
 	} else {
@@ -254,43 +245,20 @@ static int rma_start(struct put *p, struct layout *l, const struct extent *e, en
 	return 0;
 }
 
-/* P3 */
-static void push(struct put *p)
-{
-	struct layout *l = map_usable_layout(p->m, p->epoch, p->layout);
-	struct extent e = { .off = p->off + p->len - 1, .len = 1, .addr = p->push_addr, .key = p->push_key };
-
-	p->wants_push = false;
-	p->out++;
-	p->err = l ? rma_start(p, l, &e, TP_RMA_PUSH) : -EKEYEXPIRED;
-	p->out--;
-	settle(p);
-}
-
-static const struct ways *ways_of(const char *provider)
-{
-	const struct ways *w = ways;
-
-	while (w->provider && strcmp(w->provider, provider))
-		w++;
-	return w;
-}
-
 /* How the bytes become durable: *how, p->wants_push or p->wants_commit. */
 static void choose_method(struct put *p, const struct layout *l, bool valid, enum tp_rma_how *how,
                           const struct tp_client_rma_info *info)
 {
+	enum way_durable way =
+		way_durable(l->method, info->commit_complete, valid && p->off + p->len <= l->size);
+
 	*how = TP_RMA_WRITE;
-	p->wants_commit = p->flags & BERTH_DURABLE;
-	if (!p->wants_commit || !valid || p->off + p->len > l->size)
+	if (!(p->flags & BERTH_DURABLE))
 		return;
-	if (l->method == LAYOUT_COMMIT_COMPLETE && info->commit_complete)
+	p->wants_commit = way == WAY_BY_COMMIT;
+	p->wants_push = way == WAY_BY_READ_AFTER_WRITE;
+	if (way == WAY_BY_COMPLETION)
 		*how = TP_RMA_WRITE_COMMIT;
-	else if (l->method == LAYOUT_READ_AFTER_WRITE)
-		p->wants_push = true;
-	else
-		return;
-	p->wants_commit = false;
 }
 
 /* Is the way by RMA open, and the one to take? */
@@ -298,17 +266,15 @@ static struct layout *choose(struct put *p, enum tp_rma_how *how, struct tp_clie
 {
 	struct berth_map *m = p->m;
 	struct layout *l = p->flags & BERTH_BY_SERVER ? NULL : map_layout_at(m, p->off);
-	const struct ways *w;
 	bool valid;
 
 	if (!l || !l->rw || !extents_have_memory(&l->x, p->off, p->off + p->len, &valid))
 		return NULL;
 	tp_client_get_rma_info(m->f->b->c, info);
 	choose_method(p, l, valid, how, info);
-	if (p->flags & BERTH_BY_RMA || !p->wants_commit)
+	if (p->flags & BERTH_BY_RMA || way_put_one_sided(info->provider, p->len, p->wants_commit, m->busy))
 		return l;
-	w = ways_of(info->provider);
-	return p->len >= (m->busy < MANY ? w->commit_from : w->commit_many_from) ? l : NULL;
+	return NULL;
 }
 
 static bool by_rma(struct put *p)
@@ -325,6 +291,7 @@ static bool by_rma(struct put *p)
 	p->epoch = l->epoch;
 	p->layout = l->id;
 	p->out = 1;
+	push_before(p->m->f->b, p->len);
 	for (; at < end && !p->err; at += e.len) {
 		extents_at(&l->x, at, end, &e);
 		p->err = rma_start(p, l, &e, how);
@@ -332,7 +299,7 @@ static bool by_rma(struct put *p)
 		p->push_key = e.key;
 	}
 	if (!p->err && p->wants_push && info.read_after_write) /* P3 */
-		push(p);
+		push_queue(p);
 	if (!p->err && p->wants_commit && info.write_before_send) /* P2 */
 		map_queue_commit(p);
 	p->out--;
@@ -483,7 +450,7 @@ static bool get_by_rma(const struct put *p, const struct extent *e)
 	if (e->state != EXTENT_VALID || p->flags & BERTH_BY_RMA)
 		return e->state == EXTENT_VALID;
 	tp_client_get_rma_info(p->m->f->b->c, &info);
-	return e->len < ways_of(info.provider)->get_below;
+	return way_get_one_sided(info.provider, (size_t)e->len);
 }
 
 /* The piece at @at, its way, and where the next one begins. */

@@ -701,6 +701,7 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 	TAILQ_INIT(&b->finished);
 	LIST_INIT(&b->regs);
 	LIST_INIT(&b->maps);
+	TAILQ_INIT(&b->unpushed);
 	if (getrandom(&b->next_xid, sizeof(b->next_xid), 0) != sizeof(b->next_xid))
 		b->next_xid = (uint32_t)now_ms();
 	set_up(b, opts);
@@ -792,6 +793,7 @@ void berth_disconnect(struct berth *b)
 		unregister_all(b);
 	close_connection(b);
 	do { /* a callback may start another one */
+		maps_flush(b);
 		fail_waiting(b, -ECANCELED);
 	} while (call_back(b));
 	while ((mr = LIST_FIRST(&b->regs))) {

@@ -323,7 +323,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 				err = sum_end(tx, f, in, false, sh->size);
 			}
 			/* extents behind the end of file, until the last part moves it */
-			f->trimmed = false;
+			ino_set_trimmed(st, in->ino, false);
 			err = data_end(tx, err, f, charged, lsn);
 			sum_published(st, &old, err, *lsn);
 			if (err)

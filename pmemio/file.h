@@ -89,7 +89,6 @@ struct file {
 	uint32_t epoch;   /* goes up with every sync */
 	uint32_t cuts;    /* and with every truncate */
 	bool settling;    /* a background sync is under way */
-	bool trimmed;     /* file_trim has looked */
 };
 
 struct pm_files {
@@ -311,7 +310,8 @@ void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len
 
 /* --- truncate.c: lock held --- */
 
-/* Cut extents that an interrupted truncate left behind the end of file. */
+/* Cut extents that an interrupted truncate or write left behind the end of file. What has been looked at is not again,
+ * but when one of them is under way: a file may have very many blocks reserved there. */
 int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in);
 /* Free the orphan that a last unpin left. */
 void file_orphan(struct pm_store *st, struct pm_id id);

@@ -3,7 +3,8 @@
  * inode.c - the inode table: slots of 256 bytes in chunks of 16 blocks that belong to inode 0
  *
  * In memory: where each chunk lies, and one bit per slot that may be handed out. A slot whose inode
- * is damaged is never free here, so that nothing is written over what a repair may still want.
+ * is damaged is never free here, so that nothing is written over what a repair may still want. Another bit
+ * says what truncate.c has found out of the file, and is gone with the store.
  *
  * Chunks come and go only when somebody is alone; for the bits there is a lock. Threads beside each other begin to
  * look in different words, so that a slot given up by one is not the next that another takes.
@@ -18,6 +19,7 @@
 struct chunk {
 	uint64_t start;            /* block */
 	uint64_t free_slot[WORDS]; /* bit set: free */
+	uint64_t trimmed[WORDS];   /* see ino_trimmed; atomic */
 	uint32_t nfree;
 };
 struct pm_table {
@@ -113,6 +115,26 @@ const struct pm_inode *ino_get(struct pm_store *st, struct pm_id id, int *err)
 const struct pm_inode *ino_look(struct pm_tx *tx, const struct pm_inode *in)
 {
 	return tx_look(tx, in);
+}
+
+static uint64_t *trimmed_at(struct pm_store *st, uint64_t ino)
+{
+	return &st->table->chunk[ino / PM_CHUNK_INODES].trimmed[ino % PM_CHUNK_INODES / 64];
+}
+
+bool ino_trimmed(struct pm_store *st, uint64_t ino)
+{
+	return __atomic_load_n(trimmed_at(st, ino), __ATOMIC_RELAXED) >> (ino % 64) & 1;
+}
+
+void ino_set_trimmed(struct pm_store *st, uint64_t ino, bool trimmed)
+{
+	uint64_t bit = 1ull << (ino % 64);
+
+	if (trimmed)
+		__atomic_fetch_or(trimmed_at(st, ino), bit, __ATOMIC_RELAXED);
+	else if (ino_trimmed(st, ino))
+		__atomic_fetch_and(trimmed_at(st, ino), ~bit, __ATOMIC_RELAXED);
 }
 
 static struct timespec unpack_time(const struct pm_time *t)

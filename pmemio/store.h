@@ -221,6 +221,10 @@ int ino_new(struct pm_tx *tx, enum pm_type type, struct pm_inode **shadow);
 /* Mark the slot free (keeps gen). Its blocks must have been given already. */
 void ino_free(struct pm_tx *tx, struct pm_inode *shadow);
 uint64_t ino_count(struct pm_store *st); /* slots that exist */
+/* Of a slot that exists: this file is known to have nothing written behind its end, since it was said so. Nothing is
+ * known when the pool opens; a file that comes has no extents, so what was said of the one before does no harm. */
+bool ino_trimmed(struct pm_store *st, uint64_t ino);
+void ino_set_trimmed(struct pm_store *st, uint64_t ino, bool trimmed);
 void ino_attr(const struct pm_inode *in, struct pm_attr *out); /* media's attributes only: see file_attr */
 
 /* --- btree.c ---------------------------------------------------------------------------------------------------------

@@ -155,7 +155,9 @@ int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in)
 	pm_lsn lsn;
 	int err;
 
-	while (!f->trimmed) {
+	if (ino_trimmed(st, in->ino))
+		return 0;
+	do {
 		err = ext_find(st, NULL, in, at, &e);
 		if (err && err != -ENOENT)
 			return err;
@@ -165,12 +167,11 @@ int file_trim(struct pm_store *st, struct file *f, const struct pm_inode *in)
 			err = cut_rest(st, f, in, lblk, &lsn);
 			if (err)
 				return err;
-			f->trimmed = true;
+			break;
 		}
-		at = e.lblk + e.len; /* UINT64_MAX behind the last extent */
-		if (at == UINT64_MAX)
-			f->trimmed = true;
-	}
+		at = e.lblk + e.len;
+	} while (at != UINT64_MAX); /* behind the last extent */
+	ino_set_trimmed(st, in->ino, true);
 	return 0;
 }
 
@@ -383,7 +384,7 @@ static int setattr_locked(struct pm_store *st, const struct pm_inode *in, struct
 		f->ctime = in->ctime;
 	}
 	if (size < old) {
-		f->trimmed = false;
+		ino_set_trimmed(st, in->ino, false);
 		adopt_cut(st, f, in, size);
 	}
 	if (more && cut_rest(st, f, in, blk_up(size), &lsn))

@@ -123,7 +123,8 @@ static int may_set_times(const struct access_who *who, const struct pm_attr *att
 	return access_may(who, attr, MAY_WRITE);
 }
 
-/* What the change does to the set-id bits, beyond what was asked. */
+/* What the change does to the set-id bits, beyond what was asked. A program given to another owner or group lends nobody
+ * their rights, root's least of all, unless root gives it the bits in the same call: clients leave that to the server. */
 static void settle_mode(const struct access_who *who, const struct pm_attr *attr,
                         struct pm_setattr *sa)
 {
@@ -131,7 +132,7 @@ static void settle_mode(const struct access_who *who, const struct pm_attr *attr
 	bool moved = ((sa->set & PM_SET_UID) && sa->uid != attr->uid) || gid != attr->gid;
 	uint32_t mode;
 
-	if (who->uid == 0)
+	if (who->uid == 0 && (!moved || attr->type == PM_DIR || (sa->set & PM_SET_MODE)))
 		return;
 	if ((sa->set & PM_SET_MODE) && !access_in_group(who, gid))
 		sa->mode &= ~S_SGID;

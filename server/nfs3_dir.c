@@ -684,7 +684,7 @@ struct listing {
 	READDIR3head head;
 	struct pm_attr dir, parent; /* for "." and "..", as the export shows them */
 	bool has_parent;
-	bool plus;
+	bool plus, bare; /* bare: without attributes and handles */
 	size_t left;     /* bytes of the reply, the tail set aside */
 	size_t dir_left; /* dircount: bytes of names and cookies */
 	bool begun, too_small, broken;
@@ -715,7 +715,7 @@ static bool encode_entry(struct listing *l, const struct pm_dirent *de)
 	if (!xdr_bool(l->x, &follows))
 		return false;
 	if (l->plus) {
-		entry_plus(l, attr, handle, &e);
+		entry_plus(l, l->bare ? NULL : attr, handle, &e);
 		return xdr_entryplus3(l->x, &e);
 	}
 	return xdr_entry3(l->x, &(entry3){ e.fileid, e.name, e.cookie });
@@ -767,9 +767,8 @@ static nfsstat3 list_check(struct nfs3_ctx *cx, const READDIRPLUS3args *args, st
 		return NFS3ERR_NOTDIR;
 	if (access_may(&cx->who, &l->dir, MAY_READ))
 		return NFS3ERR_ACCES;
-	/* Attributes and handles are what a LOOKUP would give, and take its permission. */
-	if (l->plus && access_may(&cx->who, &l->dir, MAY_EXEC))
-		return NFS3ERR_ACCES;
+	/* Attributes and handles are what a LOOKUP would give, and take its permission; the names do not. */
+	l->bare = access_may(&cx->who, &l->dir, MAY_EXEC) != 0;
 	cookie_verf(l->dir.id, ok->cookieverf);
 	if (args->cookie && memcmp(args->cookieverf, ok->cookieverf, sizeof(ok->cookieverf)) != 0)
 		return NFS3ERR_BAD_COOKIE;
@@ -794,7 +793,7 @@ static void list_run(struct listing *l, uint64_t cookie)
 
 	l->secret = pm_secret(cx->srv->store);
 	l->left -= HEAD_WIRE + TAIL_WIRE;
-	err = pm_readdir(cx->srv->store, cx->dir, cookie, l->plus, list_entry, l, &eof);
+	err = pm_readdir(cx->srv->store, cx->dir, cookie, l->plus && !l->bare, list_entry, l, &eof);
 	end = eof;
 	if (l->broken || (err && l->begun))
 		tp_reply_error(cx->call, SYSTEM_ERR);

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <time.h>
 
 enum {
@@ -656,12 +657,39 @@ static void watch_silence(struct tp_service *svc)
 	ev_timer_again(svc->loop, &svc->silence);
 }
 
+/* Nothing of it is under way, and nothing but its next call is lost with it. */
+static struct tp_conn *longest_silent(const struct tp_service *svc)
+{
+	struct tp_conn *conn, *best = NULL;
+
+	LIST_FOREACH (conn, &svc->conns, link) /* the oldest last */
+		if (conn->kind == TP_TCP && !conn->ncalls && (!best || conn->heard <= best->heard))
+			best = conn;
+	return best;
+}
+
+bool rpc_conn_displace(struct tp_service *svc)
+{
+	struct tp_conn *conn = longest_silent(svc);
+
+	if (!conn)
+		return false;
+	if (!svc->stats.displaced)
+		rpc_log(svc, LOG_WARNING,
+		        "no room for another connection of %u: the one that was silent longest is closed for it, from now on "
+		        "without a word; connections_displaced counts them (max_connections, LimitNOFILE=)",
+		        svc->nconns);
+	rpc_count(&svc->stats.displaced, 1);
+	conn->ops->close(conn);
+	return true;
+}
+
 int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kind,
                   const struct tp_conn_ops *ops)
 {
 	if (svc->stopped)
 		return -ESHUTDOWN;
-	if (svc->nconns >= svc->o.max_conns)
+	if (svc->nconns >= svc->o.max_conns && !rpc_conn_displace(svc))
 		return -EMFILE;
 	conn->ops = ops;
 	conn->svc = svc;

@@ -184,7 +184,10 @@ void rpc_call_done(struct rpc_call *c, int err);
 
 /* --- connections --- */
 
-/* -EMFILE: max_conns reached; -ESHUTDOWN: the service is stopped. */
+/* Close the TCP connection that has been silent longest, of those without a call in progress, to make room: whoever lives
+ * connects again with his next call, so that connections which are only held take nobody's place. False: there is none. */
+bool rpc_conn_displace(struct tp_service *svc);
+/* -EMFILE: max_conns reached, each with a call in progress or on a fabric; -ESHUTDOWN: the service is stopped. */
 int rpc_conn_init(struct tp_conn *conn, struct tp_service *svc, enum tp_kind kind,
                   const struct tp_conn_ops *ops);
 /* The peer is gone: tp_call_alive() turns false. Idempotent. */

@@ -2,8 +2,8 @@
 /*
  * socket_listen.c - where TCP connections come from: binding, listening, accepting
  *
- * A bounded number is accepted in one turn. When no descriptor or memory is left for one that waits, the listener,
- * which would stay readable, looks away for a second.
+ * A bounded number is accepted in one turn. When no descriptor or memory is left for one that waits, nor a silent connection
+ * that could give way, the listener, which would stay readable, looks away for a second.
  */
 #include "transport/socket.h"
 
@@ -11,6 +11,7 @@
 #include <ev.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,14 @@ static void accept_pause(struct sock_listener *sl, int err)
 	ev_timer_start(loop, &sl->retry);
 }
 
+/* accept() looks for a descriptor first, and fails for want of one although nobody is there. */
+static bool one_waits(const struct sock_listener *sl)
+{
+	struct pollfd p = { .fd = sl->fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) == 1;
+}
+
 static void listener_readable(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct sock_listener *sl = container_of(w, struct sock_listener, io);
@@ -65,11 +74,15 @@ static void listener_readable(struct ev_loop *loop, ev_io *w, int revents)
 		    err;
 
 		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
-			    errno == ENOBUFS)
-				accept_pause(sl, errno);
-			else if (errno == EINTR || errno == ECONNABORTED)
+			err = errno;
+			if (err == EINTR || err == ECONNABORTED)
 				continue;
+			if (err == EMFILE && !one_waits(sl))
+				return;
+			if (err == EMFILE && rpc_conn_displace(sl->l.svc))
+				continue;
+			if (err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS)
+				accept_pause(sl, err);
 			return;
 		}
 		err = sock_conn_new(sl->l.svc, fd, &peer);

@@ -95,6 +95,7 @@ struct tp_stats {
 	struct tp_proc_stats *proc[TP_KINDS]; /* indexed by the order of programs, then procedure:
 					       * tp_stats_index() */
 	uint64_t conns, conns_total, credits, calls_now;
+	uint64_t displaced; /* connections closed for others, see max_conns */
 	uint64_t payload_placed_bytes; /* by readv, writev, fi_read, fi_write: directly */
 	uint64_t payload_inline_bytes; /* at most the inline threshold: stored once out of the message */
 	uint64_t payload_staged_bytes; /* through a staging buffer because memory could not be registered */
@@ -119,7 +120,7 @@ struct tp_service_opts {
 	uint32_t max_payload;     /* bytes of one payload; 0: 1 MiB. Longer ones: GARBAGE_ARGS */
 	uint32_t max_call;        /* bytes of a call without its payload; 0: 32 KiB */
 	uint32_t max_reply;       /* results of one reply without payload; 0: 1 MiB */
-	unsigned max_conns;       /* 0: 4096 */
+	unsigned max_conns;       /* 0: 4096. One more closes the TCP connection that was silent longest */
 	unsigned idle_timeout;    /* seconds a connection may hold a half-sent call or not take its reply; 0: 60 */
 	unsigned client_timeout;  /* seconds after which a client that is gone without a word has lost its connection;
 				   * 0: 180. Sockets ask the peer's kernel (keepalive). FI_EP_MSG fabrics cannot ask:

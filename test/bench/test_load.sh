@@ -84,14 +84,16 @@ P().feed(open(sys.argv[1]).read())
 assert n["tr"] == 107 and n["svg"] == 12 + 7, n
 END
 grep -q ' 64K<\|>64K<' "$dir/svg/read-size.svg" || fail "no size under the curve"
-grep -q 'processors, client on 1 of them, Linux .*, libfabric [0-9]' "$dir/page.html" || fail "the page does not say where it was measured"
+grep -q 'processors, client on 1 of them, Linux .*, TCP '$(cat /proc/sys/net/ipv4/tcp_congestion_control)', libfabric [0-9]' "$dir/page.html" || fail "the page does not say where it was measured"
 
-# 4. idle connections, a second server, a moment of time instead of a count
-SECOND=1 bench/peers/run "$B" --seconds 0.01 --rounds 1 --depths 2 --ops getattr --connections 3 --idle 40 --against-idle 0 \
+# 4. idle connections, a second server, a moment of time instead of a count; alone, with a TCP that does not pace
+SECOND=1 bench/alone bench/peers/run "$B" --seconds 0.01 --rounds 1 --depths 2 --ops getattr --connections 3 --idle 40 --against-idle 0 \
 	--against-connections 1 --json "$json" >"$dir/out" || fail "it did not run with idle connections"
 python3 - "$json" <<'END' || fail "what it wrote of idle connections is not what it promises"
 import json, sys
-l, = json.load(open(sys.argv[1]))["lines"]
+doc = json.load(open(sys.argv[1]))
+l, = doc["lines"]
+assert ", TCP reno, " in doc["machine"], doc["machine"]
 assert l["idle"] == 40 and l["connections"] == 3
 assert "idle_connection_kib" in l["server"] and "idle_connection_kib" not in l["against"]
 assert l["against"]["operations"] > 0 and l["against"]["server_cpu_ratio"][0] > 0

@@ -10,6 +10,9 @@
 
 #include "test/lib/daemon.h"
 
+/* AddressSanitizer wants to be the first library, unless it is told otherwise. */
+#define PRELOAD "ASAN_OPTIONS=$ASAN_OPTIONS:verify_asan_link_order=0 LD_PRELOAD="
+
 TestSuite(probe, .timeout = 120);
 
 static char dir[] = "/dev/shm/berth-probe-XXXXXX", pool[64], path[512];
@@ -204,7 +207,7 @@ static void misbehaves(const char *body, const char *why)
 	cr_assert_eq(shell("echo '#include <stdlib.h>\n#include <unistd.h>\nint fi_getinfo(void);\n"
 	                   "int fi_getinfo(void) { %s }' | cc -shared -fPIC -x c -o %s/bad.so -",
 	                   body, dir), 0);
-	snprintf(env, sizeof(env), "LD_PRELOAD=%s/bad.so", dir);
+	snprintf(env, sizeof(env), PRELOAD "%s/bad.so", dir);
 	o = probe(env, "--provider tcp --timeout 1");
 	e = json_array_get(json_object_get(o, "offers"), 0);
 	cr_expect(json_is_false(json_object_get(e, "usable")) && strstr(text(e, "why"), why), "'%s', not '%s'",
@@ -233,7 +236,7 @@ Test(probe, link_local_addresses_are_not_usable, .init = setup, .fini = teardown
 	                   "const char *inet_ntop(int af, const void *a, char *b, unsigned n) { return strncpy(b, \"fe80::1\", n); }' "
 	                   "| cc -shared -fPIC -x c -o %s/local.so -",
 	                   dir), 0);
-	snprintf(env, sizeof(env), "LD_PRELOAD=%s/local.so", dir);
+	snprintf(env, sizeof(env), PRELOAD "%s/local.so", dir);
 	o = probe(env, "--provider tcp");
 	cr_assert_gt(json_array_size(json_object_get(o, "offers")), 0);
 	json_array_foreach(json_object_get(o, "offers"), i, e) {

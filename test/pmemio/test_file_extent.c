@@ -150,10 +150,11 @@ Test(file, extents_left_behind_the_end_never_come_back)
 	uint64_t before = free_blocks();
 
 	leave_behind(id, 5);
+	leave_behind(g, 1);
+	reopen(PM_CLWB);
 	cr_assert_eq(size_of(id), 0);
 	resize(id, 40960);
 	cr_assert(holds(id, 0, 40960, 0));
-	leave_behind(g, 1);
 	put(g, 30000, 100, 1, PM_FILE_SYNC);
 	cr_assert(holds(g, 0, 30000, 0));
 	rm("f");

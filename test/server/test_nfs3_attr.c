@@ -130,6 +130,22 @@ Test(nfs3, a_write_takes_set_id_bits_away)
 	cr_assert_eq(a.mode, 0755);
 }
 
+Test(nfs3, a_program_that_is_given_away_loses_set_id_bits)
+{
+	sattr3 to_root = { .uid = { TRUE, { 0 } } };
+	fattr3 a;
+	H dir, h;
+
+	cr_assert_eq(lookup(&root, "sub", &dir), NFS3_OK);
+	be(3, 3);
+	cr_assert_eq(create_as(&dir, "f", GUARDED, mode_is(06755), &h), NFS3_OK);
+	be(0, 0);
+	cr_assert_eq(setattr_of(&h, to_root, NULL), NFS3_OK);
+	cr_assert_eq(getattr(&h, &a), NFS3_OK);
+	cr_assert(a.uid == 0 && a.mode == 0755, "mode %o of user %u", a.mode, a.uid);
+	cr_assert_eq(set_res.obj_wcc.after.post_op_attr_u.attributes.mode, 0755);
+}
+
 Test(nfs3, access_by_mode_and_groups)
 {
 	H h;

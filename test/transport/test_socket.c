@@ -895,6 +895,25 @@ Test(socket, no_descriptor_left_does_not_spin_and_passes)
 	close(fd);
 }
 
+Test(socket, the_last_descriptor_goes_to_who_comes)
+{
+	int silent = peer_connect(&f), spare = dup(0), fd = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+		                   .sin_port = htons((uint16_t)atoi(f.port)) };
+	struct rlimit low = { (rlim_t)spare + 2, (rlim_t)spare + 2 };
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	setrlimit(RLIMIT_NOFILE, &low);
+	while (dup(0) >= 0)
+		;
+	cr_assert_eq(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+	cr_assert(peer_closed(&f, silent));
+	expect_alive(fd);
+	cr_assert_eq(tp_service_stats(f.svc)->displaced, 1);
+	close(fd);
+	close(silent);
+}
+
 Test(socket, stop_answers_what_is_in_progress_and_reads_no_more)
 {
 	int fd = peer_connect(&f), idle = peer_connect(&f), half = peer_connect(&f);
@@ -976,18 +995,51 @@ Test(socket, connections_are_bounded)
 
 	again(&o);
 	a = peer_connect(&f);
+	send_holds(a, 1);
 	b = peer_connect(&f);
+	send_holds(b, 1);
 	c = peer_connect(&f);
-	cr_assert(peer_closed(&f, c));
-	expect_alive(a);
-	expect_alive(b);
+	cr_assert(peer_closed(&f, c), "who waits for his answer gives way to nobody");
+	fix_answer(f.held[0], 1);
+	fix_answer(f.held[1], 2);
+	expect_word(a, 0, 1);
+	expect_word(b, 0, 2);
 	close(a);
+	close(c);
 	fix_turn(&f);
-	a = peer_connect(&f);
-	expect_alive(a);
-	close(a);
+	c = peer_connect(&f);
+	expect_alive(c);
+	expect_alive(b);
+	cr_assert_eq(tp_service_stats(f.svc)->displaced, 0);
 	close(b);
 	close(c);
+}
+
+Test(socket, connections_that_are_only_held_take_nobody_s_place)
+{
+	struct tp_service_opts o = { .max_conns = 3 };
+	int used, silent, half, more[2];
+
+	again(&o);
+	used = peer_connect(&f);
+	silent = peer_connect(&f);
+	half = peer_connect(&f);
+	peer_send(&f, half, "\x80\0\0", 3);
+	expect_alive(used);
+	more[0] = peer_connect(&f);
+	cr_assert(peer_closed(&f, silent));
+	expect_alive(more[0]);
+	more[1] = peer_connect(&f);
+	cr_assert(peer_closed(&f, half));
+	expect_alive(more[1]);
+	expect_alive(used);
+	cr_assert_eq(tp_service_stats(f.svc)->displaced, 2);
+	cr_assert_eq(tp_service_stats(f.svc)->conns, 3);
+	close(used);
+	close(silent);
+	close(half);
+	close(more[0]);
+	close(more[1]);
 }
 
 static void *run_loop(void *arg)
