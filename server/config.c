@@ -3,7 +3,8 @@
  * config.c - berth.conf: INI in the manner of nfs.conf, parsed by inih
  *
  * One table says which keys exist, where they go and what they may be; etc/berth.conf documents each.
- * A key that is not in the table is an error with its line number: a typing mistake must not be a default.
+ * A key that is not in the table is an error with its line number, as is one that is set twice: a typing mistake must not be
+ * a default.
  */
 #include "server/config.h"
 
@@ -270,8 +271,15 @@ static bool set_key(struct config *c, const char *section, const char *name, con
 
 /* --- the file ---------------------------------------------------------------------------------------------- */
 
+struct said { /* a key that the file has set */
+	SLIST_ENTRY(said) link;
+	unsigned line;
+	char name[]; /* "[section] key" */
+};
+
 struct reading {
 	struct config *c;
+	SLIST_HEAD(, said) said;
 	const char *path;
 	FILE *f;
 	unsigned line;
@@ -298,12 +306,35 @@ static char *read_line(char *buf, int size, void *arg)
 	return fgets(buf, size, r->f);
 }
 
+/* The line that set it before, or 0. */
+static unsigned said_before(struct reading *r, const char *section, const char *name)
+{
+	size_t len = strlen(section) + strlen(name) + 4;
+	struct said *new = malloc(sizeof(*new) + len), *s;
+
+	if (!new)
+		return 0;
+	snprintf(new->name, len, "[%s] %s", section, name);
+	SLIST_FOREACH (s, &r->said, link) {
+		if (!strcmp(s->name, new->name)) {
+			free(new);
+			return s->line;
+		}
+	}
+	new->line = r->line;
+	SLIST_INSERT_HEAD(&r->said, new, link);
+	return 0;
+}
+
 static int on_key(void *arg, const char *section, const char *name, const char *value)
 {
 	struct reading *r = arg;
+	unsigned before = said_before(r, section, name);
 	char msg[400];
 
-	if (!set_key(r->c, section, name, value, msg, sizeof(msg)))
+	if (before)
+		snprintf(msg, sizeof(msg), "[%s] %s is set in line %u already", section, name, before);
+	if (before || !set_key(r->c, section, name, value, msg, sizeof(msg)))
 		complain(r, r->line, msg);
 	return 1;
 }
@@ -311,6 +342,7 @@ static int on_key(void *arg, const char *section, const char *name, const char *
 int config_load(struct config *c, const char *path, char *why, size_t why_len)
 {
 	struct reading r = { .c = c, .path = path, .why = why, .len = why_len };
+	struct said *s;
 	int line;
 
 	r.f = fopen(path, "re");
@@ -322,6 +354,10 @@ int config_load(struct config *c, const char *path, char *why, size_t why_len)
 	}
 	line = ini_parse_stream(read_line, &r, on_key, &r);
 	fclose(r.f);
+	while ((s = SLIST_FIRST(&r.said))) {
+		SLIST_REMOVE_HEAD(&r.said, link);
+		free(s);
+	}
 	if (line > 0)
 		complain(&r, (unsigned)line, "neither [section] nor key = value, or too long");
 	else if (line < 0)

@@ -95,6 +95,21 @@ Test(config, all_mistakes_are_told_with_their_lines)
 	config_free(&c);
 }
 
+Test(config, a_key_is_set_once)
+{
+	struct config c;
+
+	cr_assert_eq(load(&c, "[server]\npool = /p\n[nfs]\nport = 1\n[server]\nworkers = 2\npool = /q\n"
+			      "[nfs]\nlisten = 127.0.0.1\n  ::1\n"
+			      "[fabric a]\nprovider = tcp\n[fabric b]\nprovider = shm\n[fabric a]\nprovider = verbs\n"),
+		     -EINVAL);
+	cr_assert(strstr(why, ":7: [server] pool is set in line 2 already"), "%s", why);
+	cr_assert(strstr(why, ":10: [nfs] listen is set in line 9 already"), "a second line is a second value: %s", why);
+	cr_assert(strstr(why, ":16: [fabric a] provider is set in line 12 already"), "%s", why);
+	cr_assert_null(strstr(why, "shm"), "%s", why);
+	config_free(&c);
+}
+
 Test(config, text_that_is_no_ini_is_refused)
 {
 	struct config c;
