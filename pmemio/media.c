@@ -464,7 +464,8 @@ int media_open(const char *path, const struct pm_open_opts *o, struct pm_media *
 
 	if (fd < 0) {
 		err = -errno;
-		why_set(why, "cannot be opened: %s", strerror(-err));
+		why_set(why, "cannot be opened: %s%s", strerror(-err),
+		        err == -ENOENT ? "; `berth mkfs` makes a pool" : "");
 		return err;
 	}
 	if (!fstat(fd, &sb) && !S_ISREG(sb.st_mode) && !S_ISCHR(sb.st_mode)) {

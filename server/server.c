@@ -18,6 +18,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "server/nfs3.h"
 #include "server/process.h"
 
 struct running { /* server_run's own */
@@ -91,6 +92,26 @@ struct reload {
 
 static void start_reload(struct running *run);
 
+/* A directory of the pool that is not there may come; who cannot mount it wants to know why. Worker 0. */
+static void tell_exports(const struct server *srv)
+{
+	const char *const *specs, *path;
+	struct pm_attr dir;
+	unsigned i, n;
+
+	for (i = 0; exports_entry(srv->exports, i, &path, &specs, &n); i++) {
+		int err = mount3_walk(srv->store, path, strlen(path), &dir);
+
+		if (!err && dir.type != PM_DIR)
+			err = -ENOTDIR;
+		if (err)
+			log_msg(LOG_WARNING, "export %s: %s; it cannot be mounted before the pool has such a directory",
+				path, strerror(-err));
+	}
+	if (!i)
+		log_msg(LOG_WARNING, "%s exports nothing: nobody can mount", srv->conf.exports_file);
+}
+
 static void reload_done(struct reload *r)
 {
 	struct running *run = r->run;
@@ -118,6 +139,7 @@ static void deliver_reload(struct worker *w, struct mail *m)
 	exports_free(srv->exports);
 	srv->exports = r->table;
 	log_msg(LOG_NOTICE, "exports loaded again from %s", srv->conf.exports_file);
+	tell_exports(srv);
 	reload_done(r);
 }
 
@@ -417,6 +439,7 @@ static int serve(struct running *run, struct tp_error *why)
 		catch_bus_errors(srv->store);
 		watch_signals(run);
 		rpcb_register(srv);
+		tell_exports(srv);
 		log_text(NULL, LOG_NOTICE, "ready");
 		if (srv->hb)
 			heartbeat_ready(srv->hb);
@@ -436,7 +459,7 @@ int server_run(struct config *conf, struct heartbeat *hb)
 	struct running *run = calloc(1, sizeof(*run));
 	struct server *srv = &run->srv;
 	struct tp_error why = { "" };
-	char text[4000];
+	char text[4000] = "out of memory";
 	int err;
 
 	if (!run || sodium_init() < 0)

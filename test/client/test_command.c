@@ -81,7 +81,7 @@ Test(usage, mistakes_are_named)
 		{ "help", "mkfs", 0 },
 		{ "cp --help", "usage: berth cp", 0 },
 		{ "check", "which pool", 16 },
-		{ "check /nowhere/pool", "/nowhere/pool", 8 },
+		{ "check /nowhere/pool", "/nowhere/pool: cannot be opened: No such file or directory; `berth mkfs` makes a pool", 8 },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
