@@ -111,8 +111,9 @@ struct berth_opts {    /* NULL or zeroed: the defaults. What the URL says goes b
  *
  * Does not check that the part of the path behind the export exists: see berth_url_path().
  * Return: 0; -EINVAL bad URL or no such provider here; -ECONNREFUSED, -EHOSTUNREACH, -ETIMEDOUT
- * nobody answers; -ENOENT no such export; -EACCES not exported to us. @why (may be NULL) has the
- * sentence for the user.
+ * nobody answers; -EPROTO something else listens there; -ENOENT no such export; -EACCES not exported
+ * to us. @why (may be NULL) has the sentence for the user. After a failure it may look for its reason
+ * for two seconds, by a name lookup and a connection that says nothing.
  */
 BERTH_API int berth_connect(const char *url, const struct berth_opts *opts, struct berth **out,
                             struct berth_error *why);

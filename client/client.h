@@ -8,6 +8,7 @@
  *   map.c      mappings: layouts held and lost     put.c      one-sided transfers and their way out
  *   way.c      which of the two it is              push.c     the read behind the writes
  *   layout.c   calls of the LAYOUT program         extent.c   what a layout says of a range
+ *   reach.c    why a server is not there
  *
  * An operation (struct op) is in exactly one list of its session:
  *
@@ -124,6 +125,11 @@ int sync_wait(struct berth *b, struct waiting *w, int started);
 struct op *op_new(struct berth *b, uint32_t prog, uint32_t proc, xdrproc_t enc, void *args,
                   int (*decode)(struct op *op, XDR *x), berth_done *done, void *arg);
 int nfs_errno(unsigned status);
+
+/* --- reach.c ----------------------------------------------------------------------------------- */
+/* The first connection failed with @err and the transport's sentence in @why: a better errno, and a sentence that says what
+ * to do, if more can be found out. May block for two seconds. */
+int reach_why(const struct berth_url *u, int err, struct tp_error *why);
 
 /* --- mount.c -------------------------------------------------------------------------------------
  */

@@ -754,7 +754,7 @@ static int first_connection(struct berth *b, unsigned patience_ms)
 		nap = nap * 2 < BACKOFF_MAX ? nap * 2 : BACKOFF_MAX;
 	}
 	b->first = err != 0;
-	return err;
+	return err && err != -ETIMEDOUT ? reach_why(b->url, err, &b->why) : err;
 }
 
 const char *berth_export_path(const struct berth *b)

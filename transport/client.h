@@ -91,6 +91,7 @@ struct tp_client {
 	int epfd;
 	int state, err; /* err: why it is DOWN */
 	int broken;     /* found inside a callback: go DOWN once it has returned */
+	int flushed;    /* receives came back while connecting: there should be an event that tells why */
 	struct tp_error why;
 	struct tp_fabric_opts opts; /* strings are not kept */
 	char name[64];

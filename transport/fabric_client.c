@@ -167,6 +167,10 @@ static void received(struct fab_op *op, int err)
 
 	if (c->state == TP_CLIENT_DOWN)
 		return;
+	if (err && c->state == TP_CLIENT_CONNECTING) {
+		c->flushed = err;
+		return;
+	}
 	if (err) {
 		client_fail(c, err == -ECANCELED ? -ECONNRESET : err, "the connection broke");
 		return;
@@ -544,6 +548,8 @@ TP_API int tp_client_progress(struct tp_client *c)
 	 * completion may be an event. */
 	if (c->f->eq && (n <= 0 || c->f->eq_ready || c->state == TP_CLIENT_CONNECTING))
 		read_events(c);
+	if (c->flushed && c->state == TP_CLIENT_CONNECTING)
+		client_fail(c, -ECONNREFUSED, "cannot connect");
 	if (c->f->rdm)
 		read_rendezvous(c);
 	if (!c->broken)
