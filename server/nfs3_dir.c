@@ -232,9 +232,19 @@ static nfsstat3 new_object(struct nfs3_ctx *cx, const struct pm_attr *dir, const
 	return NFS3_OK;
 }
 
+/* What forbids to make a name, the directory's mode for one, does not change that it is there, for who may look: programs
+ * that make a path ask for each part of it, and go on with those that exist. It is put in cx->ch.obj. */
+static nfsstat3 there_already(struct nfs3_ctx *cx, const struct pm_attr *dir, const filename3 *n, nfsstat3 stat)
+{
+	if (stat == NFS3_OK || stat == NFS3ERR_EXIST || access_may(&cx->who, dir, MAY_EXEC) ||
+	    pm_lookup(cx->srv->store, dir->id, n->filename3_val, n->filename3_len, &cx->ch.obj))
+		return stat;
+	return NFS3ERR_EXIST;
+}
+
 /* MKDIR, SYMLINK, MKNOD, once the type is known; CREATE of what is not there. */
-static nfsstat3 make(struct nfs3_ctx *cx, const struct pm_attr *dir, const filename3 *name,
-                     const sattr3 *sattr, struct pm_new *nw)
+static nfsstat3 make_new(struct nfs3_ctx *cx, const struct pm_attr *dir, const filename3 *name,
+                         const sattr3 *sattr, struct pm_new *nw)
 {
 	nfsstat3 stat;
 	int err;
@@ -248,6 +258,12 @@ static nfsstat3 make(struct nfs3_ctx *cx, const struct pm_attr *dir, const filen
 	err = pm_create_once(cx->srv->store, dir->id, name->filename3_val, name->filename3_len, nw,
 	                     drc_once(cx), &cx->ch);
 	return nfs3_errstat(err);
+}
+
+static nfsstat3 make(struct nfs3_ctx *cx, const struct pm_attr *dir, const filename3 *name,
+                     const sattr3 *sattr, struct pm_new *nw)
+{
+	return there_already(cx, dir, name, make_new(cx, dir, name, sattr, nw));
 }
 
 /* UNCHECKED CREATE of an existing file is open() with O_TRUNC if it names a size: of the attributes
@@ -297,14 +313,10 @@ static nfsstat3 create_try(struct nfs3_ctx *cx, const CREATE3args *args)
 	if (err)
 		return nfs3_errstat(err);
 	stat = make(cx, &dir, n, sattr, &nw);
-	if (stat == NFS3_OK)
+	if (stat != NFS3ERR_EXIST || args->how.mode == GUARDED)
 		return stat;
 	obj = cx->ch.obj;
-	/* What forbids to make it, the directory's mode for one, does not forbid to open what is there. */
-	if (stat != NFS3ERR_EXIST &&
-	    pm_lookup(cx->srv->store, dir.id, n->filename3_val, n->filename3_len, &obj))
-		return stat;
-	return args->how.mode == GUARDED ? NFS3ERR_EXIST : create_existing(cx, &dir, &obj, sattr);
+	return create_existing(cx, &dir, &obj, sattr);
 }
 
 void nfs3_create(struct tp_call *call)
@@ -633,7 +645,7 @@ static nfsstat3 link_try(struct nfs3_ctx *cx, const LINK3args *args)
 	if (!err)
 		err = pm_link_once(cx->srv->store, file.id, dir.id, n->filename3_val,
 		                   n->filename3_len, drc_once(cx), &cx->ch);
-	return nfs3_errstat(err);
+	return there_already(cx, &dir, n, nfs3_errstat(err));
 }
 
 void nfs3_link(struct tp_call *call)

@@ -187,6 +187,25 @@ Test(nfs3, changes_need_a_writable_directory)
 	cr_assert_eq(link_name(&f, &root, "g"), NFS3ERR_ACCES);
 }
 
+Test(nfs3, a_name_that_is_there_exists_also_where_none_may_be_made)
+{
+	H d, f, closed;
+
+	cr_assert_eq(mkdir_mode(&root, "d", 0755, &d), NFS3_OK);
+	cr_assert_eq(mkdir_mode(&root, "closed", 0744, &closed), NFS3_OK);
+	cr_assert_eq(create(&d, "f", &f), NFS3_OK);
+	cr_assert_eq(create(&closed, "f", NULL), NFS3_OK);
+	be(5, 5);
+	cr_assert_eq(mkdir_mode(&d, "f", 0755, NULL), NFS3ERR_EXIST);
+	cr_assert_eq(symlink_to(&d, "f", "t", NULL), NFS3ERR_EXIST);
+	cr_assert_eq(mknod_of(&d, "f", NF3FIFO, NULL), NFS3ERR_EXIST);
+	cr_assert_eq(create(&d, "f", NULL), NFS3ERR_EXIST);
+	cr_assert_eq(create_excl(&d, "f", "12345678", NULL), NFS3ERR_EXIST);
+	cr_assert_eq(link_name(&f, &d, "f"), NFS3ERR_EXIST);
+	cr_assert_eq(mkdir_mode(&closed, "f", 0755, NULL), NFS3ERR_ACCES, "who may not look is told nothing");
+	cr_assert_eq(link_name(&f, &closed, "f"), NFS3ERR_ACCES);
+}
+
 Test(nfs3, a_closed_directory_is_not_searched)
 {
 	H d;
