@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* log_fault.c - logs changed as mistakes in pmemio would have them */
-#include <stdlib.h>
 #include <string.h>
 
 #include "pmemio/core.h"
@@ -106,18 +105,12 @@ void fault_early_statement(struct medium *d, size_t from)
 	const struct pm_super *s = (const void *)d->m.base;
 
 	for (size_t i = from; i < d->nev; i++) {
-		uint8_t *bytes = d->bytes + d->ev[i].bytes; /* of any alignment */
-		struct pm_rec *r;
+		struct pm_rec *r = (void *)(d->bytes + d->ev[i].bytes);
 
-		if (!is(&d->ev[i], EV_STORE, AT_RECORD, ANY))
+		if (!is(&d->ev[i], EV_STORE, AT_RECORD, ANY) || !r->unsure)
 			continue;
-		r = memcpy(malloc(d->ev[i].len), bytes, d->ev[i].len);
-		if (r->unsure) {
-			r->unsure = 0;
-			r->crc = rec_crc(rec_seed(s), r);
-			memcpy(bytes, r, d->ev[i].len);
-		}
-		free(r);
+		r->unsure = 0;
+		r->crc = rec_crc(rec_seed(s), r);
 	}
 }
 

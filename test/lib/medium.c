@@ -67,7 +67,7 @@ static void log_bytes(struct medium *d, uint8_t kind, uint32_t at, size_t len)
 	}
 	e->bytes = d->nbytes;
 	memcpy(d->bytes + d->nbytes, d->m.base + at, len);
-	d->nbytes += len;
+	d->nbytes += (len + 7) & ~(size_t)7; /* what is read out of them as a struct is aligned */
 	memset(d->via + at / LINE, kind, (at + len - 1) / LINE - at / LINE + 1);
 }
 
