@@ -73,13 +73,13 @@ static int auth_read(const uint8_t *msg, size_t have, size_t *at, struct opaque_
 	return 0;
 }
 
-/* 0: @h is good. > 0: so many bytes are needed. -EBADMSG: this is not a call. */
-static int hdr_read(const uint8_t *msg, size_t have, struct call_hdr *h)
-{
-	size_t at = CALL_FIXED;
-	int r;
+/* Both: 0: good. > 0: so many bytes are needed. */
 
-	memset(h, 0, sizeof(*h));
+/* Up to the procedure. Of another version of RPC no more than that is known. -EBADMSG: this is not a call. */
+static int hdr_fixed(const uint8_t *msg, size_t have, struct call_hdr *h)
+{
+	h->why = AUTH_OK;
+	h->end = 0;
 	if (have >= 8 && rpc_be32(msg + 4) != CALL)
 		return -EBADMSG;
 	if (have < 12)
@@ -93,6 +93,17 @@ static int hdr_read(const uint8_t *msg, size_t have, struct call_hdr *h)
 	h->prog = rpc_be32(msg + 12);
 	h->vers = rpc_be32(msg + 16);
 	h->proc = rpc_be32(msg + 20);
+	return 0;
+}
+
+/* And the auth fields. */
+static int hdr_read(const uint8_t *msg, size_t have, struct call_hdr *h)
+{
+	size_t at = CALL_FIXED;
+	int r = hdr_fixed(msg, have, h);
+
+	if (r || h->rpcvers != RPC_MSG_VERSION)
+		return r;
 	r = auth_read(msg, have, &at, &h->cred);
 	if (r == -EMSGSIZE)
 		h->why = AUTH_BADCRED;
@@ -164,40 +175,21 @@ struct target {
 	const struct tp_program *program; /* NULL: none of this number and version */
 	const struct tp_proc *proc;       /* NULL: none */
 	unsigned index;                   /* of the program's first procedure in the statistics */
-	rpcvers_t low, high; /* versions of this program number; low > high: there are none */
 };
 
-static void target_find(const struct tp_service *svc, uint32_t prog, uint32_t vers, uint32_t proc,
-                        struct target *t)
+static struct target target_find(const struct tp_service *svc, uint32_t prog, uint32_t vers, uint32_t proc)
 {
 	unsigned index = 0;
 
-	*t = (struct target){ .low = UINT32_MAX };
-	for (unsigned i = 0; i < svc->nprograms; i++) {
-		const struct tp_program *p = svc->o.programs[i];
-
-		if (p->prog == prog) {
-			t->low = p->vers < t->low ? p->vers : t->low;
-			t->high = p->vers > t->high ? p->vers : t->high;
-			if (p->vers == vers && !t->program) {
-				t->program = p;
-				t->index = index;
-				if (proc < p->nprocs)
-					t->proc = &p->procs[proc];
-			}
-		}
-		index += p->nprocs;
-	}
+	for (const struct tp_program *const *p = svc->o.programs; *p; index += (*p++)->nprocs)
+		if ((*p)->prog == prog && (*p)->vers == vers)
+			return (struct target){ *p, proc < (*p)->nprocs ? &(*p)->procs[proc] : NULL, index };
+	return (struct target){ 0 };
 }
 
 unsigned tp_stats_index(const struct tp_service *svc, uint32_t prog, uint32_t vers, uint32_t proc)
 {
-	struct target t;
-
-	if (!prog)
-		return svc->nprocs;
-	target_find(svc, prog, vers, proc, &t);
-	return t.index + proc;
+	return prog ? target_find(svc, prog, vers, proc).index + proc : svc->nprocs;
 }
 
 /* Length of the arguments up to the payload: 0 malformed or too long; > have: look again. */
@@ -212,21 +204,24 @@ static size_t args_len(const struct tp_service *svc, const struct tp_proc *proc,
 void rpc_head_scan(const struct tp_service *svc, const uint8_t *msg, size_t have,
                    struct rpc_head *h)
 {
+	struct target t = { 0 };
 	struct call_hdr hdr;
-	struct target t;
-	int r = hdr_read(msg, have, &hdr);
+	int r = hdr_fixed(msg, have, &hdr);
 	size_t n;
 
 	*h = (struct rpc_head){ .kind = RPC_HEAD_WHOLE };
+	if (!r && hdr.rpcvers == RPC_MSG_VERSION) {
+		t = target_find(svc, hdr.prog, hdr.vers, hdr.proc);
+		if (!t.proc || !t.proc->run || !t.proc->payload_at)
+			return;
+		r = hdr_read(msg, have, &hdr);
+	}
 	if (r) {
 		h->kind = r < 0 ? RPC_HEAD_BAD : RPC_HEAD_MORE;
 		h->len = r < 0 ? 0 : (size_t)r;
 		return;
 	}
 	if (!hdr.end)
-		return;
-	target_find(svc, hdr.prog, hdr.vers, hdr.proc, &t);
-	if (!t.proc || !t.proc->run || !t.proc->payload_at)
 		return;
 	n = args_len(svc, t.proc, msg + hdr.end, have - hdr.end);
 	if (!n)
@@ -398,6 +393,26 @@ static void send_accept_error(struct rpc_call *c, enum accept_stat stat, rpcvers
 	send_error(c, &m);
 }
 
+static bool is_open(const struct tp_conn *conn, uint32_t prog)
+{
+	return !conn->only_prog || conn->only_prog == prog;
+}
+
+/* None of this number and version: say which versions there are. */
+static void send_no_program(struct rpc_call *c)
+{
+	const struct tp_conn *conn = c->pub.conn;
+	rpcvers_t low = UINT32_MAX, high = 0;
+
+	for (const struct tp_program *const *p = conn->svc->o.programs; *p; p++) {
+		if ((*p)->prog != c->pub.prog || !is_open(conn, c->pub.prog))
+			continue;
+		low = (*p)->vers < low ? (*p)->vers : low;
+		high = (*p)->vers > high ? (*p)->vers : high;
+	}
+	send_accept_error(c, low > high ? PROG_UNAVAIL : PROG_MISMATCH, low, high);
+}
+
 static void send_rpc_mismatch(struct rpc_call *c)
 {
 	struct rpc_msg m = { .rm_reply.rp_stat = MSG_DENIED };
@@ -455,9 +470,9 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 {
 	const struct tp_conn *conn = c->pub.conn;
 	struct tp_service *svc = conn->svc;
+	struct target t = { 0 };
 	enum auth_stat why;
 	struct call_hdr h;
-	struct target t;
 
 	if (hdr_read(msg, len, &h)) {
 		rpc_count(&svc->stats.bad_headers, 1);
@@ -474,10 +489,8 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 	c->pub.prog = h.prog;
 	c->pub.vers = h.vers;
 	c->pub.proc = h.proc;
-	if (conn->only_prog && h.prog != conn->only_prog)
-		t = (struct target){ .low = UINT32_MAX };
-	else
-		target_find(svc, h.prog, h.vers, h.proc, &t);
+	if (is_open(conn, h.prog))
+		t = target_find(svc, h.prog, h.vers, h.proc);
 	if (t.proc)
 		c->stat = &svc->stats.proc[c->pub.kind][t.index + h.proc];
 	why = cred_read(&h, &c->pub.cred);
@@ -487,7 +500,7 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 	if (why != AUTH_OK) {
 		tp_reply_auth_error(&c->pub, why);
 	} else if (!t.program) {
-		send_accept_error(c, t.low > t.high ? PROG_UNAVAIL : PROG_MISMATCH, t.low, t.high);
+		send_no_program(c);
 	} else if (!t.proc || !t.proc->run) {
 		tp_reply_error(&c->pub, PROC_UNAVAIL);
 	} else if (!args_open(c, t.proc, msg + h.end, len - h.end, payload_have)) {
@@ -888,7 +901,6 @@ int tp_service_new(struct ev_loop *loop, const struct tp_service_opts *opts,
 	LIST_INIT(&svc->conns);
 	ev_init(&svc->silence, look_for_silence);
 	for (const struct tp_program *const *p = opts->programs; *p; p++) {
-		svc->nprograms++;
 		svc->nprocs += (*p)->nprocs;
 		svc->ctx_size = (*p)->ctx_size > svc->ctx_size ? (*p)->ctx_size : svc->ctx_size;
 	}

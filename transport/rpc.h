@@ -142,7 +142,7 @@ struct tp_service {
 	ev_timer silence; /* while there are connections that fall silent without a sign of death */
 	struct tp_stats stats;
 	/* rpc.c's own */
-	unsigned nprograms, nprocs;
+	unsigned nprocs;
 	size_t ctx_size; /* the largest of all programs */
 	/* socket_recv.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups
 	 */

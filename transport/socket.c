@@ -129,7 +129,7 @@ static void op_reply_end(struct rpc_call *c)
 	p->left = len + 4;
 	sc->unsent_bytes += p->left;
 	/* Replies that follow within this turn join the first one. */
-	if (STAILQ_EMPTY(&sc->unsent))
+	if (STAILQ_EMPTY(&sc->unsent) && !sc->reading)
 		ev_feed_event(sc->conn.svc->loop, &sc->wr, EV_WRITE);
 	STAILQ_INSERT_TAIL(&sc->unsent, p, link);
 }
@@ -200,13 +200,8 @@ static void sent_bytes(struct sock_conn *sc, uint64_t n)
 	}
 }
 
-static void conn_writable(struct ev_loop *loop, ev_io *w, int revents)
+void sock_send(struct sock_conn *sc)
 {
-	struct sock_conn *sc = container_of(w, struct sock_conn, wr);
-
-	(void)loop;
-	(void)revents;
-	rpc_conn_get(&sc->conn);
 	while (!sc->conn.dead && !STAILQ_EMPTY(&sc->unsent)) {
 		ssize_t n = send_some(sc);
 
@@ -217,6 +212,16 @@ static void conn_writable(struct ev_loop *loop, ev_io *w, int revents)
 		else if (errno != EINTR)
 			break;
 	}
+}
+
+static void conn_writable(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct sock_conn *sc = container_of(w, struct sock_conn, wr);
+
+	(void)loop;
+	(void)revents;
+	rpc_conn_get(&sc->conn);
+	sock_send(sc);
 	sock_update(sc);
 	rpc_conn_put(&sc->conn);
 }

@@ -83,6 +83,8 @@ int sock_conn_new(struct tp_service *svc, int fd, const struct sockaddr_storage 
 void sock_fail(struct sock_conn *sc, uint64_t *counter);
 /* Something changed outside a read: it is looked at in this round of the loop. */
 void sock_kick(struct sock_conn *sc);
+/* As many of the replies that are ready as the socket takes. The caller has a reference, and sock_update() follows. */
+void sock_send(struct sock_conn *sc);
 /* Watchers, timer and end by the state it is in; after every event. */
 void sock_update(struct sock_conn *sc);
 

@@ -563,6 +563,8 @@ static void conn_turn(struct sock_conn *sc)
 	sc->reading = true;
 	over = !conn_read(sc);
 	sc->reading = false;
+	if (!ev_is_active(&sc->wr)) /* else it is full, and the loop tells when it is not */
+		sock_send(sc);
 	if (over && !sc->conn.dead && !ev_is_active(&sc->again)) {
 		ev_timer_set(&sc->again, 0., 0.);
 		ev_timer_start(sc->conn.svc->loop, &sc->again);
