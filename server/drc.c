@@ -79,7 +79,7 @@ bool drc_answered(struct nfs3_ctx *cx, const nfs_fh3 *first, const nfs_fh3 *seco
 	cx->replay = true;
 	cx->dir = cx->fh.id;
 	if (second &&
-	    !fh_parse(srv, (const uint8_t *)second->data.data_val, second->data.data_len, &fh))
+	    !fh_parse(cx->call->worker, (const uint8_t *)second->data.data_val, second->data.data_len, &fh))
 		cx->dir2 = fh.id;
 	cx->ch = (struct pm_change){ .lsn = reply.lsn, .obj.id = reply.obj };
 	err = pm_durable(srv->store, reply.lsn, nfs3_wait(cx, answer));

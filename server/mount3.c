@@ -254,7 +254,7 @@ static void mnt(struct tp_call *call)
 		err = mnt_try(call, path, &peer, &fh);
 	res.status = mount_stat(err);
 	if (!err) {
-		fh_make(srv, &fh, handle);
+		fh_make(call->worker, &fh, handle);
 		ok->fhandle = (fhandle3){ FH_SIZE, (char *)handle };
 		ok->auth_flavors.auth_flavors_len = 1;
 		ok->auth_flavors.auth_flavors_val = &flavor;

@@ -152,7 +152,7 @@ nfsstat3 nfs3_may_use(struct nfs3_ctx *cx, const nfs_fh3 *wire)
 	struct sockaddr_storage peer;
 	int err;
 
-	err = fh_parse(cx->srv, (const uint8_t *)wire->data.data_val, wire->data.data_len, &cx->fh);
+	err = fh_parse(cx->call->worker, (const uint8_t *)wire->data.data_val, wire->data.data_len, &cx->fh);
 	if (err)
 		return nfs3_errstat(err);
 	tp_call_peer(cx->call, &peer);
@@ -177,7 +177,7 @@ nfsstat3 nfs3_handle2(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *
 	struct fh fh;
 	int err;
 
-	err = fh_parse(cx->srv, (const uint8_t *)wire->data.data_val, wire->data.data_len, &fh);
+	err = fh_parse(cx->call->worker, (const uint8_t *)wire->data.data_val, wire->data.data_len, &fh);
 	if (err)
 		return nfs3_errstat(err);
 	if (fh.export_key != cx->fh.export_key)

@@ -152,7 +152,7 @@ void nfs3_lookup(struct tp_call *call)
 	}
 	res.status = lookup_try(cx, &args.what, &dir, &obj);
 	if (res.status == NFS3_OK) {
-		fh_make(cx->srv, &(struct fh){ cx->fh.export_key, obj.id }, handle);
+		fh_make(cx->call->worker, &(struct fh){ cx->fh.export_key, obj.id }, handle);
 		ok->object.data.data_val = (char *)handle;
 		ok->object.data.data_len = FH_SIZE;
 		nfs3_post_attr(cx->srv, &obj, &ok->obj_attributes);
@@ -184,7 +184,7 @@ static void create_durable(struct nfs3_ctx *cx, int err)
 		create_fail(cx, res.status);
 		return;
 	}
-	fh_make(cx->srv, &(struct fh){ cx->fh.export_key, ch->obj.id }, handle);
+	fh_make(cx->call->worker, &(struct fh){ cx->fh.export_key, ch->obj.id }, handle);
 	ok->obj.handle_follows = TRUE;
 	ok->obj.post_op_fh3_u.handle.data.data_val = (char *)handle;
 	ok->obj.post_op_fh3_u.handle.data.data_len = FH_SIZE;

@@ -100,6 +100,13 @@ struct mail { /* something to do on a worker's thread; embedded in what it is ab
 	void (*deliver)(struct worker *w, struct mail *m);
 	STAILQ_ENTRY(mail) link;
 };
+#define FH_MACS 512u
+struct fh_mac {
+	uint64_t body[3], mac; /* as they lie in a handle */
+};
+struct fh_macs { /* fh.c: of handles met lately */
+	struct fh_mac of[FH_MACS];
+};
 struct worker {
 	struct server *srv;
 	struct ev_loop *loop;
@@ -109,6 +116,7 @@ struct worker {
 	struct layout_client *layout_clients; /* a uthash */
 	struct layouts unaware_layouts; /* layout_table.c: their clients may not know that the connection is over */
 	bool ending;
+	struct fh_macs macs;
 	struct worker_rt *rt; /* worker.c's own: thread, mailbox, listeners */
 };
 /* Any thread. deliver() runs soon, in order. */
@@ -149,9 +157,10 @@ struct fh {
 	uint32_t export_key;
 	struct pm_id id;
 };
-void fh_make(const struct server *srv, const struct fh *fh, uint8_t out[FH_SIZE]);
+/* On the worker's thread. */
+void fh_make(struct worker *w, const struct fh *fh, uint8_t out[FH_SIZE]);
 /* -EBADF: forged, damaged or of another pool (NFS3ERR_BADHANDLE). */
-int fh_parse(const struct server *srv, const uint8_t *data, size_t len, struct fh *out);
+int fh_parse(struct worker *w, const uint8_t *data, size_t len, struct fh *out);
 
 /* --- programs ------------------------------------------------------------------------------------------------------------------ */
 

@@ -40,7 +40,7 @@ Test(nfs3, times_beyond_the_wire_are_clamped)
 	H h;
 
 	cr_assert_eq(create(&root, "f", &h), NFS3_OK);
-	cr_assert_eq(fh_parse(&srv, h.b, FH_SIZE, &fh), 0);
+	cr_assert_eq(fh_parse(&worker, h.b, FH_SIZE, &fh), 0);
 	cr_assert_eq(pm_setattr(pool.st, fh.id, &sa, &ch), 0);
 	cr_assert_eq(getattr(&h, &a), NFS3_OK);
 	cr_assert_eq(a.mtime.seconds, UINT32_MAX);
