@@ -21,11 +21,16 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "pmemio/core.h"
 
 #define CHUNK (256u << 10) /* of shadow memory */
-#define LINE_WORDS 8u
+#define LINE       64u
+#define LINE_WORDS (LINE / 8)
+#define STEP_WORDS 64u
 #define KEEP  4u           /* chunks kept between transactions */
 
 struct edit {
@@ -486,35 +491,71 @@ static bool word_differs(const struct edit *e, uint32_t i)
 	return a != b;
 }
 
-/* The first word from @i on that differs, or @n. Of a block mostly none does: whole lines are passed over. */
-static uint32_t next_diff(const struct edit *e, uint32_t i, uint32_t n)
+static bool words_same(const struct edit *e, uint32_t i, uint32_t n)
 {
-	for (; i < n && i % LINE_WORDS; i++)
-		if (word_differs(e, i))
-			return i;
-	for (uint32_t step = 4 * LINE_WORDS; step; step = step == LINE_WORDS ? 0 : LINE_WORDS)
-		while (i + step <= n && !memcmp(e->at + i * 8, e->shadow + i * 8, step * 8))
-			i += step;
-	for (; i < n; i++)
-		if (word_differs(e, i))
-			return i;
-	return n;
+	return !memcmp(e->at + i * 8, e->shadow + i * 8, n * 8);
 }
 
-/* The words that differ; ranges closer than a range header costs are one. */
+/* Which words of a line differ: bit 2k stands for word k. */
+static unsigned line_differs(const uint8_t *a, const uint8_t *b)
+{
+#ifdef __SSE2__
+	__m128i same[4];
+	unsigned halves;
+
+	for (unsigned k = 0; k < 4; k++)
+		same[k] = _mm_cmpeq_epi32(_mm_loadu_si128((const void *)(a + 16 * k)),
+		                          _mm_loadu_si128((const void *)(b + 16 * k)));
+	halves = ~(unsigned)_mm_movemask_epi8(_mm_packs_epi16(_mm_packs_epi32(same[0], same[1]),
+	                                                      _mm_packs_epi32(same[2], same[3])));
+	return (halves | halves >> 1) & 0x5555;
+#else
+	unsigned mask = 0;
+
+	for (unsigned k = 0; k < LINE_WORDS; k++)
+		mask |= (unsigned)!!memcmp(a + 8 * k, b + 8 * k, 8) << 2 * k;
+	return mask;
+#endif
+}
+
+/* The same of the words from @i on, of which there are @n. */
+static unsigned words_differ(const struct edit *e, uint32_t i, uint32_t n)
+{
+	unsigned mask = 0;
+
+	if (n - i >= LINE_WORDS)
+		return line_differs(e->at + i * 8, e->shadow + i * 8);
+	for (unsigned k = 0; i + k < n; k++)
+		mask |= (unsigned)word_differs(e, i + k) << 2 * k;
+	return mask;
+}
+
+/* The words that differ; ranges closer than a range header costs are one. Of a block mostly few do: what is the same is
+ * passed over in large steps, where the library compares faster than we do. */
 static void add_diff(struct pm_tx *tx, const struct edit *e)
 {
-	uint32_t n = e->len / 8, i = next_diff(e, 0, n);
+	uint32_t n = e->len / 8, from = 0, to = 0;
 
-	while (i < n) {
-		uint32_t from = i, to = ++i;
+	for (uint32_t i = 0; i < n; i += LINE_WORDS) {
+		unsigned mask = 0;
 
-		for (; i < n && i - to <= 1; i++)
-			if (word_differs(e, i))
-				to = i + 1;
-		add_range(tx, e, from * 8, to * 8);
-		i = next_diff(e, to, n);
+		if (i % STEP_WORDS == 0 && n - i >= STEP_WORDS && words_same(e, i, STEP_WORDS))
+			i += STEP_WORDS - LINE_WORDS;
+		else
+			mask = words_differ(e, i, n);
+		for (; mask; mask &= mask - 1) {
+			uint32_t at = i + (uint32_t)__builtin_ctz(mask) / 2;
+
+			if (to && at - to > 1) {
+				add_range(tx, e, from * 8, to * 8);
+				to = 0;
+			}
+			from = to ? from : at;
+			to = at + 1;
+		}
 	}
+	if (to)
+		add_range(tx, e, from * 8, to * 8);
 }
 
 /* What add_diff would take. */
@@ -675,11 +716,34 @@ static void leave_flushed(struct pm_tx *tx)
 #endif
 }
 
+/* What was stored in place and is to be flushed. */
+struct stored {
+	uint64_t at, end; /* bytes; nothing while they are the same */
+};
+
+static void flush_stored(struct pm_tx *tx, const struct stored *s)
+{
+	if (s->end > s->at)
+		med_flush_as(tx->st, tx->count, s->at, s->end - s->at);
+}
+
+/* Ranges in one line, or in neighbours, are flushed together: no line is twice, and none in which nothing was stored. */
+static void add_stored(struct pm_tx *tx, struct stored *s, uint64_t at, uint64_t end)
+{
+	if (at >= s->at && at / LINE <= (s->end + LINE - 1) / LINE) {
+		s->end = end > s->end ? end : s->end;
+		return;
+	}
+	flush_stored(tx, s);
+	*s = (struct stored){ at, end };
+}
+
 static void apply(struct pm_tx *tx)
 {
 	const struct pm_rec *rec = (const struct pm_rec *)(const void *)tx->rec;
 	struct pm_store *st = tx->st;
 	const uint8_t *p = rec_ranges(rec);
+	struct stored stored = { 0 };
 
 	for (uint32_t i = 0; i < rec->nranges - tx->padded; i++) {
 		struct pm_rec_range rr;
@@ -690,12 +754,13 @@ static void apply(struct pm_tx *tx)
 			memcpy(st->media.view + rr.at, p, rr.len);
 		} else {
 			med_store(st, rr.at, p, rr.len);
-			med_flush_as(st, tx->count, rr.at, rr.len);
+			add_stored(tx, &stored, rr.at, rr.at + rr.len);
 		}
 		if (faults_in(st, rr.at, rr.len))
 			journal_fail(st);
 		p += rr.len;
 	}
+	flush_stored(tx, &stored);
 	leave_flushed(tx);
 }
 

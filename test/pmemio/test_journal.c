@@ -265,6 +265,62 @@ Test(tx, many_objects_in_one)
 	pool_drop(&p);
 }
 
+/* What a record needs for the words that differ, found one by one. */
+static uint64_t ranges_of(const uint64_t *old, const uint64_t *now, unsigned n)
+{
+	uint64_t bytes = 0;
+	unsigned same = 2; /* words since the last that differs */
+
+	for (unsigned i = 0; i < n; i++, same++) {
+		if (old[i] == now[i])
+			continue;
+		bytes += same > 1 ? sizeof(struct pm_rec_range) + 8 : 8 * (same + 1);
+		same = (unsigned)-1;
+	}
+	return bytes;
+}
+
+/* Pieces of any place and length, few words of them changed or many: what is on the media afterwards is what was
+ * edited, and the record has the words that differ and no more. */
+Test(tx, whatever_is_changed_arrives_and_the_record_has_nothing_else)
+{
+	enum { WORDS = PM_BLOCK / 8 };
+	uint64_t model[WORDS] = { 0 }, old[WORDS];
+	struct pm_stats a, b;
+	struct test_pool p;
+	struct blk_run run;
+	struct pm_tx *tx;
+	const uint64_t *at;
+
+	srand(1);
+	pool_new(&p, "diff", 16 * MIB, PM_CLWB);
+	tx = tx_begin(p.st);
+	cr_assert_eq(tx_take(tx, 0, 1, 0, &run), 0);
+	tx_new_block(tx, run.start, TX_RAW);
+	cr_assert_eq(tx_commit(tx, NULL), 0);
+	at = blk_ptr(p.st, run.start);
+	for (unsigned round = 0; round < 5000; round++) {
+		unsigned from = (unsigned)rand() % WORDS, len = 1 + (unsigned)rand() % (WORDS - from), rare = 1 + (unsigned)rand() % 70;
+		uint64_t *edit, ranges;
+
+		if (round % 3 == 0)
+			len = 1 + (unsigned)rand() % (WORDS - from < 20 ? WORDS - from : 20);
+		memcpy(old, model, sizeof(old));
+		tx = tx_begin(p.st);
+		edit = tx_edit(tx, at + from, len * 8ull, TX_RAW);
+		for (unsigned i = 0; i < len; i++)
+			if ((unsigned)rand() % rare == 0)
+				edit[i] = model[from + i] ^= 1ull << (unsigned)rand() % 64;
+		ranges = ranges_of(old + from, model + from, len);
+		pm_get_stats(p.st, &a);
+		cr_assert_eq(tx_commit(tx, NULL), 0);
+		pm_get_stats(p.st, &b);
+		cr_assert(!memcmp(at, model, sizeof(model)), "round %u", round);
+		cr_assert_eq(b.journal_bytes - a.journal_bytes, ranges ? sizeof(struct pm_rec) + ranges : 0, "round %u", round);
+	}
+	pool_drop(&p);
+}
+
 /* --- replay ---------------------------------------------------------------------------------- */
 
 Test(replay, brings_back_what_was_not_yet_in_place)
