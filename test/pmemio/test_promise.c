@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "pmemio/core.h"
+#include "pmemio/file.h"
 #include "test/lib/pool.h"
 
 #define MIB (1ull << 20)
@@ -385,6 +386,83 @@ Test(promise, a_truncate_makes_an_exact_promise_a_generous_one)
 Test(promise, a_write_that_finds_no_node_changes_nothing)
 {
 	out_of_nodes();
+}
+
+/* --- promised nodes are for those to whom they are promised ------------------------------------------ */
+
+#define SPLITS 20u /* writes that are promised all nodes there are */
+
+/* So many extents that a write into one of them makes a tree: it needs nodes, and no other block. */
+static struct pm_id nearly_a_tree(unsigned i)
+{
+	struct pm_change ch;
+	struct pm_id id;
+	char name[16];
+
+	snprintf(name, sizeof(name), "split%u", i);
+	id = make(name, 7);
+	for (uint64_t k = 0; k < PM_INLINE_EXTENTS; k++)
+		cr_assert_eq(pm_allocate(pool.st, id, k * 4 * B, 3 * B, &ch), 0);
+	return id;
+}
+
+static struct blk_run taken[32 * MIB / B];
+static unsigned ntaken;
+
+static void take_all_blocks(void)
+{
+	store_lock(pool.st);
+	for (ntaken = 0; !blk_take(pool.st, 0, 1, 0, BLK_META, &taken[ntaken]); ntaken++)
+		;
+	store_unlock(pool.st);
+}
+
+static void give_blocks(uint64_t n)
+{
+	store_lock(pool.st);
+	for (; n-- > 0; ntaken--)
+		blk_give(pool.st, taken[ntaken - 1].start, 1);
+	store_unlock(pool.st);
+}
+
+static bool node_to_be_had(void)
+{
+	struct blk_run run;
+	int err;
+
+	store_lock(pool.st);
+	err = blk_take(pool.st, 0, 1, 0, BLK_META, &run);
+	if (!err)
+		blk_give(pool.st, run.start, 1);
+	store_unlock(pool.st);
+	return !err;
+}
+
+Test(promise, a_commit_takes_the_nodes_promised_to_it_and_nobody_else_does)
+{
+	struct pm_map m[SPLITS], more;
+	struct pm_id id[SPLITS], other;
+	struct test_waiter no;
+	uint64_t n;
+
+	for (unsigned i = 0; i < SPLITS; i++)
+		id[i] = nearly_a_tree(i);
+	other = nearly_a_tree(SPLITS);
+	cr_assert_eq(map_one(id[0], 1, &m[0], &no), 0);
+	n = m[0].pin->promised;
+	take_all_blocks(); /* but those */
+	give_blocks(n * (SPLITS - 1));
+	for (unsigned i = 1; i < SPLITS; i++) {
+		cr_assert(node_to_be_had());
+		cr_assert_eq(map_one(id[i], 1, &m[i], &no), 0);
+	}
+	cr_assert_not(node_to_be_had(), "all are promised");
+	cr_assert_eq(map_one(other, 1, &more, &no), -ENOSPC);
+	for (unsigned i = 0; i < SPLITS; i++)
+		commit_it(&m[i]);
+	cr_assert_eq(map_one(other, 1, &more, &no), 0);
+	commit_it(&more);
+	give_blocks(ntaken);
 }
 
 /* --- many under way at once ------------------------------------------------------------------------ */
