@@ -101,6 +101,7 @@ static int publish(struct pm_store *st, struct file *f, const struct pm_inode *i
                    uint64_t size, pm_lsn *lsn)
 {
 	struct pub p = { .end = UINT64_MAX, .dirty_only = true, .epoch = epoch };
+	int err;
 
 	*lsn = 0;
 	if (!f->over)
@@ -108,7 +109,9 @@ static int publish(struct pm_store *st, struct file *f, const struct pm_inode *i
 	p.size = cuts == f->cuts ? size : 0;
 	p.mtime = f->mtime;
 	p.ctime = f->ctime;
-	return file_publish(st, f, in, &p, lsn);
+	err = file_publish(st, f, in, &p, lsn);
+	promise_again(st, f, in);
+	return err;
 }
 
 /* The same, of a sync that took the runs. */

@@ -226,7 +226,14 @@ int promise_make(struct pm_pin *p, const struct pm_inode *in, struct pm_worker *
 /* The range, or the tree, is no longer what it was. */
 void promise_loosen(struct pm_pin *p, const struct pm_inode *in);
 void promise_end(struct pm_pin *p); /* it was kept, or not needed */
-/* As promise_make for what @pub is going to publish now, by someone alone; nothing is kept. */
+/* Does a write under way count on the tree as it is? Then whoever changes it asks promise_judge before. */
+bool promise_exact(const struct file *f);
+/* @tx has tried what somebody who is alone is about to do, and will be dropped: it takes @more blocks. May it, and does it leave
+ * that write what it then needs? Then that is kept. 0; -EDQUOT, -ENOSPC: not changed. */
+int promise_judge(struct pm_tx *tx, struct file *f, const struct pm_inode *in, int64_t more);
+/* The tree has been changed by what was owed: that pays for what the write needs now. */
+void promise_again(struct pm_store *st, struct file *f, const struct pm_inode *in);
+/* As promise_make for what @pub is going to publish now, by someone alone; nothing is kept for it. */
 int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct pub *pub);
 /* What is DIRTY, and what is fresh in [lblk, end), may stay so until it is published without being judged: then owe
  * the nodes. Else -ENOSPC, -EDQUOT; NEEDS_ALL. */

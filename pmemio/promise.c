@@ -10,7 +10,9 @@
  * N2  The promise is the most that so many extents can need, where that is to be had; near a limit it is
  *     what trying shows, in a transaction that is then dropped. Then it is right as long as nobody
  *     else changes the tree: so another write to the file waits, and a truncate makes the promise a
- *     generous one, which its own nodes, set free, pay for.
+ *     generous one, which its own nodes, set free, pay for. A reservation and the commit of a lease are let
+ *     through if what the write needs then is to be had besides; for unstable writes that are settled it is
+ *     part of what they owed.
  * N3  A lease is promised nothing, since nobody knows what of it will be committed. Its commit is judged by trying
  *     before the first of its transactions: it is refused as a whole.
  */
@@ -69,13 +71,15 @@ static void owe(struct pm_store *st, struct file *f, uint64_t *what, uint64_t n)
 
 /* --- trying --- */
 
-/* Put into the tree what @pub is going to publish, in a transaction that is dropped. *taken: nodes. */
-static int try_nodes(struct pm_store *st, const struct file *f, const struct pm_inode *in,
-                     const struct pub *pub, uint64_t *taken, int64_t *more)
+/* Put into the tree what @pub is going to publish, in a transaction that is dropped. *data: blocks of it that are
+ * pending. */
+static int try_put(struct pm_tx *tx, const struct file *f, const struct pm_inode *in, const struct pub *pub,
+                   uint64_t *data)
 {
-	struct pm_tx *tx = tx_begin(st);
-	uint64_t data = 0;
+	struct pm_store *st = tx_store(tx);
 	int err = 0;
+
+	*data = 0;
 
 	for (unsigned i = fresh_at(f, pub->lblk); !err && i < f->nfresh && f->fresh[i].lblk < pub->end; i++) {
 		const struct fresh *x = &f->fresh[i];
@@ -84,34 +88,10 @@ static int try_nodes(struct pm_store *st, const struct file *f, const struct pm_
 		if (!pub_has(pub, x))
 			continue;
 		err = ext_put(st, tx, in, &e);
-		data += x->owned || x->cow ? 0 : x->len;
+		*data += x->owned || x->cow ? 0 : x->len;
 	}
-	*taken = tx_taken(tx);
-	*more = (int64_t)(ino_look(tx, in)->blocks - in->blocks - data);
-	tx_abort(tx);
 	return err;
 }
-
-static int try_and_judge(struct pm_store *st, const struct file *f, const struct pm_inode *in,
-                         const struct pub *pub, uint64_t *taken)
-{
-	int64_t more;
-	int err = try_nodes(st, f, in, pub, taken, &more);
-
-	if (!err && more > 0 && !file_may_grow(f, (uint64_t)more))
-		err = -EDQUOT;
-	return err;
-}
-
-int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct pub *pub)
-{
-	uint64_t n = count_fresh(f, pub->lblk, pub->end, false), taken;
-
-	/* one transaction judges itself */
-	return n > 1 && most_nodes(in, n, true) ? try_and_judge(st, f, in, pub, &taken) : 0;
-}
-
-/* --- writes under way --- */
 
 static void promise(struct pm_pin *p, uint64_t n)
 {
@@ -119,6 +99,94 @@ static void promise(struct pm_pin *p, uint64_t n)
 	owe(p->st, p->f, &p->promised, n);
 	p->f->promised += p->promised;
 }
+
+/* The write that counts on the tree as it is: others wait, so there is one at most. */
+static struct pm_pin *exact_of(const struct file *f)
+{
+	struct pm_pin *p;
+
+	LIST_FOREACH (p, &f->pins, link) {
+		if (p->exact && !p->committed)
+			return p;
+	}
+	return NULL;
+}
+
+bool promise_exact(const struct file *f)
+{
+	return exact_of(f);
+}
+
+/* The nodes that @p needs behind what is in the transaction: those kept for it may be taken. */
+static int try_exact(struct pm_tx *tx, struct pm_pin *p, const struct pm_inode *in, uint64_t *n)
+{
+	struct pub pub = { .lblk = p->off / PM_BLOCK, .end = blk_up(p->off + p->len) };
+	uint64_t had = p->promised, before = tx_taken(tx), data;
+	int err;
+
+	promise(p, 0);
+	err = try_put(tx, p->f, in, &pub, &data);
+	*n = max64(had, tx_taken(tx) - before);
+	promise(p, had);
+	return err;
+}
+
+int promise_judge(struct pm_tx *tx, struct file *f, const struct pm_inode *in, int64_t more)
+{
+	struct pm_pin *p = exact_of(f);
+	uint64_t n = 0;
+	int err = 0;
+
+	if (p) {
+		err = try_exact(tx, p, in, &n);
+		more += (int64_t)(n - p->promised);
+	}
+	if (!err && more > 0 && !file_may_grow(f, (uint64_t)more))
+		err = -EDQUOT;
+	if (!err && p)
+		promise(p, n);
+	return err;
+}
+
+static int try_and_judge(struct pm_store *st, struct file *f, const struct pm_inode *in,
+                         const struct pub *pub, uint64_t *taken)
+{
+	struct pm_tx *tx = tx_begin(st);
+	uint64_t data;
+	int err = try_put(tx, f, in, pub, &data);
+
+	*taken = tx_taken(tx);
+	if (!err)
+		err = promise_judge(tx, f, in, (int64_t)(ino_look(tx, in)->blocks - in->blocks - data));
+	tx_abort(tx);
+	return err;
+}
+
+int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct pub *pub)
+{
+	uint64_t n = count_fresh(f, pub->lblk, pub->end, false), taken;
+	bool many = n > 1 && most_nodes(in, n, true); /* one transaction judges itself */
+
+	return many || (n && exact_of(f)) ? try_and_judge(st, f, in, pub, &taken) : 0;
+}
+
+void promise_again(struct pm_store *st, struct file *f, const struct pm_inode *in)
+{
+	struct pm_pin *p = exact_of(f);
+	struct pm_tx *tx;
+	uint64_t n;
+
+	if (!p)
+		return;
+	tx = tx_begin(st);
+	if (try_exact(tx, p, in, &n))
+		promise_loosen(p, in);
+	else
+		promise(p, n);
+	tx_abort(tx);
+}
+
+/* --- writes under way --- */
 
 /* Who else is writing to the file, and will soon be over? */
 static struct pm_pin *another(const struct pm_pin *p)

@@ -549,18 +549,22 @@ static int reserve_judge(struct reserving *r)
 	struct pm_tx *tx = tx_begin(r->st);
 	size_t to = 0;
 	int err = reserve_put(r, tx, &to, true);
-	int64_t more = (int64_t)(ino_look(tx, r->in)->blocks - r->in->blocks);
 
+	if (!err)
+		err = promise_judge(tx, r->f, r->in, (int64_t)(ino_look(tx, r->in)->blocks - r->in->blocks));
 	tx_abort(tx);
-	return !err && more > 0 && !file_may_grow(r->f, (uint64_t)more) ? -EDQUOT : err;
+	return err;
 }
 
-/* The first transaction does it all, or shows that several are needed; then they are judged first, as one. */
+/* The first transaction does it all, or shows that several are needed; then they are judged first, as one. So is one that
+ * a write under way depends on. */
 static int reserve_commit(struct reserving *r, pm_lsn *lsn)
 {
-	bool judged = false;
-	int err = 0;
+	bool judged = r->n && promise_exact(r->f);
+	int err = judged ? reserve_judge(r) : 0;
 
+	if (err)
+		return err;
 	do {
 		struct pm_tx *tx = tx_begin(r->st);
 		size_t to = r->put;

@@ -388,6 +388,151 @@ Test(promise, a_write_that_finds_no_node_changes_nothing)
 	out_of_nodes();
 }
 
+/* --- others change the tree that a promise near a limit counts on --------------------------------------- */
+
+struct beside { /* what somebody else does */
+	void (*before)(struct pm_id id, uint64_t block);
+	int (*act)(struct pm_id id, uint64_t block);
+	void (*after)(void);
+};
+
+static int reserve_island(struct pm_id id, uint64_t block)
+{
+	struct pm_change ch;
+
+	return pm_allocate(pool.st, id, block * B, B, &ch);
+}
+
+static struct pm_lease *lease;
+
+static void open_island(struct pm_id id, uint64_t block)
+{
+	struct pm_lease_opts o = { .owner = &pool, .write = true, .max_extents = 1, .recall = no_recall };
+	struct test_waiter w;
+	int err;
+
+	waiter_init(&w);
+	err = pm_lease_open(pool.st, id, block * B, B, B, &o, &lease, &w.w);
+	cr_assert_eq(err, 0, "%s", strerror(-err));
+	while (pm_lease_zero(lease, 64) == -EAGAIN)
+		;
+}
+
+static int commit_island(struct pm_id id, uint64_t block)
+{
+	struct pm_range all = { block * B, B };
+	struct pm_committed c;
+	struct test_waiter w;
+
+	(void)id;
+	waiter_init(&w);
+	return waiter_result(&w, pm_lease_commit(lease, &all, 1, false, 0, NULL, &c, &w.w));
+}
+
+static void close_island(void)
+{
+	pm_lease_close(lease);
+}
+
+/* A file of @n extents gets one more by a write, and while that is under way one by @b; there is room for the blocks of
+ * both, and @nodes. Is @b let through? */
+static bool both_keep_the_limit(const struct beside *b, unsigned n, unsigned nodes)
+{
+	struct pm_id id = make("file", 9);
+	struct test_waiter no;
+	struct pm_change ch;
+	struct pm_quota q;
+	struct pm_map m;
+	int err = 0;
+
+	for (unsigned k = 0; k < n; k++)
+		cr_assert_eq(reserve_island(id, 2 * k), 0);
+	limit(9, usage(9).blocks + 2 + nodes);
+	if (b->before)
+		b->before(id, 2 * n + 2);
+	if (!map_one(id, 2 * n, &m, &no)) {
+		err = b->act(id, 2 * n + 2);
+		cr_assert(!err || err == -EDQUOT, "%s", strerror(-err));
+		commit_it(&m);
+	} else {
+		cr_assert_eq(nodes, 0);
+	}
+	q = usage(9);
+	cr_assert_leq(q.blocks + q.pending, q.max_blocks, "%u extents: %llu blocks of %llu", n,
+	              ULL(q.blocks + q.pending), ULL(q.max_blocks));
+	if (b->after)
+		b->after();
+	limit(9, 0);
+	cr_assert_eq(pm_remove(pool.st, root, "file", 4, &ch), 0);
+	return !err;
+}
+
+static void at_every_fill(const struct beside *b)
+{
+	unsigned passed = 0, refused = 0;
+
+	for (unsigned n = PM_INLINE_EXTENTS + 1; n < 180; n++) { /* more than a leaf holds */
+		bool ok = both_keep_the_limit(b, n, 0);
+
+		passed += ok;
+		refused += !ok;
+		cr_assert(ok || both_keep_the_limit(b, n, 3), "%u extents: refused although there is room", n);
+	}
+	cr_assert_gt(passed, 150);
+	cr_assert_gt(refused, 0, "no node was ever needed: this proves nothing");
+}
+
+Test(promise, a_reservation_beside_a_write_does_not_pass_the_limit)
+{
+	at_every_fill(&(struct beside){ .act = reserve_island });
+}
+
+Test(promise, a_commit_of_a_lease_beside_a_write_does_not_pass_the_limit)
+{
+	at_every_fill(&(struct beside){ open_island, commit_island, close_island });
+}
+
+static void write_unstable(struct pm_id id, uint64_t block)
+{
+	struct pm_committed c;
+	struct test_waiter w;
+	struct pm_map m;
+
+	cr_assert_eq(map_one(id, block, &m, &w), 0);
+	fill(&m, 'u');
+	waiter_init(&w);
+	cr_assert_eq(waiter_result(&w, pm_commit(&m, m.len, PM_UNSTABLE, true, &c, &w.w)), 0);
+	cr_assert_eq(c.stable, PM_UNSTABLE);
+	pm_unpin(&m);
+}
+
+static int settle_and_use_up(struct pm_id id, uint64_t block)
+{
+	struct pm_id other = make("other", 9);
+	struct pm_committed c;
+	struct test_waiter w;
+
+	(void)block;
+	waiter_init(&w);
+	cr_assert_eq(waiter_result(&w, pm_sync_file(pool.st, id, &c, &w.w)), 0);
+	for (unsigned b = 0; !put(other, b, 1, 'o'); b++)
+		;
+	return 0;
+}
+
+static void remove_other(void)
+{
+	struct pm_change ch;
+
+	cr_assert_eq(pm_remove(pool.st, root, "other", 5, &ch), 0);
+}
+
+Test(promise, unstable_writes_settled_beside_a_write_leave_it_its_nodes)
+{
+	for (unsigned n = PM_INLINE_EXTENTS + 1; n < 180; n++)
+		both_keep_the_limit(&(struct beside){ write_unstable, settle_and_use_up, remove_other }, n, 12);
+}
+
 /* --- promised nodes are for those to whom they are promised ------------------------------------------ */
 
 #define SPLITS 20u /* writes that are promised all nodes there are */
