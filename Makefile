@@ -5,6 +5,7 @@
 #   make serve       packages, build, a pool if there is none, a server on loopback
 #   make check       all tests that this machine can run   (T=pattern: only matching ones)
 #   make check-crash the power fails at every point of many runs, for SECONDS=n
+#   make fuzz        journals of all kinds, for SECONDS=n
 #   make check-vm    the Linux kernel's NFS client over TCP and Soft-RoCE, in a virtual machine: all of test/vm/list
 #   make check-asan  the same under AddressSanitizer + UBSan; check-tsan: ThreadSanitizer
 #   make bench       figures beside their floor; bench-peers: beside NFS-Ganesha
@@ -111,9 +112,14 @@ $(test_lib): $(call obj,$(wildcard test/lib/*.c))
 	$(ar)
 $(B)/test/pmemio/%: $(B)/obj/test/pmemio/%.o $(test_lib) $(lib_pmemio)
 	$(call say,LD)
-	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -lcriterion
 # Counts how often the pool comes to a file's extents.
 $(B)/test/pmemio/test_trim: LDFLAGS += $(foreach f,ext_find bt_next bt_walk,-Wl,--wrap=$f)
+# A fuzz target is linked with a test that runs it a little; alone it wants clang's libFuzzer.
+$(B)/test/pmemio/test_journal_fuzz: $(B)/obj/test/fuzz/journal.o
+$(B)/fuzz-journal: $(B)/obj/test/fuzz/journal.o $(test_lib) $(lib_pmemio)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 # Threads in a pool, without Criterion.
 $(B)/stress-pool: $(call obj,test/stress/pool.c test/lib/stress.c test/lib/pool.c) $(lib_pmemio)
 	$(call say,LD)
@@ -163,7 +169,7 @@ $(B)/berthd-record: $(call obj,test/vm/record/record.c) $(call obj,$(call src,se
 	$(Q)$(CC) $(LDFLAGS) $(recorded:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
 
 tests: $(test_bin)
-.PHONY: all tests deps deps-vm deps-vm-all deps-knfsd deps-peers serve check check-run check-crash check-vm bench-knfsd check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
+.PHONY: all tests deps deps-vm deps-vm-all deps-knfsd deps-peers serve check check-run check-crash fuzz check-vm bench-knfsd check-asan check-tsan bench bench-peers bench-drc bench-sum install clean
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 
 clean:
@@ -204,6 +210,10 @@ check-crash: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) $(crash_bin)
 	@for t in $(crash_bin); do BERTH_CRASH_SECONDS=$$(($(SECONDS) / 2)) $$t -j1 || exit 1; done
 # Software emulation, no rights and no hardware needed: test/vm/list names the tests, T= picks some.
+fuzz: deps
+	$(Q)$(MAKE) --no-print-directory $(jobs) $(B)/fuzz/fuzz-journal B=$(B)/fuzz SAN=fuzzer-no-link,address,undefined OPT='-O1 -g' CC=clang
+	@mkdir -p $(B)/fuzz/journal && $(B)/fuzz/fuzz-journal -max_total_time=$(SECONDS) -timeout=20 -max_len=257 \
+		-artifact_prefix=$(B)/fuzz/ $(B)/fuzz/journal test/fuzz/journal
 check-vm: deps deps-vm-all
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-vm-run
 check-vm-run: all $(B)/berthd-record $(B)/berth-bench $(B)/test/vm/test_verbs
