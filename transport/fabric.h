@@ -224,6 +224,7 @@ struct rdv {
 	_Atomic uint32_t *mine;  /* set: this side sleeps; NULL: no page */
 	_Atomic uint32_t *their; /* set: the peer sleeps */
 	bool ring;               /* no page: ring always */
+	pid_t pid;               /* server, shm: of the client's process; 0: not known */
 };
 
 /* Client: start connecting (name resolution may block). The socket is non-blocking; wait for

@@ -535,7 +535,7 @@ TP_API int tp_client_progress(struct tp_client *c)
 	n = client_guarded(c, turn, NULL);
 	if (n < 0)
 		client_fail(c, n,
-		            c->hung ? "the server died and left the provider locked"
+		            c->hung ? "the provider hangs in a lock that somebody has, killed or stopped in it"
 		                    : "the completion queue broke");
 	if (n) {
 		c->last_ns = client_now();

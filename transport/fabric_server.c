@@ -14,8 +14,8 @@
  * a hello socket speaks; while operations are out, which may need us, naps of 1 ms and longer
  * instead.
  *
- * Watchdog (shm). A client that is killed inside the provider can leave a lock in shared memory
- * taken, and the next to want it spins for ever. A timer on this thread's CPU time, which costs
+ * Watchdog (shm). A client that is killed or stopped inside the provider can leave a lock in shared memory
+ * taken, and the next to want it spins for ever. Another client gives up first, and we look when one has left. A timer on this thread's CPU time, which costs
  * nothing while the thread sleeps, finds it inside one and the same call twice and jumps out of the
  * turn. The provider's objects are abandoned, the clients' sockets closed, and a new endpoint is
  * opened under another name.
@@ -304,6 +304,39 @@ static void provider_reopen(struct flistener *l)
 	ev_idle_start(flistener_loop(l), &l->idle);
 }
 
+/* 'R', 'S', 'T', ... of /proc; 0: it is not there. @name: what it calls itself. */
+static char process_state(pid_t pid, char name[64])
+{
+	char path[64], line[256], *open, *close, state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (f && fgets(line, sizeof(line), f) && (open = strchr(line, '(')) && (close = strrchr(open, ')'))) {
+		snprintf(name, 64, "%.*s", (int)(close - open - 1), open + 1);
+		state = close[1] == ' ' ? close[2] : 0;
+	}
+	if (f)
+		fclose(f);
+	return state;
+}
+
+/* Who may have the lock and is not going to let go of it. */
+static void name_stopped(const struct flistener *l)
+{
+	const struct fconn *conn;
+	char name[64], state;
+
+	TAILQ_FOREACH (conn, &l->conns, link) {
+		state = conn->rdv.pid > 0 ? process_state(conn->rdv.pid, name) : 0;
+		if (state == 'T' || state == 't')
+			rpc_log(l->base.svc, LOG_WARNING,
+			        "fabric %s: client pid %d (%s) is stopped, by a signal or a debugger, maybe with that lock; it "
+			        "connects again when it is continued (kill -CONT %d)",
+			        l->opts.name, (int)conn->rdv.pid, name, (int)conn->rdv.pid);
+	}
+}
+
 /* The provider never returned. All that it had is lost to us, and our memory that it may still hold
  * to the slabs. */
 static void recover(struct flistener *l)
@@ -312,9 +345,10 @@ static void recover(struct flistener *l)
 
 	rpc_count(&l->base.svc->stats.provider_resets, 1);
 	rpc_log(l->base.svc, LOG_ERR,
-	        "fabric %s: the provider hangs in a lock that a killed client left; opening a new "
+	        "fabric %s: the provider hangs in a lock that a client has, killed or stopped in it; opening a new "
 	        "endpoint",
 	        l->opts.name);
+	name_stopped(l);
 	ev_io_stop(flistener_loop(l), &l->hello_io);
 	l->in_turn = true;
 	l->fab = NULL;

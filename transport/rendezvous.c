@@ -394,7 +394,7 @@ int rdv_listen(const struct fab *f, const struct tp_fabric_opts *opts, int *out,
 int rdv_accept(const struct fab *f, int listen_fd, struct rdv *r)
 {
 	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), on = 1;
-	struct ucred peer;
+	struct ucred peer = { 0 };
 	socklen_t len = sizeof(peer);
 
 	if (fd < 0)
@@ -406,7 +406,7 @@ int rdv_accept(const struct fab *f, int listen_fd, struct rdv *r)
 	} else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) || peer.uid != geteuid()) {
 		goto refuse;
 	}
-	*r = (struct rdv){ .fd = fd, .page_fd = -1 };
+	*r = (struct rdv){ .fd = fd, .page_fd = -1, .pid = peer.pid };
 	return 0;
 refuse:
 	close(fd);
