@@ -174,7 +174,7 @@ refused "is a server there" load --server 127.0.0.1:1
 refused "is a server there" load --server [::1]:1
 refused "HOST:PORT" load --server [::1]
 refused "HOST:PORT" load --server 127.0.0.1:1:2x
-refused "fabric client (tcp)" load --server 127.0.0.1:1 --transport tcp --ops null
+refused "nobody listens at 127.0.0.1 port 1:" load --server 127.0.0.1:1 --transport tcp --ops null
 refused "one-sided" load --server 127.0.0.1:1 --ops put
 refused "--connections" load --server 127.0.0.1:1 --threads 2
 refused "at most 3600" load --server 127.0.0.1:1 --seconds no
