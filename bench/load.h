@@ -56,6 +56,7 @@ extern const char load_op_names[];
 const struct load_op *load_op(const char *name); /* NULL: unknown */
 enum load_way load_way(enum load_step s);
 bool load_has_data(const struct load_op *op);
+bool load_persists(const struct load_op *op); /* its data, once; the floor of a put does so itself where it can */
 
 /* --- clients ---------------------------------------------------------------------------------------------- */
 

@@ -35,6 +35,16 @@ static json_t *ratio(const double *a, const double *b, unsigned n)
 	return spread(r, n);
 }
 
+/* The server's rate beside that of a floor which would also persist what it moved, by the same processor. */
+static json_t *durable_ratio(const struct plan *pl, const struct party *me, const struct party *floor)
+{
+	double r[LOAD_ROUNDS];
+
+	for (unsigned i = 0; i < pl->rounds; i++)
+		r[i] = floor->rate[i] > 0 ? me->rate[i] * (1 / floor->rate[i] + pl->persist_ns[i] / 1e9) : 0;
+	return spread(r, pl->rounds);
+}
+
 static json_t *party_json(const struct plan *pl, const struct party *p, unsigned size)
 {
 	static const struct { const char *key; double q; } q[] = { { "p50_us", .5 }, { "p90_us", .9 }, { "p99_us", .99 },
@@ -85,6 +95,8 @@ json_t *load_line_json(struct plan *pl, const struct load_op *op, unsigned size)
 			if (me->pid[0] && p->pid[0])
 				json_object_set_new(j, "server_cpu_ratio", ratio(me->cpu, p->cpu, pl->rounds));
 		}
+		if (i == FLOOR && pl->persist && load_persists(op))
+			json_object_set_new(j, "durable_rate_ratio", durable_ratio(pl, me, p));
 		json_object_set_new(o, party_name[i], j);
 	}
 	return o;
@@ -94,8 +106,8 @@ void load_line_head(bool against)
 {
 	printf("%-7s %-8s %7s %5s %5s %10s %8s %8s %8s %8s %8s %9s %6s %6s %5s %7s  %s\n", "over", "op", "size", "depth", "conns",
 	       "rate/s", "MB/s", "p50 us", "p90 us", "p99 us", "p99.9 us", "max us", "client", "server", "drain", "persist",
-	       against ? "against: rate ratio (lo-hi) p50 ratio   floor: the same" :
-					  "floor: rate, ratio (lo-hi), p50 ratio");
+	       against ? "against: rate ratio (lo-hi) p50 ratio   floor: the same, ratio with persist" :
+					  "floor: rate, ratio (lo-hi), p50 ratio, ratio with persist");
 }
 
 static double at(const json_t *o, const char *party, const char *key, unsigned i)
@@ -124,6 +136,8 @@ void load_line_print(const json_t *o)
 			printf("  %9.0f/s %5.2f (%.2f-%.2f) %5.2f", at(o, party_name[i], "ops_per_second", 0),
 			       at(o, party_name[i], "rate_ratio", 0), at(o, party_name[i], "rate_ratio", 1),
 			       at(o, party_name[i], "rate_ratio", 2), at(o, party_name[i], "p50_ratio", 0));
+	if (json_object_get(json_object_get(o, "floor"), "durable_rate_ratio"))
+		printf(" %5.2f", at(o, "floor", "durable_rate_ratio", 0));
 	putchar('\n');
 	if (json_object_get(json_object_get(o, "server"), "idle_connection_kib"))
 		printf("        %d idle connections: %.1f KiB resident each\n", integer(o, "idle"),

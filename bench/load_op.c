@@ -42,6 +42,14 @@ enum load_way load_way(enum load_step s)
 	}
 }
 
+bool load_persists(const struct load_op *op)
+{
+	for (unsigned i = 0; i < op->nsteps; i++)
+		if (op->step[i] == L_WRITE || op->step[i] == L_WRITE_NEW || op->step[i] == L_COMMIT)
+			return true;
+	return false;
+}
+
 bool load_has_data(const struct load_op *op)
 {
 	for (unsigned i = 0; i < op->nsteps; i++)

@@ -36,6 +36,9 @@ for key, l in lines.items():
         assert 0 < p["p50_us"] <= p["p90_us"] <= p["p99_us"] <= p["p99.9_us"] <= p["max_us"], key
     for r in f["rate_ratio"], f["p50_ratio"]:
         assert len(r) == 3 and 0 < r[1] <= r[0] <= r[2], key
+    durable = f.get("durable_rate_ratio")
+    assert (durable is not None) == (key[1] in ("write", "commit", "mixed", "small")), key
+    assert not durable or all(d > r for d, r in zip(durable, f["rate_ratio"])), key
     assert (l["persist_us"] > 0) == (l["size"] > 0), key
     assert s["client_cpu_us"] > 0 and s["copied_bytes"] == 0, key
     op = key[1]
