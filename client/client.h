@@ -9,6 +9,7 @@
  *   way.c      which of the two it is              push.c     the read behind the writes
  *   layout.c   calls of the LAYOUT program         extent.c   what a layout says of a range
  *   reach.c    why a server is not there
+ *   lane.c     a connection of their own for layouts, and for RMA
  *
  * An operation (struct op) is in exactly one list of its session:
  *
@@ -34,6 +35,7 @@ struct op {
 	TAILQ_ENTRY(op) link;
 	uint32_t prog, proc;
 	bool once; /* means something on this connection only: fails with it (-ECONNRESET) */
+	bool lane; /* it goes over the lane, and is in the lane's lists */
 	uint8_t *args; /* encoded once, sent as often as needed */
 	size_t args_len;
 	struct iovec out, in; /* payload; iov_base NULL: none */
@@ -58,7 +60,15 @@ struct berth_mr {
 	LIST_ENTRY(berth_mr) link;
 	void *base;
 	size_t len;
-	struct tp_mr *mr; /* of the connection that stands; NULL between connections */
+	struct tp_mr *mr, *lane_mr; /* of the connections that stand; NULL between connections */
+};
+
+struct lane {
+	struct tp_client *c; /* NULL: none */
+	bool up, tearing;
+	int watched;
+	uint64_t connect_by; /* ms */
+	struct op_list pending, sent;
 };
 
 struct put;
@@ -79,7 +89,9 @@ struct berth {
 	struct op_list pending, sent, finished;
 	unsigned nops;
 	LIST_HEAD(, berth_mr) regs;
-	uint64_t epoch; /* number of the connection; moves when one ends */
+	struct lane lane;
+	bool own_lane;  /* layouts belong to the lane, as the server wants it; else to c */
+	uint64_t epoch; /* number of the connection that layouts belong to; moves when one ends */
 	LIST_HEAD(, berth_map) maps;
 	struct put_list unpushed; /* written, and a read behind the writes is to come */
 	size_t unpushed_bytes;
@@ -109,6 +121,29 @@ void op_free(struct op *op);
 struct op *op_hold(struct berth *b, berth_done *done, void *arg);
 void op_finish(struct op *op, int err);
 void op_drop(struct op *op); /* held, and nothing came of it */
+
+/* Send it over @c; its list is the caller's. */
+int op_send(struct op *op, struct tp_client *c, uint64_t now);
+/* It is answered, or failed for good (@err): decode the answer while it is there. On no list. */
+void op_conclude(struct op *op, int err);
+void sooner(int *timeout_ms, uint64_t at, uint64_t now);
+
+/* --- lane.c --------------------------------------------------------------------------------------
+ */
+/* The connection that layouts belong to: RMA goes over it; is it up? */
+static inline struct tp_client *layouts_client(const struct berth *b)
+{
+	return b->own_lane ? b->lane.c : b->c;
+}
+static inline bool layouts_up(const struct berth *b)
+{
+	return b->own_lane ? b->lane.up : b->up;
+}
+void lane_flush(struct berth *b); /* open it if something waits, send what waits */
+void lane_advance(struct berth *b);
+int lane_before_poll(struct berth *b, int *timeout_ms, uint64_t now); /* -EAGAIN: not yet */
+void lane_answered(struct op *op, int err);
+void lane_close(struct berth *b);
 
 struct waiting { /* a synchronous call's stay */
 	bool answered;

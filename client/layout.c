@@ -69,6 +69,7 @@ static int decode_facts(struct op *op, XDR *x)
 			out->recall_ms = d->recall_msec;
 			out->lease_ms = lease_ms(d->lease);
 			out->none = d->why != LAYOUT_WHY_NONE;
+			out->elsewhere = d->why == LAYOUT_WHY_CONNECTION;
 			out->none_rw = out->none || d->why_rw != LAYOUT_WHY_NONE;
 			take_text(out->why, sizeof(out->why), d->why_text);
 		}

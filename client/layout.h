@@ -16,6 +16,7 @@
 struct layout_facts {
 	unsigned recall_ms, lease_ms;
 	bool none, none_rw; /* MAP would say UNAVAILABLE */
+	bool elsewhere;     /* on this connection: they have one of their own */
 	char why[256];
 };
 struct layout_mapped {

@@ -23,6 +23,7 @@
 #define COMMITS_OUT 2
 #define MAPS_MAX    64   /* layouts that one berth_map() asks for */
 #define AGAIN_MS    1000 /* after a MAP that failed */
+#define REFUSED_MS  10000 /* after a lane that did not come up */
 #define RENEW_MIN   50   /* ms */
 
 /* --- layouts --- */
@@ -47,9 +48,9 @@ static void say_something_newer(struct berth *b)
 {
 	struct tp_client_rma_info info;
 
-	if (!b->up)
+	if (!layouts_up(b))
 		return;
-	tp_client_get_rma_info(b->c, &info);
+	tp_client_get_rma_info(layouts_client(b), &info);
 	if (info.keys_checked)
 		layout_start_null(b, nobody_waits, NULL); /* no memory: then it is the connection */
 }
@@ -96,7 +97,7 @@ struct layout *map_layout(struct berth_map *m, uint64_t epoch, uint64_t id)
 /* L1 */
 static bool usable(const struct berth_map *m, const struct layout *l)
 {
-	return l->epoch == m->f->b->epoch && m->f->b->up && !l->ending && now_ms() < l->expires;
+	return l->epoch == m->f->b->epoch && layouts_up(m->f->b) && !l->ending && now_ms() < l->expires;
 }
 
 struct layout *map_usable_layout(struct berth_map *m, uint64_t epoch, uint64_t id)
@@ -147,6 +148,7 @@ struct map_call {
 	uint64_t off, sent, epoch;
 	uint64_t lost_since; /* ms; 0: not lost since the last answer */
 	unsigned rounds;
+	bool by_lane; /* the facts are asked for over the lane */
 	struct layout_facts facts;
 	struct layout_mapped got;
 	berth_done *done; /* NULL: nobody waits */
@@ -181,7 +183,7 @@ static void map_call_over(struct map_call *c, int err)
 
 	m->mapping = false;
 	m->calls--;
-	m->no_map_before = err ? now_ms() + AGAIN_MS : 0;
+	m->no_map_before = err ? now_ms() + (err == -ECONNREFUSED ? REFUSED_MS : AGAIN_MS) : 0;
 	if (err && !m->why[0])
 		snprintf(m->why, sizeof(m->why), "%s", strerror(-err));
 	if (!LIST_EMPTY(&m->layouts) || !(is_final(err) || (m->flags & BERTH_MAP_ONE_SIDED)))
@@ -310,8 +312,18 @@ static void know(struct map_call *c, int err)
 static void facts_came(void *arg, int err, const struct berth_reply *r)
 {
 	struct map_call *c = arg;
+	struct berth *b = c->m->f->b;
 
 	(void)r;
+	if (!err && c->facts.elsewhere && !c->by_lane) {
+		b->own_lane = c->by_lane = true;
+		err = layout_start_facts(b, &c->m->f->fh, &c->facts, facts_came, c);
+		if (!err)
+			return;
+	}
+	if (err == -ECONNREFUSED)
+		snprintf(c->m->why, sizeof(c->m->why), "the server wants layouts on a connection of their own, and refuses it "
+		                                       "(its log tells why; layout_domains in its [fabric] section?)");
 	if (err == -EOPNOTSUPP || !err)
 		know(c, err);
 	else if (!try_again(c, err)) {
@@ -337,6 +349,7 @@ static int map_round(struct map_call *c)
 
 	c->epoch = b->epoch;
 	c->sent = now_ms();
+	c->by_lane = b->own_lane;
 	if (!b->know_layouts)
 		return layout_start_facts(b, &m->f->fh, &c->facts, facts_came, c);
 	if (b->no_layouts) {
@@ -380,7 +393,7 @@ struct layout *map_layout_at(struct berth_map *m, uint64_t off)
 	LIST_FOREACH (l, &m->layouts, link)
 		if (off >= l->x.off && off < l->x.end && usable(m, l))
 			return l;
-	if (!m->mapping && !m->unmapped && m->f->b->up && now_ms() >= m->no_map_before &&
+	if (!m->mapping && !m->unmapped && (m->f->b->up || layouts_up(m->f->b)) && now_ms() >= m->no_map_before &&
 	    start_mapping(m, off, NULL, NULL)) /* L4 */
 		m->no_map_before = now_ms() + AGAIN_MS;
 	return NULL;

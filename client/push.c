@@ -98,7 +98,7 @@ static int push_send(struct berth *b, struct put_list *puts)
 {
 	const struct put *last = TAILQ_LAST(puts, put_list);
 	struct push *u = push_new(b, last);
-	int err = u ? tp_client_rma(b->c, &u->rma) : -ENOMEM;
+	int err = u ? tp_client_rma(layouts_client(b), &u->rma) : -ENOMEM;
 
 	if (err) {
 		if (u)

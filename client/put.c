@@ -232,7 +232,7 @@ static int rma_start(struct put *p, struct layout *l, const struct extent *e, en
 		.how = how, .buf = pc->buf, .len = pc->len, .addr = e->addr, .key = e->key, .done = rma_done
 	};
 	pc->op = op_hold(b, rma_over, pc);
-	err = pc->op ? tp_client_rma(b->c, &pc->rma) : -ENOMEM;
+	err = pc->op ? tp_client_rma(layouts_client(b), &pc->rma) : -ENOMEM;
 	if (err) {
 		if (pc->op)
 			op_drop(pc->op);
@@ -270,7 +270,7 @@ static struct layout *choose(struct put *p, enum tp_rma_how *how, struct tp_clie
 
 	if (!l || !l->rw || !extents_have_memory(&l->x, p->off, p->off + p->len, &valid))
 		return NULL;
-	tp_client_get_rma_info(m->f->b->c, info);
+	tp_client_get_rma_info(layouts_client(m->f->b), info);
 	choose_method(p, l, valid, how, info);
 	if (p->flags & BERTH_BY_RMA || way_put_one_sided(info->provider, p->len, p->wants_commit, m->busy))
 		return l;
@@ -449,7 +449,7 @@ static bool get_by_rma(const struct put *p, const struct extent *e)
 
 	if (e->state != EXTENT_VALID || p->flags & BERTH_BY_RMA)
 		return e->state == EXTENT_VALID;
-	tp_client_get_rma_info(p->m->f->b->c, &info);
+	tp_client_get_rma_info(layouts_client(p->m->f->b), &info);
 	return way_get_one_sided(info.provider, (size_t)e->len);
 }
 

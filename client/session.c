@@ -123,12 +123,28 @@ static int rpc_errno(const struct tp_req *req)
 	}
 }
 
+void op_conclude(struct op *op, int err)
+{
+	if (!err)
+		err = rpc_errno(&op->req);
+	if (!err)
+		err = op->decode(op, &op->req.results);
+	if (err == OP_JUKEBOX)
+		later(op);
+	else
+		finish(op, err);
+}
+
 /* The transport's callback: decode while the answer is there, let the user know later (S3). */
 static void answered(struct tp_req *req, int err)
 {
 	struct op *op = container_of(req, struct op, req);
 	struct berth *b = op->b;
 
+	if (op->lane) {
+		lane_answered(op, err);
+		return;
+	}
 	TAILQ_REMOVE(&b->sent, op, link);
 	if (err && means_lost(b, err)) {
 		again(op);
@@ -136,14 +152,7 @@ static void answered(struct tp_req *req, int err)
 	}
 	b->outage_since = 0; /* S4 */
 	b->backoff_ms = BACKOFF_MIN;
-	if (!err)
-		err = rpc_errno(req);
-	if (!err)
-		err = op->decode(op, &req->results);
-	if (err == OP_JUKEBOX)
-		later(op);
-	else
-		finish(op, err);
+	op_conclude(op, err);
 }
 
 static uint32_t version_of(uint32_t prog)
@@ -158,11 +167,11 @@ static uint32_t version_of(uint32_t prog)
 	}
 }
 
-static int send_one(struct berth *b, struct op *op, uint64_t now)
+int op_send(struct op *op, struct tp_client *c, uint64_t now)
 {
 	struct tp_req *req = &op->req;
+	struct berth *b = op->b;
 	XDR *x;
-	int err;
 
 	memset(req, 0, sizeof(*req));
 	if (!op->numbered)
@@ -177,22 +186,17 @@ static int send_one(struct berth *b, struct op *op, uint64_t now)
 	req->nin = op->in.iov_base ? 1 : 0;
 	req->max_results = op->max_results;
 	req->done = answered;
-	x = tp_req_begin(b->c, req, op->prog, version_of(op->prog), op->proc, &b->cred,
-	                 op->args_len);
+	x = tp_req_begin(c, req, op->prog, version_of(op->prog), op->proc, &b->cred, op->args_len);
 	if (!x)
 		return -ENOMEM;
 	if (op->args_len && !XDR_PUTBYTES(x, (char *)op->args, (u_int)op->args_len)) {
-		tp_req_abandon(b->c, req);
+		tp_req_abandon(c, req);
 		return -EMSGSIZE;
 	}
 	op->numbered = true;
 	op->tries++;
 	op->sent_at = now;
-	TAILQ_INSERT_TAIL(&b->sent, op, link);
-	err = tp_req_send(b->c, req);
-	if (err)
-		TAILQ_REMOVE(&b->sent, op, link);
-	return err;
+	return tp_req_send(c, req);
 }
 
 /* Hand what is due to the transport. */
@@ -202,6 +206,7 @@ static void flush(struct berth *b)
 	struct op *op;
 	uint64_t now;
 
+	lane_flush(b);
 	if (!b->up || TAILQ_EMPTY(&b->pending))
 		return;
 	now = now_ms();
@@ -214,10 +219,14 @@ static void flush(struct berth *b)
 			TAILQ_INSERT_TAIL(&b->pending, op, link);
 			continue;
 		}
-		err = send_one(b, op, now);
-		if (err && means_lost(b, err))
+		TAILQ_INSERT_TAIL(&b->sent, op, link);
+		err = op_send(op, b->c, now);
+		if (!err)
+			continue;
+		TAILQ_REMOVE(&b->sent, op, link);
+		if (means_lost(b, err))
 			again(op);
-		else if (err)
+		else
 			finish(op, err);
 	}
 }
@@ -228,7 +237,8 @@ void op_start(struct op *op)
 
 	b->nops++;
 	b->count.calls++;
-	TAILQ_INSERT_TAIL(&b->pending, op, link);
+	op->lane = b->own_lane && op->prog == LAYOUT_PROGRAM;
+	TAILQ_INSERT_TAIL(op->lane ? &b->lane.pending : &b->pending, op, link);
 	if (b->nops == 1) /* an outage counts from when somebody waits */
 		b->outage_since = b->up ? 0 : now_ms();
 	if (!b->in_progress)
@@ -327,8 +337,10 @@ static void close_connection(struct berth *b)
 	b->up = false;
 	LIST_FOREACH (mr, &b->regs, link)
 		mr->mr = NULL; /* they go with the connection */
-	b->epoch++;
-	b->know_layouts = false;
+	if (!b->own_lane) {
+		b->epoch++;
+		b->know_layouts = false;
+	}
 	tp_client_close(c);
 	b->c = NULL;
 	b->tearing = false;
@@ -385,7 +397,7 @@ static void look_at_clock(struct berth *b)
 
 	if (b->first)
 		return;
-	if (b->up && b->next_renew && now >= b->next_renew)
+	if (layouts_up(b) && b->next_renew && now >= b->next_renew)
 		maps_renew(b, now);
 	if (b->c && !b->up && now >= b->connect_by) {
 		snprintf(b->why.text, sizeof(b->why.text), "no answer to the connection request");
@@ -411,6 +423,8 @@ static void advance(struct berth *b)
 	int state, err = 0;
 
 	look_at_clock(b);
+	lane_advance(b);
+	lane_flush(b);
 	if (!b->c)
 		return;
 	err = tp_client_progress(b->c);
@@ -466,7 +480,7 @@ int berth_progress(struct berth *b)
 	return n;
 }
 
-static void sooner(int *timeout_ms, uint64_t at, uint64_t now)
+void sooner(int *timeout_ms, uint64_t at, uint64_t now)
 {
 	uint64_t ms = at > now ? at - now : 0;
 
@@ -489,7 +503,9 @@ int berth_before_poll(struct berth *b, int *timeout_ms)
 	}
 	if (b->c && !b->up)
 		sooner(&timeout, b->connect_by, now);
-	if (b->up && b->next_renew)
+	if (lane_before_poll(b, &timeout, now))
+		return -EAGAIN;
+	if (layouts_up(b) && b->next_renew)
 		sooner(&timeout, b->next_renew, now);
 	if (!TAILQ_EMPTY(&b->sent))
 		sooner(&timeout, TAILQ_FIRST(&b->sent)->sent_at + b->timeout_ms, now);
@@ -580,6 +596,9 @@ int sync_wait(struct berth *b, struct waiting *w, int started)
 		TAILQ_FOREACH (op, &b->pending, link)
 			if (op->arg == w)
 				op->done = nobody_waits;
+		TAILQ_FOREACH (op, &b->lane.pending, link)
+			if (op->arg == w)
+				op->done = nobody_waits;
 		return -EDEADLK;
 	}
 	while (!w->answered) {
@@ -609,6 +628,8 @@ int berth_register(struct berth *b, void *base, size_t len, struct berth_mr **ou
 			return err;
 		}
 	}
+	if (b->lane.up && tp_client_register(b->lane.c, base, len, &mr->lane_mr))
+		mr->lane_mr = NULL;
 	LIST_INSERT_HEAD(&b->regs, mr, link);
 	*out = mr;
 	return 0;
@@ -620,6 +641,8 @@ void berth_unregister(struct berth *b, struct berth_mr *mr)
 		return;
 	if (mr->mr && b->c)
 		tp_client_unregister(b->c, mr->mr);
+	if (mr->lane_mr)
+		tp_client_unregister(b->lane.c, mr->lane_mr);
 	LIST_REMOVE(mr, link);
 	free(mr);
 }
@@ -691,7 +714,7 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 		return NULL;
 	}
 	b->url = url;
-	b->watched = -1;
+	b->watched = b->lane.watched = -1;
 	b->first = true;
 	b->backoff_ms = BACKOFF_MIN;
 	b->rtmax = b->wtmax = 1 << 20;
@@ -699,6 +722,8 @@ static struct berth *session_new(struct berth_url *url, const struct berth_opts 
 	TAILQ_INIT(&b->pending);
 	TAILQ_INIT(&b->sent);
 	TAILQ_INIT(&b->finished);
+	TAILQ_INIT(&b->lane.pending);
+	TAILQ_INIT(&b->lane.sent);
 	LIST_INIT(&b->regs);
 	LIST_INIT(&b->maps);
 	TAILQ_INIT(&b->unpushed);
@@ -793,6 +818,7 @@ void berth_disconnect(struct berth *b)
 		unregister_all(b);
 	close_connection(b);
 	do { /* a callback may start another one */
+		lane_close(b);
 		maps_flush(b);
 		fail_waiting(b, -ECANCELED);
 	} while (call_back(b));

@@ -7,6 +7,7 @@
  * a default.
  */
 #include "server/config.h"
+#include "proto/layout.h"
 
 #include <errno.h>
 #include <ini.h>
@@ -17,7 +18,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum value { V_TEXT, V_PATH, V_COUNT, V_SWITCH, V_AUTO_OFF, V_STABILITY, V_METHOD, V_LAYOUT_METHOD, V_DDIO, V_PLACEMENT };
+enum value { V_TEXT, V_PATH, V_COUNT, V_SWITCH, V_AUTO_OFF, V_STABILITY, V_METHOD, V_LAYOUT_METHOD, V_DDIO, V_PLACEMENT, V_LAYOUT_DOMAIN };
 
 struct key {
 	const char *section, *name;
@@ -63,6 +64,9 @@ static const struct key keys[] = {
 	{ "fabric", "layout_count", V_COUNT, F(layout_count), 1, 65536 },
 	{ "fabric", "layout_mib", V_COUNT, F(layout_mib), 1, 1 << 20 },
 	{ "fabric", "layout_exclusive", V_SWITCH, F(layout_exclusive), 0, 0 },
+	{ "fabric", "layout_domain", V_LAYOUT_DOMAIN, F(layout_domain), 0, 0 },
+	{ "fabric", "layout_domains", V_COUNT, F(layout_domains), 1, 65536 },
+	{ "fabric", "layout_domains_client", V_COUNT, F(layout_domains_client), 1, 65536 },
 	{ "fabric", "persistence", V_LAYOUT_METHOD, F(method), 0, 0 },
 	{ "fabric", "ddio", V_DDIO, F(ddio), 0, 0 },
 };
@@ -126,6 +130,14 @@ static bool parse_placement(const char *v, enum tp_placement *out)
 	return false;
 }
 
+static bool parse_layout_domain(const char *v, enum layout_domain *out)
+{
+	if (strcmp(v, "client") && strcmp(v, "shared"))
+		return false;
+	*out = strcmp(v, "client") ? LAYOUT_DOMAIN_SHARED : LAYOUT_DOMAIN_CLIENT;
+	return true;
+}
+
 /* Store @v into @at as @k says; on a mistake tell what would be right. */
 static const char *set_value(const struct key *k, void *at, const char *v, char *want, size_t len)
 {
@@ -173,6 +185,8 @@ static const char *set_value(const struct key *k, void *at, const char *v, char 
 	case V_LAYOUT_METHOD:
 		return parse_method(v, PM_READ_AFTER_WRITE, at) ? NULL :
 			"auto, commit-complete, read-after-write, or the pool's fence, clwb, msync, volatile";
+	case V_LAYOUT_DOMAIN:
+		return parse_layout_domain(v, at) ? NULL : "client or shared";
 	case V_DDIO:
 		return parse_ddio(v, at) ? NULL : "on, off or unknown";
 	}
@@ -194,6 +208,8 @@ static struct fabric_conf *fabric_get(struct config *c, const char *name)
 	f->recall_ms = 200;
 	f->layout_count = 256;
 	f->layout_mib = 1024;
+	f->layout_domains = 1024;
+	f->layout_domains_client = 128;
 	f->opts.name = strdup(name);
 	if (!f->opts.name) {
 		free(f);
@@ -238,7 +254,7 @@ static bool set_key(struct config *c, const char *section, const char *name, con
 	const char *kind = section, *wrong;
 	const struct key *k;
 	struct fabric_conf *f;
-	char list[320] = "", want[60];
+	char list[400] = "", want[60];
 	void *base = c;
 	bool known;
 
@@ -330,7 +346,7 @@ static int on_key(void *arg, const char *section, const char *name, const char *
 {
 	struct reading *r = arg;
 	unsigned before = said_before(r, section, name);
-	char msg[400];
+	char msg[480];
 
 	if (before)
 		snprintf(msg, sizeof(msg), "[%s] %s is set in line %u already", section, name, before);
@@ -367,7 +383,7 @@ int config_load(struct config *c, const char *path, char *why, size_t why_len)
 
 int config_override(struct config *c, const char *text, char *why, size_t why_len)
 {
-	char copy[1200], msg[400], *eq, *dot = NULL;
+	char copy[1200], msg[480], *eq, *dot = NULL;
 
 	if (strlen(text) >= sizeof(copy) || !strchr(text, '=')) {
 		snprintf(why, why_len, "-o %s: write section.key=value", text);
@@ -410,6 +426,29 @@ static char *default_control(void)
 	return asprintf(&path, "%s/berth.sock", run) < 0 ? NULL : path;
 }
 
+/* A domain is a connection's (FI_EP_MSG). */
+static int finish_layout_domain(struct fabric_conf *f, char *why, size_t why_len)
+{
+	bool rdm = f->opts.ep_type && !strcmp(f->opts.ep_type, "FI_EP_RDM");
+	bool own = f->layout_domain == LAYOUT_DOMAIN_CLIENT;
+
+	if (own && !strcmp(f->opts.provider, "shm")) {
+		snprintf(why, why_len, "[fabric %s] layout_domain = client: the shm provider looks at no key, in whatever "
+				       "domain; leave it away, or use tcp or verbs", f->opts.name);
+		return -EINVAL;
+	}
+	if (own && rdm) {
+		snprintf(why, why_len, "[fabric %s] layout_domain = client: endpoints of FI_EP_RDM share one domain; set "
+				       "ep_type = FI_EP_MSG, or layout_domain = shared", f->opts.name);
+		return -EINVAL;
+	}
+	if (own && f->layouts)
+		f->opts.own = (struct tp_own){ .prog = LAYOUT_PROGRAM,
+			                       .most = f->layout_domains,
+			                       .most_of_one = f->layout_domains_client };
+	return 0;
+}
+
 int config_finish(struct config *c, char *why, size_t why_len)
 {
 	struct fabric_conf *f;
@@ -435,6 +474,8 @@ int config_finish(struct config *c, char *why, size_t why_len)
 					       "(fi_info -l lists what libfabric has here)", f->opts.name);
 			return -EINVAL;
 		}
+		if (finish_layout_domain(f, why, why_len))
+			return -EINVAL;
 	}
 	if (c->port == 0 && STAILQ_EMPTY(&c->fabrics)) {
 		snprintf(why, why_len, "[nfs] port = 0 switches sockets off, and there is no [fabric NAME]: "

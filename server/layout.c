@@ -14,8 +14,10 @@
 #include <string.h>
 
 #define MAP_TRIES   16 /* how often a MAP steps back behind another client's */
-#define REPLY_ROOM  (512 + LAYOUT_MAX_EXTENTS * 40)
-#define NEWS_ROOM   (64 + LAYOUT_MAX_IDS * 20)
+#define MAP_FIXED   512 /* bytes of its answer beside the extents */
+#define MAP_EXTENT  40
+#define NEWS_FIXED  64 /* likewise of RENEW */
+#define NEWS_EACH   20
 
 struct layout_ctx { /* tp_call.ctx */
 	struct nfs3_ctx cx; /* first */
@@ -138,6 +140,9 @@ static void look(struct layout_ctx *lx, struct offer *o)
 	else if (o->facts.staged)
 		refuse(o, LAYOUT_WHY_MEMORY,
 		       "the pool's memory cannot be registered with this provider (a file on fsdax)");
+	else if (o->facts.own_offered && !o->facts.own)
+		refuse(o, LAYOUT_WHY_CONNECTION,
+		       "layouts have a connection of their own here (layout_domain = client), which this one is not");
 	if (!o->why && srv->info.data_checksum) {
 		o->why_rw = LAYOUT_WHY_CHECKSUM;
 		o->text = "no layouts for writing: the pool keeps checksums of file data";
@@ -292,6 +297,14 @@ static int open_keys(struct layout_ctx *lx, const struct pm_extent *e, unsigned 
 	return 0;
 }
 
+/* Of @most, as many as the answer has room for. */
+static unsigned fitting(struct tp_call *call, size_t fixed, size_t each, unsigned most)
+{
+	size_t room = tp_reply_room(call), n = room < fixed + each ? 1 : (room - fixed) / each;
+
+	return n < most ? (unsigned)n : most;
+}
+
 static void map_keys(struct layout_ctx *lx)
 {
 	struct layout *l = lx->l;
@@ -329,7 +342,7 @@ static void map_keys(struct layout_ctx *lx)
 	ok->extents.extents_len = n;
 	ok->extents.extents_val = ext;
 	nfs3_post_attr(lx->cx.srv, &attr, &ok->attributes);
-	REPLY(lx->cx.call, LAYOUTMAPres, &res, REPLY_ROOM);
+	REPLY(lx->cx.call, LAYOUTMAPres, &res, MAP_FIXED + MAP_EXTENT * n);
 }
 
 static void map_zero(struct nfs3_ctx *cx, int err)
@@ -351,7 +364,7 @@ static void map_open(struct nfs3_ctx *cx, int err)
 	struct layout_ctx *lx = ctx_of(cx);
 	struct pm_lease_opts o = { .owner = lx->l->cl,
 		                   .write = lx->rw,
-		                   .max_extents = LAYOUT_MAX_EXTENTS,
+		                   .max_extents = fitting(cx->call, MAP_FIXED, MAP_EXTENT, LAYOUT_MAX_EXTENTS),
 		                   .recall = layout_recall,
 		                   .arg = lx->l };
 
@@ -583,14 +596,15 @@ static void tell(const struct layout *l, layoutnews *out)
 	out->status = layout_recalled(l) ? LAYOUTERR_RECALLED : LAYOUT_OK;
 }
 
-static unsigned renew_all(struct layout_client *cl, layoutnews *news)
+/* What has no room is told next time. */
+static unsigned renew_all(struct layout_client *cl, layoutnews *news, unsigned most)
 {
 	struct layout *l;
 	unsigned n = 0;
 
 	TAILQ_FOREACH (l, &cl->live, link) {
 		layout_renew(l);
-		if (n == LAYOUT_MAX_IDS)
+		if (n == most)
 			continue;
 		tell(l, &news[n]);
 		n += news[n].status != LAYOUT_OK || news[n].generation != l->generation;
@@ -627,8 +641,8 @@ static void layout_renew_call(struct tp_call *call)
 	}
 	ok->news.news_len = args.ids.ids_len;
 	if (!args.ids.ids_len && cl)
-		ok->news.news_len = renew_all(cl, news);
-	REPLY(call, LAYOUTRENEWres, &res, NEWS_ROOM);
+		ok->news.news_len = renew_all(cl, news, fitting(call, NEWS_FIXED, NEWS_EACH, LAYOUT_MAX_IDS));
+	REPLY(call, LAYOUTRENEWres, &res, NEWS_FIXED + NEWS_EACH * ok->news.news_len);
 }
 
 static const struct tp_proc procs[] = {

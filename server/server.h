@@ -64,9 +64,12 @@ bool exports_entry(const struct exports *ex, unsigned i, const char **path, cons
 /* --- config.c -------------------------------------------------------------------------------------------------------- */
 
 enum stability { STABILITY_AUTO, STABILITY_HONOR };
+enum layout_domain { LAYOUT_DOMAIN_AUTO, LAYOUT_DOMAIN_CLIENT, LAYOUT_DOMAIN_SHARED };
 struct fabric_conf {
 	struct tp_fabric_opts opts;
 	bool layouts, layout_exclusive;
+	enum layout_domain layout_domain; /* config_finish() makes opts.own of it, and of these: */
+	unsigned layout_domains, layout_domains_client;
 	unsigned lease, recall_ms; /* of layouts: seconds; milliseconds */
 	unsigned layout_count, layout_mib; /* most of one connection */
 	enum pm_method method; /* layouts: what the administrator insists on */

@@ -25,7 +25,7 @@ static const struct {
 	S(payload_placed_bytes), S(payload_inline_bytes), S(payload_staged_bytes),
 	S(payload_copied_bytes), { "connections", offsetof(struct tp_stats, conns) },
 	{ "connections_total", offsetof(struct tp_stats, conns_total) },
-	{ "connections_displaced", offsetof(struct tp_stats, displaced) }, S(credits), S(calls_now),
+	{ "connections_displaced", offsetof(struct tp_stats, displaced) }, S(credits), S(calls_now), S(domains),
 	S(bad_records), S(bad_headers), S(bad_chunks), S(bad_versions), S(auth_errors), S(timeouts),
 	S(resets), S(provider_errors), S(provider_resets),
 #undef S

@@ -97,10 +97,13 @@ void client_mr_put(struct tp_client *c, struct tp_mr *mr)
 
 TP_API int tp_client_register(struct tp_client *c, void *base, size_t len, struct tp_mr **out)
 {
-	int err = mr_open(c, base, len, FI_REMOTE_READ | FI_REMOTE_WRITE, out);
+	/* For the server's RMA, where there are chunks; for our own. */
+	uint64_t in = FI_READ | (c->opts.own.ask ? 0 : FI_REMOTE_WRITE);
+	uint64_t from = FI_WRITE | (c->opts.own.ask ? 0 : FI_REMOTE_READ);
+	int err = mr_open(c, base, len, in | from, out);
 
 	if (err == -EFAULT || err == -EACCES) /* read-only memory can still be sent from */
-		err = mr_open(c, base, len, FI_REMOTE_READ, out);
+		err = mr_open(c, base, len, from, out);
 	if (!err)
 		(*out)->callers = true;
 	return err;

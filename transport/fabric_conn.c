@@ -416,7 +416,7 @@ static void msg_request(struct flistener *l, struct fab_event *ev)
 			fconn_kill(conn);
 		}
 	}
-	if (err)
+	if (err && err != -EUSERS)
 		rpc_log(l->base.svc, LOG_NOTICE, "fabric %s: connection refused: %s", l->opts.name,
 		        fi_strerror(-err));
 	fi_freeinfo(ev->info);

@@ -58,8 +58,12 @@ static int refuse(struct flistener *l, const struct fconn *conn, const char *who
 {
 	char text[INET6_ADDRSTRLEN];
 
-	rpc_log(l->base.svc, LOG_WARNING, "fabric %s: no domain of its own for %s: %s %u already, the most allowed",
-	        l->opts.name, address_text(&conn->base.peer, text), whose, most);
+	if (!l->own_refused) /* they ask again and again */
+		rpc_log(l->base.svc, LOG_WARNING,
+		        "fabric %s: no domain of its own for %s: %s %u already, the most allowed; others are refused without "
+		        "a word until one ends",
+		        l->opts.name, address_text(&conn->base.peer, text), whose, most);
+	l->own_refused = true;
 	return -EUSERS;
 }
 
@@ -125,6 +129,7 @@ int fown_open(struct flistener *l, struct fconn *conn)
 	ev_io_init(&own->io, woken, own->fab->cq_fd, EV_READ);
 	own->io.data = own;
 	ev_io_start(flistener_loop(l), &own->io);
+	rpc_count(&l->base.svc->stats.domains, 1);
 	fown_wake(own);
 	rpc_log(l->base.svc, LOG_INFO, "fabric %s: %s has a domain of its own", l->opts.name,
 	        address_text(&conn->base.peer, text));
@@ -138,11 +143,13 @@ void fown_close(struct flistener *l, struct fconn *conn)
 	if (!own)
 		return;
 	conn->own = NULL;
+	l->own_refused = false;
 	ev_io_stop(flistener_loop(l), &own->io);
 	if (own->awake)
 		TAILQ_REMOVE(&l->awake, own, link);
 	fpool_close(own->pool);
 	fab_close(own->fab);
+	rpc_count(&l->base.svc->stats.domains, (uint64_t)-1);
 	free(own);
 }
 

@@ -478,10 +478,10 @@ static void listener_describe(const struct tp_listener *tl, char *buf, size_t le
 		         : strcmp(i->fabric_attr->prov_name, "verbs") ? "127.0.0.1"
 		                                                  : "*",
 		         l->opts.service ? l->opts.service : "20049");
-	snprintf(buf, len, "%s %s fabric %s domain %s at %s, placement %s (%s)",
+	snprintf(buf, len, "%s %s fabric %s domain %s at %s, placement %s (%s)%s",
 	         i->fabric_attr->prov_name, l->fab->rdm ? "FI_EP_RDM" : "FI_EP_MSG",
-	         i->fabric_attr->name, i->domain_attr->name, at,
-	         l->regions.staged ? "staged" : "direct", l->regions.why);
+	         i->fabric_attr->name, i->domain_attr->name, at, l->regions.staged ? "staged" : "direct", l->regions.why,
+	         l->opts.own.prog ? ", a domain for each client's keys" : "");
 }
 
 static void strings_free(struct flistener *l)
@@ -683,7 +683,11 @@ int tp_listen_fabric(struct tp_service *svc, const struct tp_fabric_opts *opts,
 	err = provider_open(l, why);
 	if (err)
 		goto free_l;
-	err = l->fab->rdm ? listen_rdm(l, why) : listen_msg(l, why);
+	if (l->fab->rdm && l->opts.own.prog)
+		err = fab_error(why, opts, "domains of their own for connections: this provider has but one for all (FI_EP_RDM)",
+		                -EOPNOTSUPP);
+	else
+		err = l->fab->rdm ? listen_rdm(l, why) : listen_msg(l, why);
 	if (err)
 		goto close_provider;
 	warn_open_tcp(l);

@@ -227,6 +227,7 @@ struct flistener {
 	struct rr_seg segs[RR_MAX_SEGS]; /* where messages are decoded */
 	struct fconn_list conns, dying, dirty, stuck;
 	TAILQ_HEAD(, fown) awake; /* their queues are looked at in each turn */
+	bool own_refused;         /* one was, and the log was told */
 	struct frma_list free_rma, orphans;
 	struct fbuf_list orphan_sends;
 	bool in_turn, stopped;

@@ -94,6 +94,7 @@ struct tp_proc_stats {
 struct tp_stats {
 	struct tp_proc_stats *proc[TP_KINDS]; /* indexed by the order of programs, then procedure:
 					       * tp_stats_index() */
+	uint64_t domains; /* connections that have one of their own, now */
 	uint64_t conns, conns_total, credits, calls_now;
 	uint64_t displaced; /* connections closed for others, see max_conns */
 	uint64_t payload_placed_bytes; /* by readv, writev, fi_read, fi_write: directly */

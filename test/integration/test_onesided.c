@@ -44,6 +44,21 @@ static struct berth *session(const struct daemon *d, bool shm)
 	return os_session(shm ? d->shm_url : d->tcp_url);
 }
 
+/* @opts, and a domain for each client. */
+static struct daemon_opts own_domains(const struct daemon_opts *opts)
+{
+	static const char *set[16];
+	struct daemon_opts own = *opts;
+	size_t n = 0;
+
+	for (const char *const *s = opts->set; s && *s; s++)
+		set[n++] = *s;
+	set[n++] = "fabric tcp.layout_domain=client";
+	set[n] = NULL;
+	own.set = set;
+	return own;
+}
+
 static void begin(struct on *o, bool shm, const struct daemon_opts *opts)
 {
 	setenv("FI_PROVIDER", "tcp,shm", 0);
@@ -74,6 +89,14 @@ static const char *const slow_recall[] = { "fabric tcp.layouts=on", "fabric shm.
 	{                                                                                          \
 		struct on o;                                                                       \
 		begin(&o, false, &(struct daemon_opts){ .set = how });                             \
+		suite##_##name(&o);                                                                \
+		end(&o);                                                                           \
+	}                                                                                          \
+	Test(suite, name##_over_tcp_in_own_domains)                                                \
+	{                                                                                          \
+		struct daemon_opts own = own_domains(&(struct daemon_opts){ .set = how });         \
+		struct on o;                                                                       \
+		begin(&o, false, &own);                                                            \
 		suite##_##name(&o);                                                                \
 		end(&o);                                                                           \
 	}                                                                                          \

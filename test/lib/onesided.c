@@ -19,11 +19,20 @@ void os_open(struct os *o, const struct daemon *d, const char *provider)
 	os_open_as(o, d, provider, 0);
 }
 
+static bool own_domains(const struct daemon *d)
+{
+	for (const char *const *s = d->opts.set; s && *s; s++)
+		if (strstr(*s, "layout_domain=client"))
+			return true;
+	return false;
+}
+
 void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint8_t who)
 {
 	char port[16];
 	struct tp_fabric_opts opts = { .name = "test", .provider = provider, .instance = { who } };
 
+	opts.own.ask = !strcmp(provider, "tcp") && own_domains(d);
 	snprintf(port, sizeof(port), "%u", d->fabric_port);
 	opts.service = strcmp(provider, "shm") ? port : d->shm;
 	opts.node = !strcmp(provider, "shm") ? NULL : who == 2 ? "::1" : "127.0.0.1";

@@ -33,7 +33,8 @@ struct os_commit {
 	char verf[8];
 };
 
-void os_open(struct os *o, const struct daemon *d, const char *provider); /* "tcp", "shm" */
+/* "tcp", "shm". Where the daemon was started so that layouts have domains of their own, one of those. */
+void os_open(struct os *o, const struct daemon *d, const char *provider);
 /* As another client than usual, unless @who is 0: over shm by what it says, over tcp by its address, 1: 127.0.0.1, 2: ::1, of
  * a server that listens on ::. */
 void os_open_as(struct os *o, const struct daemon *d, const char *provider, uint8_t who);

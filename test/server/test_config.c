@@ -69,6 +69,48 @@ Test(config, every_key_arrives)
 	config_free(&c);
 }
 
+static struct tp_own own_of(const char *text)
+{
+	struct tp_own own;
+	struct config c;
+	char all[500];
+
+	snprintf(all, sizeof(all), "[server]\npool = /p\n[exports]\nfile = /e\n[fabric a]\n%s", text);
+	cr_assert_eq(load(&c, all), 0, "%s", why);
+	cr_assert_eq(config_finish(&c, why, sizeof(why)), 0, "%s", why);
+	own = STAILQ_FIRST(&c.fabrics)->opts.own;
+	config_free(&c);
+	return own;
+}
+
+static void no_domains(const char *text, const char *says)
+{
+	struct config c;
+	char all[500];
+
+	snprintf(all, sizeof(all), "[server]\npool = /p\n[exports]\nfile = /e\n[fabric a]\n%s", text);
+	cr_assert_eq(load(&c, all), 0, "%s", why);
+	cr_assert_eq(config_finish(&c, why, sizeof(why)), -EINVAL);
+	cr_assert(strstr(why, says), "%s", why);
+	config_free(&c);
+}
+
+Test(config, a_domain_for_each_client_where_it_is_wanted)
+{
+	struct tp_own own;
+
+	cr_assert_eq(own_of("provider = verbs\nlayout_domain = client\n").prog, 0, "no layouts");
+	own = own_of("provider = verbs\nlayouts = on\nlayout_domain = client\n");
+	cr_assert(own.prog && own.most == 1024 && own.most_of_one == 128);
+	cr_assert_eq(own_of("provider = verbs\nlayouts = on\nlayout_domain = shared\n").prog, 0);
+	cr_assert_eq(own_of("provider = tcp\nlayouts = on\n").prog, 0);
+	own = own_of("provider = tcp\nlayouts = on\nlayout_domain = client\nlayout_domains = 5\nlayout_domains_client = 2\n");
+	cr_assert(own.prog && own.most == 5 && own.most_of_one == 2);
+	cr_assert_eq(own_of("provider = shm\nlayouts = on\n").prog, 0);
+	no_domains("provider = shm\nlayouts = on\nlayout_domain = client\n", "looks at no key");
+	no_domains("provider = tcp\nep_type = FI_EP_RDM\nlayout_domain = client\n", "ep_type = FI_EP_MSG");
+}
+
 Test(config, the_sample_holds_every_key_and_is_accepted)
 {
 	struct config c;
