@@ -103,6 +103,23 @@ static int op_unstable(struct party *p, unsigned i)
 	return err || (i + 1) % BLOCKS ? err : pm_sync_file(p->st, id, &out, &w);
 }
 
+/* One-sided: a lease on a block, its commit, and back with it. */
+static int op_lease(struct party *p, unsigned i)
+{
+	struct pm_lease_opts o = { .owner = p, .write = true, .max_extents = 4 };
+	struct pm_range r = { (uint64_t)(i % BLOCKS) * PM_BLOCK, PM_BLOCK };
+	struct pm_wait w = { .done = NULL };
+	struct pm_committed out;
+	struct pm_lease *l;
+	int err = pm_lease_open(p->st, p->id[i % FILES], r.off, r.len, r.len, &o, &l, &w);
+
+	if (err)
+		return err;
+	err = pm_lease_commit(l, &r, 1, false, 0, NULL, &out, &w);
+	pm_lease_close(l);
+	return err;
+}
+
 static int op_append(struct party *p, unsigned i)
 {
 	int err = write_at(p, p->log, p->end);
@@ -169,6 +186,7 @@ static const struct {
 	{ "readdirplus, 65 files", op_readdir, NULL },
 	{ "map for reading", op_read, NULL }, { "overwrite 4 KiB", op_overwrite, NULL },
 	{ "unstable 4 KiB, COMMIT of 16", op_unstable, NULL },
+	{ "layout: map, commit, return 4 KiB", op_lease, NULL },
 	{ "append 4 KiB", op_append, after_append }, { "create, remove", op_create, NULL },
 };
 #define OPS (sizeof(ops) / sizeof(*ops))

@@ -132,7 +132,7 @@ static int sync_now(struct pm_store *st, struct pm_worker *w, struct file *f, co
 	struct pm_stats *count = stats_of(st, w);
 	uint64_t tail;
 	pm_lsn lsn;
-	int err = file_tail_block(st, in, &tail);
+	int err = w && promise_exact(f) ? NEEDS_ALL : file_tail_block(st, in, &tail);
 
 	if (err)
 		return err;

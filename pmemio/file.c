@@ -317,6 +317,10 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 		if (!pub_has(p, &x))
 			continue;
 		if (puts == TX_EXTENTS || sums >= SUM_BLOCKS || (puts && tx_large(tx))) {
+			if (p->judged && worker_here(st)) { /* beside others the rest might be refused */
+				tx_abort(tx);
+				return NEEDS_ALL;
+			}
 			if (sum_on(st)) { /* entries are for a file that ends there */
 				sh = ino_edit(tx, in);
 				sh->size = max64(sh->size, min64(p->size, last_end * PM_BLOCK));
@@ -685,12 +689,12 @@ static void last_unpin(struct pm_store *st, struct file *f)
 		file_orphan(st, id);
 }
 
-/* Nothing has to be undone, freed or removed. */
+/* Nothing but the file itself is concerned: no blocks that it has lost, no removal. */
 static bool unpin_is_plain(const struct pm_pin *p)
 {
 	const struct pm_inode *in = ino_at(p->st, p->f->id.ino);
 
-	return (!p->write || p->committed) && LIST_EMPTY(&p->f->limbo) && in && in->type &&
+	return (!p->write || p->committed || p->st->workers->writes) && LIST_EMPTY(&p->f->limbo) && in && in->type &&
 	       in->gen == p->f->id.gen && in->nlink;
 }
 

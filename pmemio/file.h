@@ -233,7 +233,7 @@ bool promise_exact(const struct file *f);
 int promise_judge(struct pm_tx *tx, struct file *f, const struct pm_inode *in, int64_t more);
 /* The tree has been changed by what was owed: that pays for what the write needs now. */
 void promise_again(struct pm_store *st, struct file *f, const struct pm_inode *in);
-/* As promise_make for what @pub is going to publish now, by someone alone; nothing is kept for it. */
+/* As promise_make for what @pub is going to publish now; nothing is kept for it. */
 int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct pub *pub);
 /* What is DIRTY, and what is fresh in [lblk, end), may stay so until it is published without being judged: then owe
  * the nodes. Else -ENOSPC, -EDQUOT; NEEDS_ALL. */
@@ -241,7 +241,7 @@ int file_owe(struct pm_store *st, struct file *f, const struct pm_inode *in, str
              uint64_t end);
 void file_unowe(struct pm_store *st, struct file *f);
 
-/* --- lease.c: lock held, but for map.c's part --- */
+/* --- lease.c: lock held, or inside with the file's inode --- */
 
 struct lease_want {
 	uint64_t off, end; /* bytes, whole blocks */
@@ -249,8 +249,8 @@ struct lease_want {
 	unsigned most; /* pieces */
 };
 /* Map and pin for a lease. -EINPROGRESS: @busy is in the way. */
-int map_lease(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct lease_want *lw,
-              struct pm_map *m, struct pm_pin **busy);
+int map_lease(struct pm_store *st, struct pm_worker *w, struct file *f, const struct pm_inode *in,
+              const struct lease_want *lw, struct pm_map *m, struct pm_pin **busy);
 /* Blocks [lblk, end) have left the file: who holds a lease on them is asked for it back. */
 void lease_recall(struct pm_store *st, struct file *f, uint64_t lblk, uint64_t end);
 /* What leases say of blocks [lblk, end) is no longer so, but for the lease of @but. */

@@ -15,6 +15,8 @@
  * L2  A commit publishes whole blocks: what it does not flush are zeros of L1, or bytes of writers that have
  *     not committed, torn or not.
  * L3  The pin goes only when the last commit is over.
+ *
+ * What is in motion in a lease belongs to its file: whoever has the inode (worker.h), or is alone, may change it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +34,16 @@ struct pm_lease {
 	unsigned commits; /* in progress */
 	bool recalled, closing;
 };
+
+static uint64_t ino_of(const struct pm_lease *l)
+{
+	return l->map.pin->f->id.ino;
+}
+
+static struct pm_worker *lease_lock(const struct pm_lease *l)
+{
+	return inode_lock_write(l->st, ino_of(l));
+}
 
 /* --- telling the holder --- */
 
@@ -158,7 +170,8 @@ struct opening {
 	uint64_t off, end, need; /* bytes, in whole blocks; need: the shortest */
 };
 
-static int open_locked(struct pm_lease *l, struct pm_id id, struct opening *g, struct pm_wait *w)
+static int open_locked(struct pm_lease *l, struct pm_worker *who, struct pm_id id, const struct opening *g,
+                       struct pm_wait *w)
 {
 	struct lease_want lw = { .off = g->off, .write = l->o.write, .most = l->o.max_extents };
 	struct pm_store *st = l->st;
@@ -173,17 +186,17 @@ static int open_locked(struct pm_lease *l, struct pm_id id, struct opening *g, s
 		return err;
 	f = file_get(st, id);
 	if (!f)
-		return -ENOMEM;
+		return who ? NEEDS_ALL : -ENOMEM;
 	lw.end = l->o.write ? g->end : min64(g->end, blk_up(file_size(f, in)) * PM_BLOCK);
 	err = lw.off >= lw.end ? -ENODATA : 0;
 	busy = err ? NULL : rival(f, &l->o, lw.off / PM_BLOCK, lw.end / PM_BLOCK);
 	if (busy)
 		err = -EINPROGRESS;
 	if (!err)
-		err = map_lease(st, f, in, &lw, &l->map, &busy);
+		err = map_lease(st, who, f, in, &lw, &l->map, &busy);
 	if ((err == -ENOSPC || err == -EDQUOT) && g->need < lw.end) {
 		lw.end = g->need;
-		err = map_lease(st, f, in, &lw, &l->map, &busy);
+		err = map_lease(st, who, f, in, &lw, &l->map, &busy);
 	}
 	if (err == -EINPROGRESS) {
 		w->next = busy->waiters;
@@ -202,6 +215,7 @@ static int open_locked(struct pm_lease *l, struct pm_id id, struct opening *g, s
 int pm_lease_open(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t len, uint64_t min,
                   const struct pm_lease_opts *o, struct pm_lease **out, struct pm_wait *w)
 {
+	struct pm_worker *who;
 	struct opening g;
 	struct pm_lease *l;
 	int err;
@@ -223,11 +237,15 @@ int pm_lease_open(struct pm_store *st, struct pm_id id, uint64_t off, uint64_t l
 	l->ext = calloc(o->max_extents, sizeof(*l->ext));
 	err = l->ext ? 0 : -ENOMEM;
 	if (!err) {
-		store_lock(st);
-		err = open_locked(l, id, &g, w);
+		who = inode_lock_write(st, id.ino);
+		err = open_locked(l, who, id, &g, w);
+		if (err == NEEDS_ALL) {
+			inode_alone(st, &who, id.ino);
+			err = open_locked(l, NULL, id, &g, w);
+		}
 		if (!err)
 			STAT_ADD(st, leases, 1);
-		store_unlock(st);
+		inode_unlock(st, who, id.ino);
 	}
 	if (!err) {
 		*out = l;
@@ -278,21 +296,20 @@ static int settle(struct pm_lease *l, const struct fresh *x)
 int pm_lease_zero(struct pm_lease *l, unsigned blocks)
 {
 	struct pm_store *st = l->st;
+	struct pm_worker *w = lease_lock(l);
 	struct pm_wait *waiters = NULL;
 	struct fresh x;
-	bool more;
+	bool more = next_new(l, blocks, &x);
 	int err = 0;
 
-	store_lock(st);
-	more = next_new(l, blocks, &x);
 	if (more) {
-		store_unlock(st);
+		inode_unlock(st, w, ino_of(l));
 		st->media.ops->zero(&st->media, data_ptr(st, x.pblk), x.len * PM_BLOCK);
 		if (!media_slow(st) && st->media.method != PM_VOLATILE) {
 			med_flush(st, x.pblk * PM_BLOCK, x.len * PM_BLOCK);
 			med_drain(st);
 		}
-		store_lock(st);
+		w = lease_lock(l);
 		err = settle(l, &x);
 		more = !err && next_new(l, 1, &x);
 	}
@@ -300,7 +317,7 @@ int pm_lease_zero(struct pm_lease *l, unsigned blocks)
 		waiters = l->map.pin->waiters;
 		l->map.pin->waiters = NULL;
 	}
-	store_unlock(st);
+	inode_unlock(st, w, ino_of(l));
 	wake_all(waiters);
 	return err ? err : more ? -EAGAIN : 0;
 }
@@ -320,21 +337,19 @@ void pm_lease_attr(const struct pm_lease *l, struct pm_attr *out)
 
 uint64_t pm_lease_generation(struct pm_lease *l)
 {
-	uint64_t g;
+	struct pm_worker *w = inode_lock(l->st, ino_of(l));
+	uint64_t g = l->generation;
 
-	store_lock(l->st);
-	g = l->generation;
-	store_unlock(l->st);
+	inode_unlock(l->st, w, ino_of(l));
 	return g;
 }
 
 bool pm_lease_recalled(struct pm_lease *l)
 {
-	bool yes;
+	struct pm_worker *w = inode_lock(l->st, ino_of(l));
+	bool yes = l->recalled;
 
-	store_lock(l->st);
-	yes = l->recalled;
-	store_unlock(l->st);
+	inode_unlock(l->st, w, ino_of(l));
 	return yes;
 }
 
@@ -413,12 +428,17 @@ static int each_range(struct committing *c, const struct pm_inode *in,
 	return err;
 }
 
+struct flushing {
+	struct pm_store *st;
+	struct pm_stats *count;
+};
+
 static void flush_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
 {
-	struct pm_store *st = arg;
+	const struct flushing *to = arg;
 
 	(void)at;
-	med_flush(st, (uint64_t)(place - st->media.base), len);
+	med_flush_as(to->st, to->count, (uint64_t)(place - to->st->media.base), len);
 }
 
 static void count_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
@@ -502,11 +522,10 @@ static void lease_free(struct pm_lease *l)
 static void commit_end(struct committing *c)
 {
 	struct pm_lease *l = c->l;
-	bool last;
+	struct pm_worker *w = lease_lock(l);
+	bool last = !--l->commits && l->closing;
 
-	store_lock(l->st);
-	last = !--l->commits && l->closing;
-	store_unlock(l->st);
+	inode_unlock(l->st, w, ino_of(l));
 	if (last)
 		lease_free(l);
 	free(c->job.data);
@@ -555,10 +574,11 @@ static int commit_later(struct committing *c, const struct pm_inode *in)
 	return -EINPROGRESS;
 }
 
-static int commit_locked(struct committing *c)
+static int commit_locked(struct committing *c, struct pm_worker *who)
 {
 	struct pm_lease *l = c->l;
 	struct pm_store *st = l->st;
+	struct flushing to = { st, stats_of(st, who) };
 	const struct pm_inode *in;
 	pm_lsn lsn;
 	int err;
@@ -575,7 +595,7 @@ static int commit_locked(struct committing *c)
 	if (media_slow(st))
 		return commit_later(c, in);
 	if (st->media.method != PM_VOLATILE)
-		err = each_range(c, in, flush_place, st);
+		err = each_range(c, in, flush_place, &to);
 	return err ? err : finish(c, &lsn);
 }
 
@@ -583,6 +603,7 @@ int pm_lease_commit(struct pm_lease *l, const struct pm_range *r, unsigned n, bo
                     const struct timespec *mtime, struct pm_committed *out, struct pm_wait *w)
 {
 	struct committing *c = calloc(1, sizeof(*c));
+	struct pm_worker *who;
 	int err;
 
 	if (!c)
@@ -596,12 +617,16 @@ int pm_lease_commit(struct pm_lease *l, const struct pm_range *r, unsigned n, bo
 		c->timed = true;
 		c->mtime = (struct pm_time){ .sec = mtime->tv_sec, .nsec = (uint32_t)mtime->tv_nsec };
 	}
-	store_lock(l->st);
+	who = lease_lock(l);
 	l->commits++;
 	err = judge(c, r, n);
 	if (!err)
-		err = commit_locked(c);
-	store_unlock(l->st);
+		err = commit_locked(c, who);
+	if (err == NEEDS_ALL) {
+		inode_alone(l->st, &who, ino_of(l));
+		err = commit_locked(c, NULL);
+	}
+	inode_unlock(l->st, who, ino_of(l));
 	if (err == -EINPROGRESS)
 		flusher_add(l->st, &c->job);
 	else
@@ -613,12 +638,12 @@ int pm_lease_commit(struct pm_lease *l, const struct pm_range *r, unsigned n, bo
 
 void pm_lease_close(struct pm_lease *l)
 {
+	struct pm_worker *w = lease_lock(l);
 	bool busy;
 
-	store_lock(l->st);
 	l->closing = true;
 	busy = l->commits;
-	store_unlock(l->st);
+	inode_unlock(l->st, w, ino_of(l));
 	if (!busy)
 		lease_free(l);
 }

@@ -497,11 +497,11 @@ int pm_map_write(struct pm_store *st, struct pm_id id, uint64_t off, uint32_t le
 
 /* --- leases --- */
 
-int map_lease(struct pm_store *st, struct file *f, const struct pm_inode *in, const struct lease_want *lw,
-              struct pm_map *m, struct pm_pin **busy)
+int map_lease(struct pm_store *st, struct pm_worker *w, struct file *f, const struct pm_inode *in,
+              const struct lease_want *lw, struct pm_map *m, struct pm_pin **busy)
 {
 	struct mapper k = {
-		.st = st, .f = f, .in = in, .m = m, .off = lw->off, .end = lw->end, .most = lw->most
+		.st = st, .w = w, .f = f, .in = in, .m = m, .off = lw->off, .end = lw->end, .most = lw->most
 	};
 	int err;
 

@@ -166,8 +166,13 @@ int promise_try(struct pm_store *st, struct file *f, const struct pm_inode *in, 
 {
 	uint64_t n = count_fresh(f, pub->lblk, pub->end, false), taken;
 	bool many = n > 1 && most_nodes(in, n, true); /* one transaction judges itself */
+	bool exact = n && exact_of(f);
 
-	return many || (n && exact_of(f)) ? try_and_judge(st, f, in, pub, &taken) : 0;
+	if (!many && !exact)
+		return 0;
+	if (worker_here(st) && (exact || limited(f)))
+		return NEEDS_ALL;
+	return try_and_judge(st, f, in, pub, &taken);
 }
 
 void promise_again(struct pm_store *st, struct file *f, const struct pm_inode *in)

@@ -1055,7 +1055,16 @@ static const struct op both_commit[2] = { { .kind = OP_COMMIT, .pin = 0 }, { .ki
 /* The file that a commit or a sync makes durable; -1: another kind of step. */
 static int made_durable(const struct world *w, const struct state *s, const struct op *op)
 {
-	return op->kind == OP_COMMIT ? w->pin[op->pin].obj : op->kind == OP_SYNC ? object_at(s, op->a) : -1;
+	switch (op->kind) {
+	case OP_COMMIT:
+		return w->pin[op->pin].obj;
+	case OP_SYNC:
+		return object_at(s, op->a);
+	case OP_LCOMMIT:
+		return w->lease_obj;
+	default:
+		return -1;
+	}
 }
 
 /* Two states more: one of them done, then both. */

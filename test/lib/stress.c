@@ -177,6 +177,68 @@ static int file_write(struct actor *a, struct copy *c)
 	                                               (unsigned long long)c->size);
 }
 
+static int lease_open(struct actor *a, struct pm_id id, uint64_t off, uint64_t len, struct pm_lease **l)
+{
+	struct pm_lease_opts o = { .owner = a, .write = true, .max_extents = 16 };
+	struct test_waiter w;
+	int err;
+
+	do {
+		waiter_init(&w);
+		err = pm_lease_open(a->st, id, off, len, len, &o, l, &w.w);
+	} while (err == -EINPROGRESS && (waiter_result(&w, err), true));
+	waiter_result(&w, err);
+	while (!err && (err = pm_lease_zero(*l, 1)) == -EAGAIN)
+		err = 0;
+	return err;
+}
+
+/* As RMA would, to the places that the lease has told. */
+static void lease_put(struct actor *a, const struct pm_lease *l, uint64_t off, uint64_t len, int byte)
+{
+	struct pm_region pool, zero;
+	unsigned n;
+	const struct pm_extent *e = pm_lease_extents(l, &n);
+
+	pm_get_regions(a->st, &pool, &zero);
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t from = e[i].off > off ? e[i].off : off;
+		uint64_t to = e[i].off + e[i].len < off + len ? e[i].off + e[i].len : off + len;
+
+		if (from < to)
+			memset((uint8_t *)pool.base + e[i].at + (from - e[i].off), byte, to - from);
+	}
+}
+
+/* One-sided: a lease, bytes, a commit of them, and back with it; or back with it at once. */
+static int file_lease(struct actor *a, struct pm_id id, struct copy *c)
+{
+	uint64_t off = roll(a, FILE_BLOCKS - 3) * PM_BLOCK, len = 1 + roll(a, 3 * PM_BLOCK);
+	int byte = (int)(1 + roll(a, 255)), err;
+	struct pm_committed out;
+	struct test_waiter w;
+	struct pm_lease *l;
+
+	err = lease_open(a, id, off, len, &l);
+	if (err)
+		return complain(a, "lease: %s", strerror(-err));
+	if (roll(a, 4)) {
+		struct pm_range r = { off, len };
+
+		lease_put(a, l, off, len, byte);
+		waiter_init(&w);
+		err = waiter_result(&w, pm_lease_commit(l, &r, 1, false, 0, NULL, &out, &w.w));
+		if (!err && c && off > c->size)
+			memset(c->bytes + c->size, 0, off - c->size);
+		if (!err && c)
+			memset(c->bytes + off, byte, len);
+		if (!err && c && off + len > c->size)
+			c->size = off + len;
+	}
+	pm_lease_close(l);
+	return err ? complain(a, "commit of a lease: %s", strerror(-err)) : 0;
+}
+
 static int file_read(struct actor *a, struct pm_store *st, const struct copy *c)
 {
 	uint64_t off = roll(a, 2) ? 0 : roll(a, FILE_BYTES);
@@ -559,7 +621,7 @@ static int act(struct actor *a)
 {
 	struct copy *c = &a->file[roll(a, FILES)];
 
-	switch (roll(a, 32)) {
+	switch (roll(a, 36)) {
 	case 0:
 		return file_cut(a, c);
 	case 1:
@@ -609,6 +671,11 @@ static int act(struct actor *a)
 		return common_list(a);
 	case 28:
 		return shared_sync(a, (unsigned)roll(a, SHARED));
+	case 29:
+	case 30:
+		return file_lease(a, c->id, c);
+	case 31:
+		return file_lease(a, a->shared[roll(a, SHARED)], NULL);
 	default:
 		return file_write(a, c);
 	}

@@ -598,6 +598,42 @@ Test(crash, leases_with_msync)
 	run(&c, lease_plans, NLEASES);
 }
 
+/* What a client has put, committed beside a write to another file. */
+static const struct op lease_and_commit[2][2] = { { LCOMMIT(1), COMMIT(0) }, { LCOMMIT(2), COMMIT(0) } };
+
+static void lease_ops(struct op *o, unsigned seed)
+{
+	const struct op of[] = {
+		LEASE("x", 0, 5 * B),
+		PUT(1, 100, 2 * B),
+		MAP(0, "y", 8000, 3000),
+		{ .kind = OP_BOTH, .off = seed, .two = lease_and_commit[0] },
+		{ .kind = seed % 3 ? OP_CHMOD : OP_CHECKPOINT, .a = seed % 3 ? "y" : NULL, .off = 0600 },
+		PUT(2, 3 * B, B + 50),
+		MAP(0, "z", 16 * B, B),
+		{ .kind = OP_BOTH, .off = seed + 1000, .two = lease_and_commit[1] },
+		LDONE,
+		W("y", 0, 10),
+		{ .kind = OP_END },
+	};
+
+	memcpy(o, of, sizeof(of));
+}
+
+Test(crash, two_threads_with_a_lease)
+{
+	struct campaign c = { "a lease beside writes, clwb", &wide, PM_CLWB, RULES_ADR, .share = .04, .both = true };
+	struct plan plan[SEEDS];
+	struct op ops[SEEDS][11];
+	uint64_t from = first_seed();
+
+	for (unsigned i = 0; i < SEEDS; i++) {
+		lease_ops(ops[i], (unsigned)(from % 100000) + i);
+		plan[i] = (struct plan){ "lease and write", two_files, ops[i] };
+	}
+	run(&c, plan, SEEDS);
+}
+
 /* --- bytes with checksums -------------------------------------------------------------------- */
 
 static const struct geometry small_sums = {
