@@ -37,6 +37,8 @@ enum {
 	CALL_MIN = 40,      /* and two empty auth fields */
 	MACHINE_NAME = 255, /* of AUTH_SYS */
 	ALIGN = 16,
+	LOG_LINES = 60, /* in LOG_PERIOD seconds */
+	LOG_PERIOD = 60,
 };
 
 /* --- the header of a call --- */
@@ -818,12 +820,33 @@ void tp_listener_close(struct tp_listener *l)
 	l->ops->close(l);
 }
 
-void rpc_log(const struct tp_service *svc, int priority, const char *fmt, ...)
+/* Room for one line more? What peers do is told as often as they do it, so not all of it. */
+static bool log_room(struct tp_service *svc)
+{
+	unsigned left_out = svc->log_left_out;
+	double now = ev_now(svc->loop);
+	char text[128];
+
+	if (now - svc->log_since >= LOG_PERIOD) {
+		svc->log_since = now;
+		svc->log_lines = svc->log_left_out = 0;
+		snprintf(text, sizeof(text), "%u more lines about connections were left out of the log", left_out);
+		if (left_out)
+			svc->o.log(svc->o.log_arg, LOG_WARNING, text);
+	}
+	if (svc->log_lines < LOG_LINES)
+		svc->log_lines++;
+	else
+		svc->log_left_out++;
+	return !svc->log_left_out;
+}
+
+void rpc_log(struct tp_service *svc, int priority, const char *fmt, ...)
 {
 	char text[512];
 	va_list ap;
 
-	if (!svc->o.log)
+	if (!svc->o.log || (priority > LOG_ERR && !log_room(svc)))
 		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);

@@ -142,6 +142,8 @@ struct tp_service {
 	ev_timer silence; /* while there are connections that fall silent without a sign of death */
 	struct tp_stats stats;
 	/* rpc.c's own */
+	double log_since; /* lines of the present minute, and those that were too many for it */
+	unsigned log_lines, log_left_out;
 	unsigned nprocs;
 	size_t ctx_size; /* the largest of all programs */
 	/* socket_recv.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups
@@ -207,7 +209,8 @@ void rpc_conn_put(struct tp_conn *conn);
 void rpc_listener_init(struct tp_listener *l, struct tp_service *svc,
                        const struct tp_listener_ops *ops);
 void rpc_listener_gone(struct tp_listener *l); /* in ops->close, before freeing */
-void rpc_log(const struct tp_service *svc, int priority, const char *fmt, ...)
+/* Lines less urgent than LOG_ERR are bounded in number: peers cause them. */
+void rpc_log(struct tp_service *svc, int priority, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 /* Statistics have one writer and many readers. */

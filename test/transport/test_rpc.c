@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
 struct notes_conn {
 	struct tp_conn conn;
@@ -580,6 +581,33 @@ Test(rpc, statistics_count_each_procedure)
 	cr_assert_eq(st->conns, 1);
 	cr_assert_eq(st->calls_now, 0);
 	wire_free(&w);
+}
+
+static void count_line(void *lines, int priority, const char *text)
+{
+	unsigned *n = lines;
+
+	n[0]++;
+	n[1] += priority == LOG_ERR;
+	n[2] += strstr(text, "100 more lines") != NULL;
+}
+
+Test(rpc, peers_do_not_fill_the_log)
+{
+	unsigned n[3] = { 0 };
+	struct fix own;
+
+	fix_service(&own, &(struct tp_service_opts){ .log = count_line, .log_arg = n });
+	for (unsigned i = 0; i < 160; i++)
+		rpc_log(own.svc, LOG_NOTICE, "connection %u refused", i);
+	cr_assert_eq(n[0], 60);
+	rpc_log(own.svc, LOG_ERR, "the queue is gone");
+	cr_assert_eq(n[1], 1, "errors are told");
+	own.svc->log_since -= 60;
+	for (unsigned i = 0; i < 160; i++)
+		rpc_log(own.svc, LOG_NOTICE, "connection %u refused", i);
+	cr_assert(n[0] == 60 + 1 + 1 + 60 && n[2] == 1, "%u, %u", n[0], n[2]);
+	fix_free(&own);
 }
 
 Test(rpc, copying_in_crosses_segments)
