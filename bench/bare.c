@@ -33,10 +33,15 @@ struct bare_op *bare_op_get(struct bare_end *e, enum bare_what what, unsigned co
 {
 	struct bare_op *op = e->idle;
 
-	if (op)
+	if (op) {
 		e->idle = op->next;
-	else if (!(op = calloc(1, sizeof(*op))))
-		abort();
+	} else {
+		op = calloc(1, sizeof(*op));
+		if (!op)
+			abort();
+		op->older = e->made;
+		e->made = op;
+	}
 	op->what = what;
 	op->conn = conn;
 	op->slot = slot;
@@ -381,10 +386,10 @@ void bare_close(struct bare_end *e)
 			fi_close(rest[i]);
 	if (e->info)
 		fi_freeinfo(e->info);
-	while (e->idle) {
-		struct bare_op *op = e->idle;
+	while (e->made) { /* also what was posted and never came back */
+		struct bare_op *op = e->made;
 
-		e->idle = op->next;
+		e->made = op->older;
 		free(op);
 	}
 	free(e->ring);

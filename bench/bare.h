@@ -30,6 +30,7 @@ struct bare_op { /* one posted operation: yours from bare_op_get, or from bare_n
 	unsigned conn, slot;
 	char *msg; /* BARE_GOT: where */
 	struct bare_op *next;
+	struct bare_op *older; /* of all that were made */
 };
 
 struct bare_end {
@@ -52,7 +53,7 @@ struct bare_end {
 	bool msg_ep, ordered; /* ordered: a message does not overtake a write before it */
 	bool commit; /* a write may ask to be durable at the target (FI_COMMIT_COMPLETE) */
 	char left[128]; /* name of the other end's endpoint: what it leaves behind if it is killed */
-	struct bare_op *idle;
+	struct bare_op *idle, *made;
 	struct bare_op **ring; /* completions read, not yet looked at */
 	unsigned head, tail, ring_len;
 };

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 B=${BERTH_PROGRAMS:-${BUILD:-build}}
 if [ "${1:-}" != inside ]; then
 	if [ "$(id -u)" = 0 ]; then user=; else user=-r; fi
-	exec unshare $user -n -m -p -f --kill-child bash "$0" inside
+	exec unshare $user -n -m -p -f --mount-proc --kill-child bash "$0" inside
 fi
 fail() { echo "FAILED: $*"; cat "$dir/log"; exit 1; }
 dir=$(mktemp -d /dev/shm/berth-ports-XXXXXX)
@@ -14,6 +14,7 @@ trap 'rm -rf "$dir"' EXIT
 ip link set lo up
 mount -t tmpfs run /run
 : > "$dir/log"
+echo 'leak:libtirpc.so' > "$dir/lsan"; export LSAN_OPTIONS="suppressions=$dir/lsan" # its rpcb_ calls keep some bytes
 serve() {
 	"$B/berthd" -o server.pool="$dir/pool" -o server.control="$dir/control" -o exports.file="$dir/exports" \
 		-o nfs.port=12049 -o nfs.mount_port=12050 2>>"$dir/log" & pid=$!
