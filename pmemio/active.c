@@ -395,12 +395,10 @@ struct file *file_get(struct pm_store *st, struct pm_id id)
 		return f;
 	u = quota_of(st, PM_QUOTA_UID, in->uid);
 	g = quota_of(st, PM_QUOTA_GID, in->gid);
-	f = u && g ? calloc(1, sizeof(*f)) : NULL;
+	f = u && g ? malloc(sizeof(*f)) : NULL; /* calloc() passes by the thread's own free memory */
 	if (!f)
 		return NULL;
-	f->id = id;
-	f->quota[0] = u;
-	f->quota[1] = g;
+	*f = (struct file){ .id = id, .quota = { u, g } };
 	LIST_INIT(&f->pins);
 	LIST_INIT(&f->limbo);
 	LIST_INSERT_HEAD(&ino_slot(st, id.ino)->files, f, link);
