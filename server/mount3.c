@@ -238,7 +238,7 @@ static void mnt(struct tp_call *call)
 	mntpath3 args = { .mntpath3_val = wire };
 	mountres3 res = { 0 };
 	mountres3_ok *ok = &res.mountres3_u.mountinfo;
-	struct sockaddr_storage peer;
+	const struct sockaddr_storage *peer = tp_call_peer(call);
 	uint8_t handle[FH_SIZE];
 	struct fh fh;
 	XDR *x;
@@ -248,17 +248,16 @@ static void mnt(struct tp_call *call)
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
-	tp_call_peer(call, &peer);
 	err = path_clean(&args, path);
 	if (!err)
-		err = mnt_try(call, path, &peer, &fh);
+		err = mnt_try(call, path, peer, &fh);
 	res.status = mount_stat(err);
 	if (!err) {
 		fh_make(call->worker, &fh, handle);
 		ok->fhandle = (fhandle3){ FH_SIZE, (char *)handle };
 		ok->auth_flavors.auth_flavors_len = 1;
 		ok->auth_flavors.auth_flavors_val = &flavor;
-		peer_name(&peer, host);
+		peer_name(peer, host);
 		list_add(srv->mounts, host, path, strlen(path));
 	}
 	x = nfs3_reply_begin(call);
@@ -271,14 +270,12 @@ static void umnt(struct tp_call *call)
 	struct mount_list *ml = server_of(call)->mounts;
 	char wire[MNTPATHLEN], path[MNTPATHLEN + 2], host[INET6_ADDRSTRLEN];
 	mntpath3 args = { .mntpath3_val = wire };
-	struct sockaddr_storage peer;
 
 	if (!xdr_mntpath3(&call->args, &args)) {
 		tp_reply_error(call, GARBAGE_ARGS);
 		return;
 	}
-	tp_call_peer(call, &peer);
-	peer_name(&peer, host);
+	peer_name(tp_call_peer(call), host);
 	if (path_clean(&args, path) == 0) {
 		pthread_mutex_lock(&ml->lock);
 		list_remove(ml, host, path, strlen(path));
@@ -291,10 +288,8 @@ static void umntall(struct tp_call *call)
 {
 	struct mount_list *ml = server_of(call)->mounts;
 	char host[INET6_ADDRSTRLEN];
-	struct sockaddr_storage peer;
 
-	tp_call_peer(call, &peer);
-	peer_name(&peer, host);
+	peer_name(tp_call_peer(call), host);
 	pthread_mutex_lock(&ml->lock);
 	list_remove(ml, host, NULL, 0);
 	pthread_mutex_unlock(&ml->lock);

@@ -17,21 +17,20 @@
 /* An IPv4 client is the same one whether it arrived at an IPv6 socket or not. */
 uint32_t nfs3_client(const struct tp_call *call, uint8_t addr[16])
 {
-	struct sockaddr_storage ss;
-	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&ss;
+	const struct sockaddr_storage *ss = tp_call_peer(call);
+	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)ss;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)ss;
 
 	memset(addr, 0, 16);
-	tp_call_peer(call, &ss);
-	if (ss.ss_family == AF_INET) {
+	if (ss->ss_family == AF_INET) {
 		memcpy(addr, &in->sin_addr, 4);
 		return AF_INET;
 	}
-	if (ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+	if (ss->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
 		memcpy(addr, in6->sin6_addr.s6_addr + 12, 4);
 		return AF_INET;
 	}
-	if (ss.ss_family == AF_INET6) {
+	if (ss->ss_family == AF_INET6) {
 		memcpy(addr, &in6->sin6_addr, 16);
 		return AF_INET6;
 	}
@@ -87,9 +86,7 @@ void nfs3_when_durable(struct nfs3_ctx *cx, pm_lsn lsn,
 
 XDR *nfs3_reply_begin(struct tp_call *call)
 {
-	size_t room = tp_reply_room(call);
-
-	return tp_reply_begin(call, room < NFS3_SMALL_REPLY ? room : NFS3_SMALL_REPLY);
+	return tp_reply_begin(call, NFS3_SMALL_REPLY);
 }
 
 void nfs3_reply_end(struct tp_call *call, bool encoded)
@@ -149,17 +146,16 @@ nfsstat3 nfs3_errstat(int err)
 nfsstat3 nfs3_may_use(struct nfs3_ctx *cx, const nfs_fh3 *wire)
 {
 	const struct worker *w = cx->call->worker;
-	struct sockaddr_storage peer;
+	const struct sockaddr_storage *peer = tp_call_peer(cx->call);
 	int err;
 
 	err = fh_parse(cx->call->worker, (const uint8_t *)wire->data.data_val, wire->data.data_len, &cx->fh);
 	if (err)
 		return nfs3_errstat(err);
-	tp_call_peer(cx->call, &peer);
-	err = exports_by_key(w->exports, cx->fh.export_key, &peer, &cx->opts, &cx->path);
+	err = exports_by_key(w->exports, cx->fh.export_key, peer, &cx->opts, &cx->path);
 	if (err)
 		return err == -EACCES ? NFS3ERR_ACCES : NFS3ERR_STALE;
-	if (!access_port_ok(&cx->opts, cx->call->kind, &peer))
+	if (!access_port_ok(&cx->opts, cx->call->kind, peer))
 		return NFS3ERR_ACCES;
 	access_who(&cx->call->cred, &cx->opts, &cx->who);
 	return NFS3_OK;

@@ -517,9 +517,9 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 
 /* --- what programs call --- */
 
-void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss)
+const struct sockaddr_storage *tp_call_peer(const struct tp_call *call)
 {
-	*ss = call->conn->peer;
+	return &call->conn->peer;
 }
 
 void tp_call_instance(const struct tp_call *call, uint8_t out[16])

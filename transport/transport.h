@@ -158,8 +158,8 @@ void tp_listener_close(struct tp_listener *l);
 
 /* --- calls -------------------------------------------------------------------------------------------------------------- */
 
-/* The peer's address; AF_UNSPEC for one on this machine without an address (shm: same user, uid in *uid). */
-void tp_call_peer(const struct tp_call *call, struct sockaddr_storage *ss);
+/* The peer's address, as long as the call is; AF_UNSPEC for one on this machine without an address (shm: same user). */
+const struct sockaddr_storage *tp_call_peer(const struct tp_call *call);
 /* Of a peer without an address: which client it says it is (struct tp_fabric_opts), also after a reconnect; else zero. */
 void tp_call_instance(const struct tp_call *call, uint8_t out[16]);
 bool tp_call_alive(const struct tp_call *call); /* the connection still stands */
@@ -170,7 +170,7 @@ void tp_place(struct tp_call *call, const struct iovec *iov, unsigned n, void (*
 
 /* Largest results (bytes of XDR, payload not counted) this client can take for this call. */
 size_t tp_reply_room(const struct tp_call *call);
-/* Begin the results, at most @max bytes (<= tp_reply_room). NULL: no memory, the call is already dropped. A payload
+/* Begin the results, at most @max bytes and tp_reply_room. NULL: no memory, the call is already dropped. A payload
  * not placed is skipped. */
 XDR *tp_reply_begin(struct tp_call *call, size_t max);
 void tp_reply_end(struct tp_call *call);

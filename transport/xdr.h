@@ -104,7 +104,7 @@ static inline bool_t tp_xdr_opaque(XDR *x, char *p, u_int n)
 	if (!n)
 		return TRUE;
 	memcpy(x->x_op == XDR_ENCODE ? at : p, x->x_op == XDR_ENCODE ? p : at, n);
-	if (x->x_op == XDR_ENCODE)
+	if (x->x_op == XDR_ENCODE && pad)
 		memset(at + n, 0, pad);
 	return TRUE;
 }
