@@ -75,6 +75,8 @@ struct pm_super {
 	uint8_t reserved2[512 - 280];
 };
 static_assert(sizeof(struct pm_super) == 512, "one sector");
+#define PM_SAVED_MIN 16u         /* its checksum and what the shortest has */
+#define PM_SAVED_MAX (1u << 30)  /* what would take more is gathered from the inodes */
 
 /* Journal. seq = boot << 40 | counter; the counter goes up by one over all lanes, so that recovery replays
  * the unbroken run behind the largest checkpointed seq that any lane header names, and stops at a gap. A gap that a later

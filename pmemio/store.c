@@ -195,7 +195,7 @@ static void save_space(struct pm_store *st)
 	uint32_t crc;
 
 	s->saved_start = s->saved_blocks = s->saved_bytes = 0;
-	if (blk_take(st, 0, want, 0, BLK_META | BLK_WHOLE, &run))
+	if (most > PM_SAVED_MAX || blk_take(st, 0, want, 0, BLK_META | BLK_WHOLE, &run))
 		return;
 	blk_give(st, run.start, run.len);
 	buf = calloc(1, most + 8);

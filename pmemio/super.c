@@ -89,9 +89,10 @@ static int judge_geometry(const struct pm_super *s, size_t len, struct pm_error 
 	if (s->lanes == 0 || s->lanes > PM_MAX_LANES || s->lane_blocks < 2 || s->lane_start < 2 ||
 	    s->lane_start >= s->blocks || lanes > s->blocks - s->lane_start ||
 	    s->data_start != s->lane_start + lanes || s->data_start + PM_CHUNK_BLOCKS > s->blocks ||
-	    (s->saved_blocks && (s->saved_start < s->data_start || s->saved_start >= s->blocks ||
-	                         s->saved_blocks > s->blocks - s->saved_start ||
-	                         s->saved_bytes > s->saved_blocks * PM_BLOCK)) ||
+	    ((s->saved_blocks || s->saved_bytes) &&
+	     (s->saved_start < s->data_start || s->saved_start >= s->blocks ||
+	      s->saved_blocks > s->blocks - s->saved_start || s->saved_bytes < PM_SAVED_MIN ||
+	      s->saved_bytes > PM_SAVED_MAX || s->saved_bytes > s->saved_blocks * PM_BLOCK)) ||
 	    ((s->incompat & PM_INCOMPAT_REPLIES) &&
 	     (s->reply_start < s->data_start + PM_CHUNK_BLOCKS || s->reply_start >= s->blocks ||
 	      s->reply_blocks == 0 || s->reply_blocks > s->blocks - s->reply_start ||

@@ -350,6 +350,31 @@ static void silly(struct pm_super *s)
 	s->lane_blocks = 1u << 30;
 }
 
+/* Stored free space of which nothing can be, and which lies nowhere. */
+static void saves_little(struct pm_super *s)
+{
+	s->saved_start = s->data_start;
+	s->saved_blocks = 1;
+	s->saved_bytes = 3;
+}
+static void saves_nowhere(struct pm_super *s)
+{
+	s->saved_start = 1ull << 50;
+	s->saved_bytes = 64;
+}
+
+Test(open, refuses_stored_free_space_that_cannot_be)
+{
+	struct test_pool p;
+
+	pool_mkfs(&p, "little", 16 * MIB);
+	edit_supers(p.path, saves_little);
+	cannot_open(&p, -EUCLEAN, "impossible layout");
+	pool_mkfs(&p, "nowhere", 16 * MIB);
+	edit_supers(p.path, saves_nowhere);
+	cannot_open(&p, -EUCLEAN, "impossible layout");
+}
+
 Test(open, refuses_a_newer_version_and_unknown_features_by_name)
 {
 	struct test_pool p;
