@@ -778,13 +778,16 @@ struct walk {
 	bool leaves;
 	int (*fn)(void *arg, uint64_t blk, const struct pm_bnode *node);
 	void *arg;
+	uint64_t left; /* nodes that may still come: each has a block of its own */
 };
 
-static int walk_node(const struct walk *w, uint64_t blk, unsigned level)
+static int walk_node(struct walk *w, uint64_t blk, unsigned level)
 {
 	const struct pm_bnode *n = NULL;
 	int err;
 
+	if (!w->left--)
+		return damaged(&w->t, blk, "in a tree of more nodes than the pool has blocks");
 	if (level || w->leaves) {
 		err = node_get(&w->t, blk, level, &n);
 		if (err)
@@ -799,7 +802,7 @@ static int walk_node(const struct walk *w, uint64_t blk, unsigned level)
 int bt_walk(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, bool leaves,
             int (*fn)(void *arg, uint64_t blk, const struct pm_bnode *node), void *arg)
 {
-	struct walk w = { { st, tx, in }, leaves, fn, arg };
+	struct walk w = { { st, tx, in }, leaves, fn, arg, st->super.blocks };
 	const struct pm_inode *now = inode(&w.t);
 
 	if (empty(now))

@@ -391,3 +391,55 @@ Test(btree, a_block_given_to_something_else_must_prove_itself_again)
 	pool_drop(&s->pool);
 	free(s);
 }
+
+/* --- a tree that no transaction made ------------------------------------------------------------- */
+
+#define LEVELS 8u
+#define FAN    100u
+
+/* A node that names the one below it again and again. */
+static void many_times(struct pm_store *st, uint64_t ino, uint64_t blk, unsigned level, uint64_t below)
+{
+	struct pm_bnode *n = blk_ptr(st, blk);
+
+	memset(n, 0, PM_BLOCK);
+	n->magic = PM_NODE_MAGIC;
+	n->level = (uint8_t)level;
+	n->owner = ino;
+	n->self = blk;
+	n->count = FAN;
+	n->low = PM_BLOCK;
+	for (unsigned i = 0; i < FAN; i++) {
+		struct pm_bent e = { .key = i, .len = sizeof(below) };
+
+		n->low = (uint16_t)(n->low - 24);
+		memcpy((uint8_t *)n + n->low, &e, sizeof(e));
+		memcpy((uint8_t *)n + n->low + offsetof(struct pm_bent, val), &below, sizeof(below));
+		n->slot[i] = n->low;
+	}
+	n->crc = pm_crc(n, PM_BLOCK, 0);
+}
+
+/* 100^8 ways lead through eight nodes: a walk gives up where more come than there are blocks. */
+Test(btree, a_walk_through_nodes_named_many_times_ends, .timeout = 30)
+{
+	struct shadow *s = start("ways", PM_CLWB);
+	struct pm_store *st = s->pool.st;
+	struct pm_tx *tx = begin(s);
+	struct pm_inode *in;
+	struct blk_run run;
+	uint64_t n = 0;
+
+	cr_assert_eq(tx_take(tx, 0, LEVELS, BLK_WHOLE, &run), 0);
+	for (unsigned l = 0; l < LEVELS; l++)
+		many_times(st, s->in->ino, run.start + l, l, run.start + l - 1);
+	in = ino_edit(tx, s->in);
+	in->flags |= PM_IF_TREE;
+	in->u.tree.root = run.start + LEVELS - 1;
+	in->u.tree.height = LEVELS;
+	cr_assert_eq(commit(s, tx), 0);
+	cr_assert_eq(bt_walk(st, NULL, s->in, true, count_node, &n), -EIO);
+	cr_assert_eq(n, st->super.blocks);
+	pool_drop(&s->pool);
+	free(s);
+}
