@@ -395,6 +395,11 @@ static int read_limits(struct pm_store *st)
 		          ULL(qs->ino));
 		return 0;
 	}
+	if (in->size > in->blocks * PM_BLOCK) { /* it has no holes */
+		qs->damaged = true;
+		store_log(st, LOG_ERR, "the quota file says that it has %llu bytes: no limits are in force", ULL(in->size));
+		return 0;
+	}
 	for (uint64_t lblk = 0; !err && lblk < in->size / PM_BLOCK; lblk++) {
 		uint64_t blk = 0;
 		const struct pm_quota_block *b = block_at(st, lblk, &blk);
@@ -508,12 +513,19 @@ static int write_limit(struct pm_store *st, struct quota *q, const struct pm_quo
 static int note_feature(struct pm_store *st)
 {
 	bool known;
+	int err;
 
 	pthread_mutex_lock(&st->super_lock);
 	known = st->super.ro_compat & PM_ROCOMPAT_QUOTA;
 	st->super.ro_compat |= PM_ROCOMPAT_QUOTA;
 	pthread_mutex_unlock(&st->super_lock);
-	return known ? 0 : super_write(st);
+	err = known ? 0 : super_write(st);
+	if (err) { /* the next one has to try again */
+		pthread_mutex_lock(&st->super_lock);
+		st->super.ro_compat &= ~PM_ROCOMPAT_QUOTA;
+		pthread_mutex_unlock(&st->super_lock);
+	}
+	return err;
 }
 
 static void show(const struct quota *q, struct pm_quota *out)

@@ -525,3 +525,58 @@ Test(quota, usage_is_what_the_inodes_say_with_msync)
 {
 	random_work(PM_MSYNC, 2);
 }
+
+/* --- what cannot be believed ------------------------------------------------------------------ */
+
+Test(quota, a_file_of_limits_longer_than_its_blocks_is_damaged, .timeout = 30)
+{
+	const struct pm_inode *in;
+	struct pm_error why;
+	struct pm_tx *tx;
+	struct pm_quota q = { .kind = PM_QUOTA_UID, .id = 7, .max_blocks = 9 };
+	pm_lsn lsn;
+
+	limit(PM_QUOTA_UID, 7, 100, 0);
+	store_lock(pool.st);
+	in = ino_at(pool.st, quota_ino(pool.st));
+	tx = tx_begin(pool.st);
+	ino_edit(tx, in)->size = 1ull << 60;
+	cr_assert_eq(tx_commit(tx, &lsn), 0);
+	store_unlock(pool.st);
+	pool_close(&pool);
+	cr_assert_eq(pool_try_open(&pool, PM_CLWB, &why), 0, "%s", why.text);
+	cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), -EIO, "who knows which limits there were");
+}
+
+static int no_sync(struct pm_media *m, const void *at, size_t len)
+{
+	(void)m;
+	(void)at;
+	(void)len;
+	return -EIO;
+}
+
+/* What keeps older programs from writing past the limits is durable before the first limit is. */
+Test(quota, a_superblock_that_could_not_be_written_is_tried_again)
+{
+	struct pm_quota q = { .kind = PM_QUOTA_UID, .id = 7, .max_blocks = 9 };
+	const struct pm_media_ops *real;
+	struct pm_media_ops broken;
+	struct pm_super s[2];
+	pm_lsn lsn;
+
+	pool_drop(&pool);
+	pool_new(&pool, "quota", 32 * MIB, PM_MSYNC);
+	real = pool.st->media.ops;
+	broken = *real;
+	broken.sync = no_sync;
+	pool.st->media.ops = &broken;
+	cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), -EIO);
+	pool.st->media.ops = real;
+	memset(pool.st->media.base, 0, sizeof(s[0])); /* nothing of what failed has come there */
+	memset(pool.st->media.base + PM_BLOCK, 0, sizeof(s[0]));
+	cr_assert_eq(pm_quota_set(pool.st, &q, &lsn), 0);
+	memcpy(&s[0], pool.st->media.base, sizeof(s[0]));
+	memcpy(&s[1], pool.st->media.base + PM_BLOCK, sizeof(s[1]));
+	cr_assert((s[0].ro_compat | s[1].ro_compat) & PM_ROCOMPAT_QUOTA);
+}
