@@ -95,17 +95,52 @@ struct worker {
 	struct berth *engine_src, *engine_dst;
 };
 
-static void failure(struct cp *cp, int err, const char *what, const char *dir, const char *name)
+/* @name of @dir, both below @p, as the user named that; NULL: no memory. */
+static char *shown(const struct place *p, const char *dir, const char *name)
 {
-	char *path = join(dir, name);
+	char *path = *name ? join(dir, name) : strdup(dir), *out = NULL;
+	size_t base = strlen(p->path), n = p->b ? strcspn(p->text, "?") : strlen(p->text);
+	const char *rest = path && !strncmp(path, p->path, base) ? path + base : NULL;
 
-	if (!cp->dead)
-		complain_errno(err, what, path ? path : name);
+	rest += rest && *rest == '/';
+	while (n && rest && *rest && p->text[n - 1] == '/')
+		n--;
+	if (rest && asprintf(&out, "%.*s%s%s", (int)n, p->text, *rest ? "/" : "", rest) < 0)
+		out = NULL;
+	if (rest || !path)
+		free(path);
+	else
+		out = path;
+	return out;
+}
+
+static void failed(struct cp *cp, int err)
+{
 	cp->failed = true;
 	cp->errors++;
 	if (err == -ETIMEDOUT)
 		cp->dead = true;
+}
+
+static void failure(struct cp *cp, int err, const char *what, const struct place *p, const char *dir, const char *name)
+{
+	char *path = shown(p, dir, name);
+
+	if (!cp->dead)
+		complain_errno(err, what, path ? path : name);
+	failed(cp, err);
 	free(path);
+}
+
+static void copy_failure(struct cp *cp, int err, const struct job *j)
+{
+	char *from = shown(j->dir->from, j->dir->src, j->sname), *to = shown(&cp->dst, j->dir->dst, j->dname);
+
+	if (!cp->dead)
+		complain("cannot copy %s to %s: %s", from ? from : j->sname, to ? to : j->dname, strerror(-err));
+	failed(cp, err);
+	free(from);
+	free(to);
 }
 
 static void from_stat(const struct stat *st, struct berth_attr *a)
@@ -400,7 +435,7 @@ static void do_job(struct worker *w, struct job *j)
 		cp->failed = cp->dead = true;
 		cp->errors++;
 	} else if (err) {
-		failure(cp, err, "cannot copy", j->dir->src, j->sname);
+		copy_failure(cp, err, j);
 	}
 	cp->progress.files++;
 }
@@ -519,7 +554,7 @@ static void visit_leaf(struct cp *cp, struct cdir *dir, const char *sname, const
 		j->dname = strdup(dname);
 	}
 	if (!j || !j->sname || !j->dname) {
-		failure(cp, -ENOMEM, "cannot copy", dir->src, sname);
+		failure(cp, -ENOMEM, "cannot copy", dir->from, dir->src, sname);
 		if (j)
 			job_free(j);
 		return;
@@ -632,7 +667,7 @@ static void visit_children(struct cp *cp, struct cdir *d)
 	int err = b ? berth_readdir(b, &d->sfh, true, take_child, &l) : list_local(d->src, &l);
 
 	if (err)
-		failure(cp, err, "cannot list", d->src, "");
+		failure(cp, err, "cannot list", d->from, d->src, "");
 	for (size_t i = 0; i < l.n; i++) {
 		struct child *k = &l.e[i];
 
@@ -640,7 +675,7 @@ static void visit_children(struct cp *cp, struct cdir *d)
 		      : b ? berth_lookup(b, &d->sfh, k->name, BERTH_NOFOLLOW, &k->fh, &k->attr)
 		          : -ENOENT;
 		if (err)
-			failure(cp, err, "cannot stat", d->src, k->name);
+			failure(cp, err, "cannot stat", d->from, d->src, k->name);
 		else if (!cp->dead)
 			visit(cp, d, k->name, k->name, &k->attr, &k->fh);
 		free(k->name);
@@ -665,7 +700,7 @@ static void visit_dir(struct cp *cp, struct cdir *parent, const char *sname, con
 			err = make_dir(cp, parent, dname, d);
 	}
 	if (err) {
-		failure(cp, err, "cannot make directory", parent->dst, dname);
+		failure(cp, err, "cannot make directory", &cp->dst, parent->dst, dname);
 		if (d && d->dst)
 			*d->dst = '\0'; /* finish() passes it over */
 		return;
@@ -685,9 +720,11 @@ static void visit(struct cp *cp, struct cdir *dir, const char *sname, const char
 	if (attr->type != BERTH_DIR) {
 		visit_leaf(cp, dir, sname, dname, attr, sfh);
 	} else if (!cp->recursive) {
-		complain("%s is a directory (use -r)", sname);
-		cp->failed = true;
-		cp->errors++;
+		char *path = shown(dir->from, dir->src, sname);
+
+		complain("%s is a directory (use -r)", path ? path : sname);
+		failed(cp, 0);
+		free(path);
 	} else if (cp->has_guard && sfh && dir->from->b && same_fh(sfh, &cp->guard)) {
 		complain("%s/%s: not copied into itself", dir->src, sname);
 		cp->failed = true;
@@ -733,7 +770,7 @@ static void copy_operand(struct cp *cp, const struct place *p, bool into)
 	int err = stat_place(p, !cp->recursive, &attr, &sfh);
 
 	if (err) {
-		failure(cp, err, "cannot stat", "", p->text);
+		failure(cp, err, "cannot stat", p, p->path, "");
 		goto out;
 	}
 	if (!p->b && !cp->dst.b) {
@@ -744,7 +781,7 @@ static void copy_operand(struct cp *cp, const struct place *p, bool into)
 	}
 	dname = into && name && *name ? join(cp->dst.path, name) : strdup(cp->dst.path);
 	if (!start || !name || !dname) {
-		failure(cp, -ENOMEM, "cannot copy", "", p->text);
+		failure(cp, -ENOMEM, "cannot copy", p, p->path, "");
 		goto out;
 	}
 	start->from = p;
@@ -805,7 +842,7 @@ static void finish(struct cp *cp)
 	STAILQ_FOREACH (j, &cp->links, link) {
 		err = cp->dead ? 0 : cp->dst.b ? link_remote(cp->dst.b, j) : link_local(j);
 		if (err)
-			failure(cp, err, "cannot link the copy of", j->dir->src, j->sname);
+			failure(cp, err, "cannot link the copy of", j->dir->from, j->dir->src, j->sname);
 	}
 	SLIST_FOREACH (d, &cp->dirs, link) {
 		bool mode = cp->preserve || (d->fresh && (final_mode(cp, &d->attr) & 0700) != 0700);
@@ -816,7 +853,7 @@ static void finish(struct cp *cp)
 		err = cp->dst.b ? dress_remote(cp, cp->dst.b, &d->dfh, &d->attr, mode)
 		                : dress_local(cp, d->dst, &d->attr, mode);
 		if (err)
-			failure(cp, err, "cannot set the attributes of", d->dst, "");
+			failure(cp, err, "cannot set the attributes of", &cp->dst, d->dst, "");
 	}
 }
 
