@@ -126,6 +126,10 @@ bool world_close(struct world *w);
 void world_kill(struct world *w);
 void world_free(struct world *w);
 
+/* --- model_match.c --- */
+
+/* What the store remembers change @n by. */
+struct pm_once state_key(unsigned n);
 /* Blocks that a write under way may be changing, or that hold one thing or another since it was given up. */
 unsigned state_doubtful(const struct state *s);
 /* Is this what @st holds? @sum: of all bytes that may be one thing or another. */
