@@ -843,15 +843,18 @@ int pm_readlink(struct pm_store *st, struct pm_id id, char *buf, size_t size, si
 
 struct scan {
 	struct pm_store *st;
-	struct pm_worker *w; /* beside others: has the directory, and one after the other of what it leads to */
-	bool want_attr, full; /* full: no more, please */
+	struct pm_worker *w; /* has the directory */
+	bool beside;         /* others, and needs what the entries lead to, one after the other */
+	bool want_attr;
 	bool (*fn)(void *arg, const struct pm_dirent *de);
 	void *arg;
-	uint64_t cookie; /* of what was shown last */
+	uint64_t cookie; /* to go on behind */
 };
+enum { SHOW_MORE, SHOWN_ENOUGH }; /* or NEEDS_ALL */
 
-/* @in: NULL if it is damaged or not asked for; of no concern to this thread any more when @fn has the word. */
-static void show(struct scan *s, struct name n, uint64_t cookie, struct pm_id id, const struct pm_inode *in)
+/* @in: NULL if it is damaged or not asked for; @held: its lock, or NULL. */
+static inline int show(const struct scan *s, struct name n, uint64_t cookie, struct pm_id id, const struct pm_inode *in,
+                       struct ino_slot *held)
 {
 	struct pm_dirent de = { .name = n.s, .len = n.len, .cookie = cookie, .id = id };
 	struct pm_attr attr;
@@ -860,41 +863,41 @@ static void show(struct scan *s, struct name n, uint64_t cookie, struct pm_id id
 		file_attr(s->st, in, &attr);
 		de.attr = &attr;
 	}
-	inode_only(s->w);
-	s->full = !s->fn(s->arg, &de);
-	if (!s->full)
-		s->cookie = cookie;
+	inode_seen(held);
+	return s->fn(s->arg, &de) ? SHOW_MORE : SHOWN_ENOUGH;
 }
 
 static int show_dots(struct scan *s, const struct pm_inode *dir)
 {
 	const struct pm_inode *up;
 	struct pm_id id = { dir->parent, 0 };
+	struct ino_slot *held = NULL;
 	int err;
 
-	if (s->cookie < 1)
-		show(s, (struct name){ ".", 1 }, 1, id_of(dir), dir);
-	if (s->full || s->cookie >= 2)
-		return 0;
-	if (!inode_also(s->st, s->w, dir->parent))
+	if (s->cookie < 1 && show(s, (struct name){ ".", 1 }, 1, id_of(dir), dir, NULL))
+		return SHOWN_ENOUGH;
+	if (s->cookie >= 2)
+		return SHOW_MORE;
+	s->cookie = 1;
+	if (s->beside && !inode_see(s->st, s->w, dir->parent, &held))
 		return NEEDS_ALL;
 	up = parent_of(s->st, dir, &err);
-	show(s, (struct name){ "..", 2 }, 2, up ? id_of(up) : id, up);
-	return 0;
+	return show(s, (struct name){ "..", 2 }, 2, up ? id_of(up) : id, up, held);
 }
 
-static int show_entry(struct scan *s, const struct pm_inode *dir, const struct place *p, struct name n)
+static inline int show_entry(struct scan *s, const struct pm_inode *dir, const struct place *p, struct name n)
 {
 	const struct pm_inode *in = NULL;
+	struct ino_slot *held = NULL;
 	int bad;
 
-	if (s->want_attr) {
-		if (!inode_also(s->st, s->w, p->id.ino))
-			return NEEDS_ALL;
-		in = child_get(s->st, dir->ino, p, &bad);
+	if (s->want_attr && s->beside && !inode_see(s->st, s->w, p->id.ino, &held)) {
+		s->cookie = p->key - 1;
+		return NEEDS_ALL;
 	}
-	show(s, n, p->key, p->id, in);
-	return 0;
+	if (s->want_attr)
+		in = child_get(s->st, dir->ino, p, &bad);
+	return show(s, n, p->key, p->id, in, held);
 }
 
 /* Entries are read some way ahead of being shown, so that their inodes, which lie all over the table,
@@ -912,7 +915,7 @@ static int scan_dir(struct scan *s, const struct pm_inode *dir, bool *eof)
 	struct bt_cursor c;
 	int err = show_dots(s, dir), rc;
 
-	if (err || s->full)
+	if (err)
 		return err;
 	if (s->cookie >> 63) {
 		*eof = true;
@@ -934,7 +937,7 @@ static int scan_dir(struct scan *s, const struct pm_inode *dir, bool *eof)
 			break;
 		e = &q[shown++ % AHEAD];
 		rc = show_entry(s, dir, &e->p, e->n);
-		if (rc || s->full)
+		if (rc)
 			return rc;
 	}
 	*eof = err == -ENOENT;
@@ -956,13 +959,18 @@ int pm_readdir(struct pm_store *st, struct pm_id id, uint64_t cookie, bool want_
 		.st = st, .w = inode_lock(st, id.ino), .want_attr = want_attr, .fn = fn, .arg = arg, .cookie = cookie
 	};
 	bool end = false;
-	int err = scan_at(&s, id, &end);
+	int err;
 
+	s.beside = worker_beside(st, s.w);
+	err = scan_at(&s, id, &end);
 	if (err == NEEDS_ALL) { /* behind what has been shown */
 		inode_alone(st, &s.w, id.ino);
+		s.beside = false;
 		err = scan_at(&s, id, &end);
 	}
 	inode_unlock(st, s.w, id.ino);
+	if (err == SHOWN_ENOUGH)
+		err = 0;
 	if (!err)
 		*eof = end;
 	return err;

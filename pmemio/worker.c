@@ -64,11 +64,16 @@ void slot_wait(struct pm_store *st, struct ino_slot *s)
 	blocked(st, false);
 }
 
+bool slot_spin(struct ino_slot *s)
+{
+	return lock_spin(&s->lock);
+}
+
 bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino)
 {
 	struct ino_slot *s = ino_slot(st, ino);
 
-	if (!w || s == w->first || __atomic_load_n(&st->workers->n, __ATOMIC_RELAXED) == 1)
+	if (!worker_beside(st, w) || s == w->first)
 		return true;
 	for (unsigned i = 0; i < w->nalso; i++)
 		if (w->also[i] == s)

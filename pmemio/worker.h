@@ -151,15 +151,36 @@ static inline struct pm_worker *inode_lock(struct pm_store *st, uint64_t ino)
 	return w;
 }
 
-/* Inside: lock @ino, too, until inode_only or inode_unlock. False: somebody keeps it, so NEEDS_ALL. Alone (@w NULL): true. */
-bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino);
-
-/* Let go of what inode_also has locked. */
-static inline void inode_only(struct pm_worker *w)
+/* Inside, and not the only one that may be (L5)? */
+static inline bool worker_beside(const struct pm_store *st, const struct pm_worker *w)
 {
-	while (w && w->nalso)
-		lock_drop(&w->also[--w->nalso]->lock);
+	return w && __atomic_load_n(&st->workers->n, __ATOMIC_RELAXED) > 1;
 }
+
+bool slot_spin(struct ino_slot *s);
+
+/* Inside: lock @ino, too, for a moment, until inode_seen(*held). False: somebody keeps it, so NEEDS_ALL. */
+static inline bool inode_see(struct pm_store *st, const struct pm_worker *w, uint64_t ino, struct ino_slot **held)
+{
+	struct ino_slot *s = ino_slot(st, ino);
+
+	*held = NULL;
+	if (s == w->first)
+		return true;
+	if (!lock_try(&s->lock) && !slot_spin(s))
+		return false;
+	*held = s;
+	return true;
+}
+
+static inline void inode_seen(struct ino_slot *held)
+{
+	if (held)
+		lock_drop(&held->lock);
+}
+
+/* Inside: lock @ino, too, until inode_unlock. False: somebody keeps it, so NEEDS_ALL. Alone (@w NULL): true. */
+bool inode_also(struct pm_store *st, struct pm_worker *w, uint64_t ino);
 
 static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64_t ino)
 {
@@ -167,7 +188,8 @@ static inline void inode_unlock(struct pm_store *st, struct pm_worker *w, uint64
 		store_unlock(st);
 		return;
 	}
-	inode_only(w);
+	while (w->nalso)
+		lock_drop(&w->also[--w->nalso]->lock);
 	lock_drop(&ino_slot(st, ino)->lock);
 	__atomic_store_n(&w->inside, 0, __ATOMIC_RELEASE);
 }

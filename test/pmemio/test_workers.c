@@ -93,6 +93,67 @@ Test(workers, a_name_that_comes_and_goes_is_there_or_not)
 	pool_drop(&pool);
 }
 
+/* --- an inode that somebody keeps while its directory is read ---------------------------------- */
+
+#define ENTRIES 20u
+
+static void *come_once(void *arg)
+{
+	struct pm_attr a;
+
+	pm_getattr(arg, (struct pm_id){ PM_ROOT_INO, 1 }, &a);
+	return NULL;
+}
+
+struct shown {
+	unsigned times[ENTRIES], dots;
+};
+
+static bool note_entry(void *arg, const struct pm_dirent *de)
+{
+	struct shown *s = arg;
+
+	cr_expect_not_null(de->attr, "%.*s has no attributes", (int)de->len, de->name);
+	if (de->name[0] == '.')
+		s->dots++;
+	else
+		s->times[de->name[0] - 'a']++;
+	return true;
+}
+
+Test(workers, a_directory_is_read_on_alone_behind_an_inode_that_is_kept)
+{
+	struct pm_id root = { PM_ROOT_INO, 1 }, id[ENTRIES];
+	struct pm_new nw = { .type = PM_REG, .mode = 0600 };
+	struct test_pool pool;
+	struct pm_change ch;
+	pthread_t th;
+
+	pool_new(&pool, "kept", PM_MIN_SIZE, PM_CLWB);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		char name = (char)('a' + i);
+
+		cr_assert_eq(pm_create(pool.st, root, &name, 1, &nw, &ch), 0);
+		id[i] = ch.obj.id;
+	}
+	cr_assert_eq(pthread_create(&th, NULL, come_once, pool.st), 0); /* not the only one any more */
+	pthread_join(th, NULL);
+	for (unsigned k = 0; k < ENTRIES; k++) {
+		struct pm_lock *kept = &ino_slot(pool.st, id[k].ino)->lock;
+		struct shown s = { .dots = 0 };
+		bool eof = false;
+
+		cr_assert(lock_try(kept));
+		cr_assert_eq(pm_readdir(pool.st, root, 0, true, note_entry, &s, &eof), 0);
+		lock_drop(kept);
+		cr_expect(eof);
+		cr_expect_eq(s.dots, 2);
+		for (unsigned i = 0; i < ENTRIES; i++)
+			cr_expect_eq(s.times[i], 1, "'%c' was shown %u times", (char)('a' + i), s.times[i]);
+	}
+	pool_drop(&pool);
+}
+
 /* --- a call that comes twice at the same time ------------------------------------------------- */
 
 #define REPEATS 4000u
