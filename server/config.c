@@ -426,7 +426,7 @@ static char *default_control(void)
 	return asprintf(&path, "%s/berth.sock", run) < 0 ? NULL : path;
 }
 
-/* A domain is a connection's (FI_EP_MSG). */
+/* Where keys are the provider's, and short, each client has its own. A domain is a connection's (FI_EP_MSG). */
 static int finish_layout_domain(struct fabric_conf *f, char *why, size_t why_len)
 {
 	bool rdm = f->opts.ep_type && !strcmp(f->opts.ep_type, "FI_EP_RDM");
@@ -442,6 +442,8 @@ static int finish_layout_domain(struct fabric_conf *f, char *why, size_t why_len
 				       "ep_type = FI_EP_MSG, or layout_domain = shared", f->opts.name);
 		return -EINVAL;
 	}
+	if (f->layout_domain == LAYOUT_DOMAIN_AUTO)
+		own = !rdm && !strcmp(f->opts.provider, "verbs");
 	if (own && f->layouts)
 		f->opts.own = (struct tp_own){ .prog = LAYOUT_PROGRAM,
 			                       .most = f->layout_domains,

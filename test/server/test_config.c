@@ -95,14 +95,15 @@ static void no_domains(const char *text, const char *says)
 	config_free(&c);
 }
 
-Test(config, a_domain_for_each_client_where_it_is_wanted)
+Test(config, a_domain_for_each_client_where_keys_are_short_or_it_is_wanted)
 {
 	struct tp_own own;
 
-	cr_assert_eq(own_of("provider = verbs\nlayout_domain = client\n").prog, 0, "no layouts");
-	own = own_of("provider = verbs\nlayouts = on\nlayout_domain = client\n");
+	cr_assert_eq(own_of("provider = verbs\n").prog, 0, "no layouts");
+	own = own_of("provider = verbs\nlayouts = on\n");
 	cr_assert(own.prog && own.most == 1024 && own.most_of_one == 128);
 	cr_assert_eq(own_of("provider = verbs\nlayouts = on\nlayout_domain = shared\n").prog, 0);
+	cr_assert_eq(own_of("provider = verbs\nlayouts = on\nep_type = FI_EP_RDM\n").prog, 0);
 	cr_assert_eq(own_of("provider = tcp\nlayouts = on\n").prog, 0);
 	own = own_of("provider = tcp\nlayouts = on\nlayout_domain = client\nlayout_domains = 5\nlayout_domains_client = 2\n");
 	cr_assert(own.prog && own.most == 5 && own.most_of_one == 2);

@@ -16,12 +16,12 @@ static struct daemon d;
 static struct berth *b; /* an honest client */
 static uint8_t good[LEN], evil[BLOCK];
 
-/* Two sections: domains, and so protection domains, of their own. */
+/* Two sections: in the one each client has a domain, and so a protection domain, of its own; in the other they share one. */
 static void start(void)
 {
 	const char *const set[] = { "fabric rdma.provider=verbs",  "fabric rdma.service=20049",   "fabric rdma.layouts=on",
 		                    "fabric other.provider=verbs", "fabric other.service=20050",  "fabric other.layouts=on",
-		                    NULL };
+		                    "fabric other.layout_domain=shared", NULL };
 	char url[96];
 
 	daemon_start(&d, &(struct daemon_opts){ .size = 64 << 20, .no_fabric = true,
@@ -39,9 +39,16 @@ static void finish(void)
 	daemon_remove(&d);
 }
 
+static void open_as(struct os *o, const char *port, bool own)
+{
+	os_open_at(o, &(struct tp_fabric_opts){ .name = "test", .provider = "verbs", .node = getenv("SERVER"), .service = port,
+	                                        .own.ask = own });
+}
+
+/* Where layouts are had. */
 static void open_at(struct os *o, const char *port)
 {
-	os_open_at(o, &(struct tp_fabric_opts){ .name = "test", .provider = "verbs", .node = getenv("SERVER"), .service = port });
+	open_as(o, port, !strcmp(port, "20049"));
 }
 
 static void whole(const struct berth_fh *fh)
@@ -112,11 +119,41 @@ Test(verbs, keys)
 	refused_both(&o, "20049", &fh, m2.ext[0].addr, m2.ext[0].key);
 	cr_assert_eq(os_rma(&o2, TP_RMA_WRITE, good, BLOCK, m2.ext[0].addr, m2.ext[0].key), 0, "where it belongs");
 
-	/* Of another client of the same section: one trust group, as doc/layout.md says. */
+	/* Of another client of a section with one domain: one trust group, as doc/layout.md says. */
 	open_at(&o, "20050");
 	cr_assert_eq(os_rma(&o, TP_RMA_WRITE, good, BLOCK, m2.ext[0].addr, m2.ext[0].key), 0);
 	os_close(&o);
 	os_close(&o2);
+	whole(&fh);
+	finish();
+}
+
+/* Another client of the same section knows the key, and then tries those beside it, over both connections that it may have. */
+Test(verbs, a_known_key_is_of_no_use_to_others)
+{
+	struct os_map m, mine;
+	struct berth_fh fh, own;
+	struct os a, o;
+
+	start();
+	fh = os_make(b, "f", good, LEN);
+	own = os_make(b, "own", good, LEN);
+	open_at(&a, "20049");
+	m = os_mapped(&a, &fh, 0, BLOCK, LAYOUT_RW);
+	for (unsigned i = 0; i < 24; i++) {
+		open_as(&o, "20049", i % 2);
+		if (i % 2)
+			mine = os_mapped(&o, &own, 0, BLOCK, LAYOUT_RW);
+		refused(&o, &fh, i % 4 < 2 ? TP_RMA_WRITE : TP_RMA_READ, m.ext[0].addr,
+		        i < 8 ? m.ext[0].key : (m.ext[0].key + (i - 8) * 64) & UINT32_MAX);
+	}
+	whole(&own);
+	cr_assert_eq(os_rma(&a, TP_RMA_WRITE, good, BLOCK, m.ext[0].addr, m.ext[0].key), 0, "where it belongs");
+	cr_assert_eq(os_null(&a), 0);
+	os_close(&a);
+	while (daemon_counter(&d, "domains"))
+		;
+	(void)mine;
 	whole(&fh);
 	finish();
 }

@@ -24,6 +24,8 @@ if [ "${2:-}" = none ]; then
 	grep "no layouts" /run/berthd.log || fail "berthd does not say it"
 else
 	[ "$commits" -ge 300 ] || fail "only $commits COMMITs: it did not go one-sided"
+	[ "$(grep -c 'has a domain of its own' /run/berthd.log)" -ge 2 ] || fail "not in domains of their own"
+	[ "$(counter domains)" = 0 ] || fail "a domain is left"
 fi
 stop_berthd
 "$B/berth" probe --timeout 120 --provider verbs --pool $POOL > /run/probe
