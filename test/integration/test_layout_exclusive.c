@@ -17,10 +17,13 @@ static struct os first, same, second; /* two connections of one client; one of a
 
 static void start(const char *provider, const char *lease, const char *recall, bool on)
 {
+	bool own = !strcmp(provider, "own"); /* tcp, each client in a domain of its own */
 	char text[3][64];
 	const char *const set[] = { "fabric tcp.layouts=on", "fabric shm.layouts=on", "fabric tcp.node=::",
-		                    text[0], text[1], text[2], NULL };
+		                    text[0], text[1], text[2],
+		                    own ? "fabric tcp.layout_domain=client" : "fabric tcp.layout_domain=shared", NULL };
 
+	provider = own ? "tcp" : provider;
 	snprintf(text[0], sizeof(text[0]), "fabric %s.layout_exclusive=%s", provider, on ? "on" : "off");
 	snprintf(text[1], sizeof(text[1]), "fabric %s.layout_lease=%s", provider, lease);
 	snprintf(text[2], sizeof(text[2]), "fabric %s.layout_recall=%s", provider, recall);
@@ -192,6 +195,10 @@ static void not_exclusive(const char *provider)
 	Test(layout_exclusive, name##_tcp)                                                         \
 	{                                                                                          \
 		name("tcp");                                                                       \
+	}                                                                                          \
+	Test(layout_exclusive, name##_tcp_in_own_domains)                                          \
+	{                                                                                          \
+		name("own");                                                                       \
 	}                                                                                          \
 	Test(layout_exclusive, name##_shm)                                                         \
 	{                                                                                          \
