@@ -8,7 +8,7 @@
  *   scrub.c   scrub, of a server or a pool
  *   probe.c   probe: providers, placement, persistence
  *   look.c    stat, cat, df, ping, readlink  ls.c        ls
- *   change.c  rm, mv, mkdir, rmdir, ln ...   cp.c        copying trees
+ *   change.c  rm, mv, mkdir, rmdir, ln ...   cp*.c       copying trees
  *   transfer.c  one file's bytes, many pieces in flight    progress.c  the bar
  */
 #ifndef CLIENT_CMD_CMD_H
