@@ -373,6 +373,18 @@ static int begin_anew(struct pm_store *st, const struct replay *r)
 	return err;
 }
 
+/*
+ * All pages of the lanes mapped, and there in a sparse pool: else the first record in each page waits until it is, for longer
+ * than all the rest of its call takes. A kernel that cannot (before Linux 5.14) leaves it at that.
+ */
+static void lanes_populate(struct pm_store *st)
+{
+	size_t at = lane_at(st, 0), len = lane_at(st, st->super.lanes) - at;
+
+	if (!media_slow(st)) /* there pages that nobody changed would be written back */
+		madvise(st->media.base + at, len, MADV_POPULATE_WRITE);
+}
+
 static int recover(struct pm_store *st, struct pm_error *why)
 {
 	struct replay r;
@@ -383,6 +395,8 @@ static int recover(struct pm_store *st, struct pm_error *why)
 	err = begin_anew(st, &r);
 	if (err)
 		why_set(why, "recovery could not be made durable: %s", strerror(-err));
+	else
+		lanes_populate(st);
 	return err;
 }
 

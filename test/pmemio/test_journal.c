@@ -648,6 +648,38 @@ Test(checkpoint, full_lanes_are_left_behind_and_a_kill_at_any_time_loses_nothing
 	pool_drop(&p);
 }
 
+/* Pages of the @len bytes at @at that this process need not ask the kernel for: bit 63 of proc_pid_pagemap(5). */
+static size_t pages_present(const uint8_t *at, size_t len)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t entry;
+
+	cr_assert_geq(fd, 0);
+	for (size_t done = 0; done < len; done += page) {
+		off_t where = (off_t)((uintptr_t)(at + done) / page * sizeof(entry));
+
+		cr_assert_eq(pread(fd, &entry, sizeof(entry), where), sizeof(entry));
+		n += entry >> 63;
+	}
+	close(fd);
+	return n;
+}
+
+Test(checkpoint, no_record_waits_for_a_page_of_its_lane)
+{
+	struct pm_mkfs_opts o = { .size = 64 * MIB, .lanes = 2 };
+	struct test_pool p;
+	size_t len;
+
+	pool_path(&p, "mapped");
+	cr_assert_eq(pm_mkfs(p.path, &o, NULL), 0);
+	pool_open(&p, PM_CLWB);
+	len = lane_at(p.st, 2) - lane_at(p.st, 0);
+	cr_assert_eq(pages_present(p.st->media.base + lane_at(p.st, 0), len), len / (size_t)sysconf(_SC_PAGESIZE));
+	pool_drop(&p);
+}
+
 /* It was being written when the power failed: what it would have checkpointed is still in the
  * lanes. */
 Test(checkpoint, a_torn_lane_header_leaves_the_older_one)
