@@ -52,6 +52,8 @@ mkfifo p
 mknod d c 1 3
 chmod 4751 t
 chown 12:34 t
+[ "$(stat -c %a /mnt/b/t)" = 751 ] || fail "a program given away keeps its set-user-ID bit"
+chmod 4751 t
 touch -d '2001-02-03 04:05:06.789' t
 [ "$(stat -c '%a %u %g %y' /mnt/b/t)" = "4751 12 34 2001-02-03 04:05:06.789000000 +0000" ]
 [ "$(stat -c '%F %t %T' /mnt/b/d)" = "character special file 1 3" ]
