@@ -384,13 +384,13 @@ void wake_all(struct pm_wait *w)
 }
 
 /* Decide what is published; give the rest back. */
-static int pin_prepare(struct pm_pin *p, const struct pm_inode *in, uint64_t prefix)
+static int pin_prepare(struct pm_pin *p, const struct pm_inode *in)
 {
 	int err = fresh_reserve(p->f, 4);
 
 	if (err)
 		return err;
-	p->end = max64(min64(p->off + min64(prefix, p->len), p->cut), p->off);
+	p->end = max64(min64(p->off + min64(p->prefix, p->len), p->cut), p->off);
 	if (sum_moves(p->st) && p->end > p->off && p->end < p->off + p->len && p->end % PM_BLOCK)
 		err = sum_keep(p->st, in, p->end / PM_BLOCK);
 	if (err)
@@ -575,13 +575,12 @@ static void commit_done(struct pm_job *job, int err)
 }
 
 /* Hand the pin to the flusher: @prepared, with its data ranges. */
-static int commit_later(struct pm_pin *p, const struct pm_inode *in, struct pm_wait *w)
+static int commit_later(struct pm_pin *p, const struct pm_inode *in)
 {
 	unsigned n = p->map->nseg + p->f->nfresh + 1;
 	int err;
 
 	p->job = (struct pm_job){ .fn = commit_run, .done = commit_done };
-	p->w = w;
 	if (!p->unstable) {
 		p->job.data = malloc(n * sizeof(struct iovec));
 		if (!p->job.data)
@@ -596,7 +595,7 @@ static int commit_later(struct pm_pin *p, const struct pm_inode *in, struct pm_w
 	return -EINPROGRESS;
 }
 
-static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *who, struct pm_wait *w)
+static int commit_locked(struct pm_pin *p, struct pm_worker *who)
 {
 	struct pm_store *st = p->st;
 	struct flushing to = { st, stats_of(st, who) };
@@ -609,7 +608,7 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *wh
 	in = file_inode(st, p->f->id, &err);
 	if (!in)
 		return commit_gone(p, err);
-	err = pin_prepare(p, in, prefix);
+	err = pin_prepare(p, in);
 	if (err)
 		return err;
 	if (p->unstable) {
@@ -619,7 +618,7 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *wh
 		p->unstable = !err;
 	}
 	if (slow && (!p->unstable || !(__atomic_load_n(&st->super.state, __ATOMIC_ACQUIRE) & PM_STATE_UNSTABLE)))
-		return commit_later(p, in, w);
+		return commit_later(p, in);
 	if (!p->unstable && st->media.method != PM_VOLATILE) {
 		err = each_flush(p, in, flush_place, &to);
 		if (err)
@@ -628,36 +627,44 @@ static int commit_locked(struct pm_pin *p, uint64_t prefix, struct pm_worker *wh
 	return commit_finish(p, &lsn);
 }
 
-int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
-              struct pm_committed *out, struct pm_wait *w)
+int commit_ask(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor, struct pm_committed *out,
+               struct pm_wait *w)
 {
 	struct pm_pin *p = m->pin;
-	struct pm_wait *waiters = NULL;
-	struct pm_worker *who;
 	struct pm_store *st;
-	bool bound = false;
-	uint64_t ino;
-	int err = 0;
 
 	if (!p || !p->write || p->committed)
 		return -EINVAL;
 	st = p->st;
 	p->map = m;
+	p->prefix = prefix;
 	p->out = out;
+	p->w = w;
 	p->unstable = stable == PM_UNSTABLE && !sum_on(st) &&
 	              (media_slow(st) || (honor && st->media.method != PM_VOLATILE));
+	return 0;
+}
+
+int commit_now(struct pm_pin *p)
+{
+	struct pm_wait *waiters = NULL;
+	struct pm_store *st = p->st;
+	uint64_t ino = p->f->id.ino;
+	struct pm_worker *who;
+	bool bound = false;
+	int err = 0;
+
 	if (p->unstable && !media_slow(st))
 		err = super_note_unstable(st);
 	if (err)
 		return err;
-	ino = p->f->id.ino;
 	who = inode_lock_write(st, ino);
-	err = faults_probe(st, m->seg, m->nseg, false);
+	err = faults_probe(st, p->map->seg, p->map->nseg, false);
 	if (!err)
-		err = commit_locked(p, prefix, who, w);
+		err = commit_locked(p, who);
 	if (err == NEEDS_ALL) {
 		inode_alone(st, &who, ino);
-		err = commit_locked(p, prefix, who, w);
+		err = commit_locked(p, who);
 	}
 	if (err != -EINPROGRESS) {
 		pin_wake(p, &waiters);
@@ -670,6 +677,14 @@ int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool hon
 	if (bound)
 		dirty_bound(st, p->f->id);
 	return err;
+}
+
+int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
+              struct pm_committed *out, struct pm_wait *w)
+{
+	int err = commit_ask(m, prefix, stable, honor, out, w);
+
+	return err ? err : commit_now(m->pin);
 }
 
 /* --- unpin --- */

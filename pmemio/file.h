@@ -5,6 +5,7 @@
  *   active.c     active files, fresh blocks, pinned blocks that the file has lost (limbo)
  *   map.c        map
  *   file.c       commit, unpin
+ *   batch.c      commits that share their drains
  *   promise.c    the nodes that a commit will need
  *   dirty.c      unstable writes and what ends them
  *   truncate.c   setattr, allocate, extents, unlink, symbolic link targets
@@ -117,7 +118,8 @@ struct pm_pin {
 	struct iovec *heap; /* segments, if not in the map itself */
 	/* the commit under way */
 	struct pm_map *map;
-	uint64_t end; /* first byte that is not published */
+	uint64_t prefix; /* bytes placed */
+	uint64_t end;    /* first byte that is not published */
 	struct pm_committed *out;
 	struct pm_wait *w;
 	bool unstable;
@@ -217,6 +219,12 @@ void job_end(struct pm_store *st); /* likewise: one of pm_files.jobs is over */
 /* Call @fn for the places of file bytes [a, b) of the map. */
 void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
                 void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg);
+
+/* What pm_commit was asked, noted in the pin; -EINVAL. */
+int commit_ask(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor, struct pm_committed *out,
+               struct pm_wait *w);
+/* Then: as pm_commit. No lock held. */
+int commit_now(struct pm_pin *p);
 
 /* --- promise.c: lock held --- */
 

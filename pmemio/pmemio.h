@@ -375,6 +375,29 @@ struct pm_committed {
 int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
 	      struct pm_committed *out, struct pm_wait *w);
 
+/* Commits that are ready together share their drains: what would be two for each is two for all. A batch belongs to one
+ * thread at a time, and to one store. */
+struct pm_batch;
+int pm_batch_make(struct pm_store *st, struct pm_batch **out); /* 0, -ENOMEM */
+void pm_batch_free(struct pm_batch *b);                        /* empty; NULL allowed */
+/**
+ * pm_batch_commit - as pm_commit, but what it does may be put off until pm_batch_end()
+ *
+ * -EINPROGRESS, with every method: w->done brings the result, from pm_batch_end() or, on PM_MSYNC, from the flusher.
+ * Until then the map counts as not committed yet, and is not unpinned. Everything that would gain nothing is done at once and
+ * gives what pm_commit gives: unstable writes, PM_VOLATILE, checksums of data, and when the batch is full.
+ * Who gets -EINPROGRESS calls pm_batch_end() before it waits for events. -EINVAL as pm_commit.
+ */
+int pm_batch_commit(struct pm_batch *b, struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
+		    struct pm_committed *out, struct pm_wait *w);
+/**
+ * pm_batch_end - make durable and publish all that joined, in that order for each file, and call each w->done
+ *
+ * done() runs on this thread with no lock held; it may unpin its own map and join commits to the batch: those are ended,
+ * too, before this returns. Nothing happens when the batch is empty, or from within done().
+ */
+void pm_batch_end(struct pm_batch *b);
+
 /* Release a map of either kind. A write map that was never committed is undone: its new blocks go back
  * to free space. Never while pm_commit is in progress. */
 void pm_unpin(struct pm_map *m);
