@@ -145,6 +145,8 @@ $(B)/test/transport/test_clnt: $(patsubst %,$(B)/obj/gen/test/transport/sample_%
 $(B)/test/server/%: $(B)/obj/test/server/%.o $(test_lib) $(srv_obj) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+# The pool is closed while it is at work still.
+$(B)/test/server/test_stop: private LDFLAGS += -Wl,--wrap=pm_close
 $(B)/test/client/%: $(B)/obj/test/client/%.o $(test_lib) $(lib_client) $(lib_pmemio)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion

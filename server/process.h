@@ -64,7 +64,9 @@ void worker_main(struct worker *w); /* until stopped and drained, or the time fo
 void worker_stop(struct worker *w); /* any thread */
 /* What it listens on; any thread, while it runs. */
 void worker_listeners(const struct worker *w, void (*fn)(void *arg, const char *what), void *arg);
-void worker_fini(struct worker *w); /* after its thread is gone */
+void worker_join(struct worker *w); /* it has been told to stop: wait for the end of its thread */
+/* After that, and when the pool is closed: calls that were left may still send it mail. */
+void worker_fini(struct worker *w);
 
 /* --- stats.c ------------------------------------------------------------------------------------------------ */
 

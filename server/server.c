@@ -415,7 +415,7 @@ static void stop_workers(struct running *run)
 		if (run->workers[i].rt)
 			worker_stop(&run->workers[i]);
 	for (unsigned i = 0; i < run->srv.nworkers; i++)
-		worker_fini(&run->workers[i]);
+		worker_join(&run->workers[i]);
 }
 
 static int serve(struct running *run, struct tp_error *why)
@@ -454,12 +454,35 @@ static int serve(struct running *run, struct tp_error *why)
 	return err;
 }
 
+/* Returns whether nothing uses the server any more. */
+static bool close_pool(struct server *srv, bool failed)
+{
+	int err = pm_close(srv->store);
+
+	if (err)
+		log_text(NULL, LOG_WARNING, "the pool could not be closed clean; the next start recovers it");
+	else if (!failed)
+		log_text(NULL, LOG_NOTICE, "stopped");
+	return err != -EBUSY;
+}
+
+static void release(struct running *run)
+{
+	served = NULL;
+	for (unsigned i = 0; i < run->srv.nworkers; i++)
+		worker_fini(&run->workers[i]);
+	mount_list_free(run->srv.mounts);
+	exports_free(run->srv.exports);
+	free(run);
+}
+
 int server_run(struct config *conf, struct heartbeat *hb)
 {
 	struct running *run = calloc(1, sizeof(*run));
 	struct server *srv = &run->srv;
 	struct tp_error why = { "" };
 	char text[4000] = "out of memory";
+	bool over;
 	int err;
 
 	if (!run || sodium_init() < 0)
@@ -485,17 +508,10 @@ int server_run(struct config *conf, struct heartbeat *hb)
 	err = serve(run, &why);
 	if (err)
 		log_text(NULL, LOG_ERR, why.text);
-	else if (pm_close(srv->store))
-		log_text(NULL, LOG_WARNING, "the pool could not be closed clean; the next start recovers it");
-	else
-		log_text(NULL, LOG_NOTICE, "stopped");
-	if (err)
-		pm_close(srv->store);
+	over = close_pool(srv, err);
 	signal(SIGBUS, SIG_DFL);
-	served = NULL;
-	mount_list_free(srv->mounts);
-	exports_free(srv->exports);
 	STAILQ_CONCAT(&conf->fabrics, &srv->conf.fabrics);
-	free(run);
+	if (over && !run->reloading) /* else what the pool or a resolver is at outlives this */
+		release(run);
 	return err ? 2 : 0;
 }

@@ -13,7 +13,9 @@
 
 #include "server/process.h"
 
-#define DRAIN_SECONDS 10.0
+/* berthd(8) has the sum. */
+#define DRAIN_SECONDS 8.0 /* for clients: to send what they have begun, to take their answers */
+#define LAST_SECONDS  2.0 /* for the pool: to end what it is at */
 
 struct worker_rt {
 	struct worker *w;
@@ -71,14 +73,27 @@ static void on_mail(struct ev_loop *loop, ev_async *a, int events)
 
 /* --- stopping --------------------------------------------------------------------------------------- */
 
+static void on_last_limit(struct ev_loop *loop, ev_timer *t, int events)
+{
+	struct worker_rt *rt = container_of(t, struct worker_rt, drain_limit);
+
+	(void)events;
+	log_msg(LOG_WARNING, "worker %u: the pool has not finished %u calls after %.0f seconds; leaving them",
+		rt->w->index, tp_service_calls(rt->w->svc), DRAIN_SECONDS + LAST_SECONDS);
+	ev_break(loop, EVBREAK_ALL);
+}
+
 static void on_drain_limit(struct ev_loop *loop, ev_timer *t, int events)
 {
 	struct worker_rt *rt = container_of(t, struct worker_rt, drain_limit);
 
 	(void)events;
-	log_msg(LOG_WARNING, "worker %u: %u calls are not finished after %.0f seconds; leaving them",
+	log_msg(LOG_WARNING, "worker %u: %u calls are not finished after %.0f seconds; closing the connections",
 		rt->w->index, tp_service_calls(rt->w->svc), DRAIN_SECONDS);
-	ev_break(loop, EVBREAK_ALL);
+	ev_set_cb(t, on_last_limit);
+	ev_timer_set(t, LAST_SECONDS, 0.);
+	ev_timer_start(loop, t);
+	tp_service_hangup(rt->w->svc);
 }
 
 static void deliver_stop(struct worker *w, struct mail *m)
@@ -304,7 +319,7 @@ void worker_listeners(const struct worker *w, void (*fn)(void *arg, const char *
 		fn(arg, ref->what);
 }
 
-void worker_fini(struct worker *w)
+void worker_join(struct worker *w)
 {
 	if (!w->rt)
 		return;
@@ -312,6 +327,12 @@ void worker_fini(struct worker *w)
 		pthread_join(w->rt->thread, NULL);
 	else
 		teardown(w);
+}
+
+void worker_fini(struct worker *w)
+{
+	if (!w->rt)
+		return;
 	ev_loop_destroy(w->loop);
 	pthread_mutex_destroy(&w->rt->lock);
 	pthread_cond_destroy(&w->rt->up_cond);

@@ -963,12 +963,7 @@ void tp_service_stop(struct tp_service *svc)
 	}
 }
 
-unsigned tp_service_calls(const struct tp_service *svc)
-{
-	return svc->ncalls;
-}
-
-void tp_service_free(struct tp_service *svc)
+void tp_service_hangup(struct tp_service *svc)
 {
 	tp_service_stop(svc);
 	while (!LIST_EMPTY(&svc->conns)) {
@@ -976,6 +971,16 @@ void tp_service_free(struct tp_service *svc)
 
 		conn->ops->close(conn);
 	}
+}
+
+unsigned tp_service_calls(const struct tp_service *svc)
+{
+	return svc->ncalls;
+}
+
+void tp_service_free(struct tp_service *svc)
+{
+	tp_service_hangup(svc);
 	while (!LIST_EMPTY(&svc->listeners))
 		tp_listener_close(LIST_FIRST(&svc->listeners));
 	ev_timer_stop(svc->loop, &svc->silence);

@@ -135,6 +135,9 @@ int tp_service_new(struct ev_loop *loop, const struct tp_service_opts *opts, str
 /* Listeners first. Connections are closed; calls still with the program are forgotten by the transport when
  * they end. Free only when tp_service_calls() is 0. */
 void tp_service_stop(struct tp_service *svc); /* accept and read nothing more; calls in progress go on */
+/* For after that: close the connections, whatever is under way. Calls end as when their peers die, some of them in later turns
+ * of the loop; those that are with the program when it ends them. */
+void tp_service_hangup(struct tp_service *svc);
 unsigned tp_service_calls(const struct tp_service *svc); /* calls that the program has not ended yet, replies unsent */
 void tp_service_free(struct tp_service *svc);
 const struct tp_stats *tp_service_stats(const struct tp_service *svc);

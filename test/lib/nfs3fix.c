@@ -82,8 +82,9 @@ void nfs3fix_stop(void)
 {
 	close(sock);
 	worker_stop(&worker);
-	worker_fini(&worker);
+	worker_join(&worker);
 	pool_close(&pool); /* fails if a pin was left behind */
+	worker_fini(&worker);
 	pool_drop(&pool);
 	exports_free(srv.exports);
 	mount_list_free(srv.mounts);
