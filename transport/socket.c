@@ -343,8 +343,8 @@ int sock_conn_new(struct tp_service *svc, int fd, const struct sockaddr_storage 
 	struct sock_conn *sc = calloc(1, sizeof(*sc));
 	int err;
 
-	if (!svc->scratch)
-		svc->scratch = malloc(SOCK_SCRATCH);
+	if (!svc->scratch) /* at the beginning of a page, where the kernel's copies of what is first in one are fast */
+		svc->scratch = aligned_alloc(SOCK_SCRATCH, SOCK_SCRATCH);
 	if (!sc || !svc->scratch) {
 		free(sc);
 		return -ENOMEM;

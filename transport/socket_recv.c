@@ -6,8 +6,8 @@
  * socket is looked into (MSG_PEEK, a few KiB into a scratch area shared by all connections) before
  * anything is taken from it:
  *
- *   small calls   that are whole are run from the scratch area and then taken with MSG_TRUNC,
- *                 which copies nothing;
+ *   small calls   that are whole are run from the scratch area, answered, and then taken with
+ *                 MSG_TRUNC, which copies nothing: the replies carry TCP's acknowledgement;
  *   with payload  what was looked at, up to the head's end, is *owed*: the recvmsg() that fills the
  *                 program's segments takes it first, and the mark of the next record last;
  *   what is cut   (partial records, heads across fragments) is gathered by reads of exactly the
@@ -457,17 +457,15 @@ static enum step peeked_payload(struct sock_conn *sc, const uint8_t *msg, size_t
 	                                                                               : STEP_WAIT;
 }
 
-/* Of what was looked at, @at bytes are done with. */
+/* Of what was looked at, @at bytes are done with. If that is all there was, they are taken at the end of the turn: what is
+ * taken before its replies leave, TCP acknowledges with a segment of its own. */
 static enum step peek_end(struct sock_conn *sc, size_t at, size_t got, size_t room)
 {
-	enum step s = STEP_ON;
-
 	if (!at)
-		s = mark_read(sc); /* not even a whole mark with something behind it */
-	else if (!take(sc, at))
-		return STEP_WAIT;
-	sc->dry = sc->dry || (at == got && got < room);
-	return s;
+		return mark_read(sc); /* not even a whole mark with something behind it */
+	sc->owed = at;
+	sc->dry = at == got && got < room;
+	return sc->dry || owed_take(sc) ? STEP_ON : STEP_WAIT;
 }
 
 /* Look at what is there from the start of a record on, or from behind its mark, and run what is whole. */
@@ -565,6 +563,8 @@ static void conn_turn(struct sock_conn *sc)
 	sc->reading = false;
 	if (!ev_is_active(&sc->wr)) /* else it is full, and the loop tells when it is not */
 		sock_send(sc);
+	if (sc->rx == RX_HEAD && sc->owed && !sc->conn.dead)
+		owed_take(sc);
 	if (over && !sc->conn.dead && !ev_is_active(&sc->again)) {
 		ev_timer_set(&sc->again, 0., 0.);
 		ev_timer_start(sc->conn.svc->loop, &sc->again);

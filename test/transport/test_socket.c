@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <ev.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -266,6 +267,40 @@ Test(socket, pipelined_calls_are_all_answered)
 		cr_assert(i % 3 != 2 || !memcmp(f.mem + i * 8192, data + i, 6001));
 	}
 	wire_free(&w);
+	close(fd);
+}
+
+/* Segments that @fd has got with nothing in them. */
+static unsigned bare_acks(int fd)
+{
+	struct tcp_info t = { 0 };
+	socklen_t len = sizeof(t);
+
+	cr_assert_eq(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &t, &len), 0);
+	return t.tcpi_segs_in - t.tcpi_data_segs_in;
+}
+
+/* In the beginning TCP acknowledges everything at once, and when replies are late; mostly it need not. */
+Test(socket, replies_carry_the_acknowledgement_of_their_calls)
+{
+	enum { TIMES = 200, WARM = 50 };
+	int fd = peer_connect(&f);
+	unsigned acks = 0;
+
+	for (uint32_t i = 0; i < TIMES; i++) {
+		if (i == WARM)
+			acks = bare_acks(fd);
+		for (uint32_t k = 0; k < 4; k++) { /* segments of their own, all there before the first is read */
+			struct wire w = { 0 };
+
+			null_call(&w, 4 * i + k);
+			cr_assert_eq(send(fd, w.b, w.len, 0), (ssize_t)w.len);
+			wire_free(&w);
+		}
+		for (uint32_t k = 0; k < 4; k++)
+			expect_stat(fd, 4 * i + k, SUCCESS);
+	}
+	cr_assert_lt(bare_acks(fd) - acks, (TIMES - WARM) / 2);
 	close(fd);
 }
 
