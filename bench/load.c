@@ -245,6 +245,16 @@ static int take_turn(struct plan *pl, struct party *p, const struct load_op *op,
 
 /* --- lines --------------------------------------------------------------------------------------------------- */
 
+/* Whose turn it is: each order, so that nobody has the first turn, or the one behind another, more often than the others. */
+static enum who whose_turn(int round, unsigned i)
+{
+	static const enum who order[6][PARTIES] = { { SERVER, AGAINST, FLOOR }, { FLOOR, AGAINST, SERVER },
+						    { AGAINST, SERVER, FLOOR }, { FLOOR, SERVER, AGAINST },
+						    { SERVER, FLOOR, AGAINST }, { AGAINST, FLOOR, SERVER } };
+
+	return order[round == WARM ? 0 : round % 6][i];
+}
+
 static int measure(struct plan *pl, const struct load_op *op, unsigned size, json_t *lines)
 {
 	json_t *o;
@@ -256,9 +266,9 @@ static int measure(struct plan *pl, const struct load_op *op, unsigned size, jso
 		p->drains = p->copied = p->ops = 0;
 		memset(p->all, 0, sizeof(*p->all));
 	}
-	for (int r = WARM; !err && r < (int)pl->rounds; r++) { /* the first also learns what an echo must send */
+	for (int r = WARM; !err && r < (int)pl->rounds; r++) { /* in the first, whose floor is last, it learns what it must send */
 		for (unsigned i = 0; !err && i < PARTIES; i++) {
-			struct party *p = &pl->party[i];
+			struct party *p = &pl->party[whose_turn(r, i)];
 
 			err = p->there ? take_turn(pl, p, op, size, r) : 0;
 			if (err && err != -EINTR)

@@ -138,7 +138,7 @@ void load_name(const struct load_conn *c, unsigned slot, uint64_t n, char out[32
 
 /* --- a run ------------------------------------------------------------------------------------------------ */
 
-enum { SERVER, AGAINST, FLOOR, PARTIES }; /* who takes turns */
+enum who { SERVER, AGAINST, FLOOR, PARTIES }; /* who takes turns */
 struct party {
 	bool there;
 	struct load_spec spec;

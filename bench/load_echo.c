@@ -5,7 +5,7 @@
  * It reads what is there and sends one reply for each request, without RPC, file or persistence. A request is its
  * length and the reply's length (both with these words), an id, a place, and filling; a reply begins with its length
  * and the id. The bytes of long requests are read into, and those of long replies sent from, that place in memory like
- * a pool's: what a server does to a cache, the echo does as well.
+ * a pool's, to and from whole pages: what a server does to a cache, and to the copying of TCP, the echo does as well.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,24 +24,31 @@
 #include "bench/load.h"
 #include "bench/media.h"
 
-enum { LONG = 2048 }; /* bytes: what is longer has a place */
+enum {
+	LONG = 2048, /* bytes: what is longer has a place */
+	HEAD = 132,  /* of a reply, in front of what has a place: as long as that of a READ */
+	PAGE = 4096,
+};
 
 struct peer {
+	uint8_t in[65536]; /* from the beginning of a page on, as every party's */
 	int fd;
 	size_t have;
 	size_t rest; /* of a long request, still to come into place */
 	char *at;    /* where */
 	uint32_t reply, id;
-	uint8_t in[65536];
 };
 
 static void send_reply(struct peer *p, const char *media, uint32_t place)
 {
-	uint32_t head[2] = { p->reply, p->id };
-	size_t body = p->reply - sizeof(head);
-	struct iovec iov[2] = { { head, sizeof(head) }, { (char *)(uintptr_t)media + (body > LONG ? place : 0), body } };
+	char head[HEAD] = { 0 };
+	size_t n_head = p->reply < HEAD ? p->reply : HEAD;
+	size_t body = p->reply - n_head;
+	struct iovec iov[2] = { { head, n_head }, { (char *)(uintptr_t)media + (body > LONG ? place : 0), body } };
 	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
 
+	memcpy(head, &p->reply, sizeof(p->reply));
+	memcpy(head + sizeof(p->reply), &p->id, sizeof(p->id));
 	while (iov[0].iov_len + iov[1].iov_len) {
 		ssize_t n = sendmsg(p->fd, &m, MSG_NOSIGNAL);
 
@@ -62,10 +69,16 @@ static bool fits(const uint32_t *h)
 	return h[0] >= 16 && h[0] <= LOAD_RECORD && h[1] >= 8 && h[1] <= LOAD_RECORD;
 }
 
+/* Where a long request goes: what it ends with, the data, to whole pages, as a server's does. */
+static char *place_of(const uint32_t *h, char *media)
+{
+	return media + h[3] % (LOAD_SPAN - LOAD_RECORD - PAGE) + -h[0] % PAGE;
+}
+
 /* The beginning of a long request is there: the rest goes where it belongs. */
 static void begin_long(struct peer *p, const uint32_t *h, const uint8_t *rec, size_t have, char *media)
 {
-	p->at = media + h[3] % (LOAD_SPAN - LOAD_RECORD);
+	p->at = place_of(h, media);
 	memcpy(p->at, rec, have);
 	p->at += have;
 	p->rest = h[0] - have;
@@ -102,7 +115,7 @@ static bool serve(struct peer *p, char *media)
 		if (p->have - at < h[0])
 			break;
 		if (h[0] > LONG)
-			memcpy(media + h[3] % (LOAD_SPAN - LOAD_RECORD), p->in + at, h[0]);
+			memcpy(place_of(h, media), p->in + at, h[0]);
 		p->reply = h[1];
 		p->id = h[2];
 		send_reply(p, media, h[3] % (LOAD_SPAN - LOAD_RECORD));
@@ -122,11 +135,12 @@ static void add(int ep, int fd, void *what)
 
 static void accept_peer(int ep, int lfd)
 {
-	struct peer *p = calloc(1, sizeof(*p));
+	struct peer *p = aligned_alloc(PAGE, (sizeof(*p) + PAGE - 1) / PAGE * PAGE);
 	int one = 1;
 
 	if (!p)
 		return;
+	memset(p, 0, sizeof(*p));
 	p->fd = accept(lfd, NULL, NULL);
 	setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	add(ep, p->fd, p);

@@ -20,6 +20,8 @@
 
 #include "bench/load.h"
 
+enum { PAGE = 4096 };
+
 struct socket_conn {
 	struct load_conn c;
 	int fd;
@@ -41,6 +43,13 @@ static struct socket_conn *conn_of(struct load_conn *c)
 }
 
 /* --- connections ------------------------------------------------------------------------------------------- */
+
+/* For every party at the same place of a page: some processors copy a tenth as fast where the destination is a few bytes
+ * further into its page than the source, and TCP's pages are filled from their beginning. */
+static void *room(size_t n)
+{
+	return aligned_alloc(PAGE, (n + PAGE - 1) / PAGE * PAGE);
+}
 
 static int dial_one(const struct addrinfo *a)
 {
@@ -85,7 +94,7 @@ static int add_conn(struct socket_client *t, const struct load_spec *s, unsigned
 		return -ENOMEM;
 	c->c.id = s->first_id + t->b.nconns;
 	c->fd = dial(s->host, port);
-	c->in = s->bare ? NULL : malloc(LOAD_RECORD);
+	c->in = s->bare ? NULL : room(LOAD_RECORD);
 	if (c->fd < 0 || (!c->in && !s->bare)) {
 		int err = c->fd < 0 ? c->fd : -ENOMEM;
 
@@ -326,7 +335,7 @@ static int open_conns(const struct load_spec *s, unsigned port, bool echo, struc
 		return -ENOMEM;
 	t->b.ops = echo ? &echoes : &calls;
 	t->b.conn = calloc(s->conns, sizeof(*t->b.conn));
-	t->data = malloc(2 * LOAD_RECORD);
+	t->data = room(2 * LOAD_RECORD);
 	t->epoll = epoll_create1(EPOLL_CLOEXEC);
 	t->echo = echo;
 	if (!t->b.conn || !t->data)
