@@ -43,6 +43,8 @@ int super_write(struct pm_store *st);
 /* The first write of a read-write open: next boot, not clean, the verifier by rule I5. */
 int super_begin(struct pm_store *st);
 /* With an empty journal: a pool of an older version becomes one of this. */
+/* The pool has this feature from now on, durable when it returns 0, for whoever else asks as well. */
+int super_note_feature(struct pm_store *st, uint64_t ro_compat);
 int super_convert(struct pm_store *st);
 
 /* --- replay.c -------------------------------------------------------------------------------- */

@@ -509,25 +509,6 @@ static int write_limit(struct pm_store *st, struct quota *q, const struct pm_quo
 	return 0;
 }
 
-/* An older program would let anybody pass the limits: it must not write to this pool. */
-static int note_feature(struct pm_store *st)
-{
-	bool known;
-	int err;
-
-	pthread_mutex_lock(&st->super_lock);
-	known = st->super.ro_compat & PM_ROCOMPAT_QUOTA;
-	st->super.ro_compat |= PM_ROCOMPAT_QUOTA;
-	pthread_mutex_unlock(&st->super_lock);
-	err = known ? 0 : super_write(st);
-	if (err) { /* the next one has to try again */
-		pthread_mutex_lock(&st->super_lock);
-		st->super.ro_compat &= ~PM_ROCOMPAT_QUOTA;
-		pthread_mutex_unlock(&st->super_lock);
-	}
-	return err;
-}
-
 static void show(const struct quota *q, struct pm_quota *out)
 {
 	*out = (struct pm_quota){ .kind = q->kind,
@@ -548,7 +529,8 @@ int pm_quota_set(struct pm_store *st, const struct pm_quota *want, pm_lsn *lsn)
 		return -EINVAL;
 	if (st->read_only)
 		return -EROFS;
-	err = note_feature(st);
+	/* an older program would let anybody pass the limits: it must not write to this pool */
+	err = super_note_feature(st, PM_ROCOMPAT_QUOTA);
 	if (err)
 		return err;
 	store_lock(st);

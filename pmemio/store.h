@@ -318,7 +318,7 @@ int quota_audit(struct pm_store *st, void (*bad)(void *arg, const char *what), v
 /* Does this pool have checksums of file data? Constant while open. */
 static inline bool sum_on(const struct pm_store *st)
 {
-	return st->super.ro_compat & PM_ROCOMPAT_SUMS;
+	return __atomic_load_n(&st->super.ro_compat, __ATOMIC_RELAXED) & PM_ROCOMPAT_SUMS;
 }
 /* The checksum of several blocks, by the checksums of each: of those before, or ~0u, and of the next. */
 uint32_t sum_fold(uint32_t before, uint32_t crc);

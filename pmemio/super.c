@@ -213,26 +213,40 @@ int super_convert(struct pm_store *st)
 	return err ? err : super_write(st); /* an older program must not find the older copy and miss records */
 }
 
-int super_note_unstable(struct pm_store *st)
+/* Set bits, which are seen to be set only once they are so on the media. */
+static int note(struct pm_store *st, uint64_t ro_compat, uint32_t state)
 {
 	struct pm_super next;
 	int err = 0;
 
-	if (__atomic_load_n(&st->super.state, __ATOMIC_ACQUIRE) & PM_STATE_UNSTABLE)
-		return 0;
 	pthread_mutex_lock(&st->super_lock);
-	if (!(st->super.state & PM_STATE_UNSTABLE)) {
+	if (~st->super.ro_compat & ro_compat || ~st->super.state & state) {
 		next = st->super;
 		next.seq++;
-		next.state |= PM_STATE_UNSTABLE;
+		next.ro_compat |= ro_compat;
+		next.state |= state;
 		put_crc(&next);
 		err = write_next(st, &next);
 		st->super.seq = next.seq;
-		if (!err)
+		if (!err) {
+			__atomic_store_n(&st->super.ro_compat, next.ro_compat, __ATOMIC_RELAXED);
 			__atomic_store_n(&st->super.state, next.state, __ATOMIC_RELEASE);
+		}
 	}
 	pthread_mutex_unlock(&st->super_lock);
 	return err;
+}
+
+int super_note_unstable(struct pm_store *st)
+{
+	if (__atomic_load_n(&st->super.state, __ATOMIC_ACQUIRE) & PM_STATE_UNSTABLE)
+		return 0;
+	return note(st, 0, PM_STATE_UNSTABLE);
+}
+
+int super_note_feature(struct pm_store *st, uint64_t ro_compat)
+{
+	return note(st, ro_compat, 0);
 }
 
 /* The new one need not be on the media: data was unstable, so PM_STATE_UNSTABLE is, and a store

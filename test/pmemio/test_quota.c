@@ -5,9 +5,12 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "pmemio/core.h"
 #include "test/lib/pool.h"
@@ -579,4 +582,77 @@ Test(quota, a_superblock_that_could_not_be_written_is_tried_again)
 	memcpy(&s[0], pool.st->media.base, sizeof(s[0]));
 	memcpy(&s[1], pool.st->media.base + PM_BLOCK, sizeof(s[1]));
 	cr_assert((s[0].ro_compat | s[1].ro_compat) & PM_ROCOMPAT_QUOTA);
+}
+
+/* Two at once: neither limit goes to the media before the feature is there. */
+struct second {
+	const struct pm_media_ops *real;
+	pthread_t thread;
+	pid_t tid;          /* atomic; 0: not yet known */
+	bool asked, over;   /* atomic */
+	bool over_too_soon; /* while the first one's superblock was on its way */
+};
+static struct second second;
+
+static void *set_another(void *arg)
+{
+	struct pm_quota q = { .kind = PM_QUOTA_GID, .id = 8, .max_blocks = 10 };
+	pm_lsn lsn;
+	int err;
+
+	(void)arg;
+	__atomic_store_n(&second.tid, gettid(), __ATOMIC_RELEASE);
+	err = pm_quota_set(pool.st, &q, &lsn);
+	__atomic_store_n(&second.over, true, __ATOMIC_RELEASE);
+	return (void *)(intptr_t)err;
+}
+
+static bool sleeps(pid_t tid)
+{
+	char path[64], line[512] = "";
+	const char *state;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	f = fopen(path, "r");
+	state = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	if (f)
+		fclose(f);
+	return state && state[2] == 'S';
+}
+
+/* The first sync is that of the superblock: start the other one, and wait until it is over or waits for us. */
+static int slow_sync(struct pm_media *m, const void *at, size_t len)
+{
+	pid_t tid;
+
+	if (!__atomic_exchange_n(&second.asked, true, __ATOMIC_ACQ_REL)) {
+		cr_assert_eq(pthread_create(&second.thread, NULL, set_another, NULL), 0);
+		while (!__atomic_load_n(&second.over, __ATOMIC_ACQUIRE)) {
+			tid = __atomic_load_n(&second.tid, __ATOMIC_ACQUIRE);
+			if (tid && sleeps(tid))
+				break;
+			sched_yield();
+		}
+		second.over_too_soon = __atomic_load_n(&second.over, __ATOMIC_ACQUIRE);
+	}
+	return second.real->sync(m, at, len);
+}
+
+Test(quota, nobody_goes_on_before_the_feature_is_durable)
+{
+	struct pm_media_ops slow;
+	void *err;
+
+	pool_drop(&pool);
+	pool_new(&pool, "quota", 32 * MIB, PM_MSYNC);
+	second.real = pool.st->media.ops;
+	slow = *second.real;
+	slow.sync = slow_sync;
+	pool.st->media.ops = &slow;
+	limit(PM_QUOTA_UID, 7, 9, 0);
+	cr_assert_eq(pthread_join(second.thread, &err), 0);
+	pool.st->media.ops = second.real;
+	cr_assert_eq((intptr_t)err, 0);
+	cr_assert_not(second.over_too_soon, "a limit was set before the superblock told of limits");
 }

@@ -29,7 +29,7 @@ enum { LEN = 8192 };
 static struct { /* seen by both */
 	_Atomic bool hang; /* the next msync shall */
 	_Atomic pid_t hanging; /* the thread that is in it */
-	_Atomic bool let_go;
+	_Atomic bool in_msync, let_go;
 	_Atomic int closed; /* what pm_close said, + 1000 */
 } *both;
 static bool close_first; /* the pool is closed before the medium goes on */
@@ -38,12 +38,18 @@ static bool close_first; /* the pool is closed before the medium goes on */
 
 __attribute__((visibility("default"))) int msync(void *at, size_t len, int flags)
 {
+	int rc;
+
 	if (both && atomic_exchange(&both->hang, false)) {
+		both->in_msync = true;
 		both->hanging = (pid_t)syscall(SYS_gettid);
 		while (!both->let_go)
 			usleep(1000);
 	}
-	return (int)syscall(SYS_msync, at, len, flags);
+	rc = (int)syscall(SYS_msync, at, len, flags);
+	if (both && both->hanging == syscall(SYS_gettid))
+		both->in_msync = false;
+	return rc;
 }
 
 int __real_pm_close(struct pm_store *st);
@@ -64,17 +70,19 @@ int __wrap_pm_close(struct pm_store *st)
 /* Until that thread has nothing to do any more, or is gone: what it was at is behind it. */
 static void wait_for_rest(pid_t tid)
 {
-	char path[64], line[256], *state;
+	char path[64], line[512], *state;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/wchan", (int)tid);
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	while (both->in_msync)
+		usleep(1000);
 	do {
 		usleep(1000);
 		f = fopen(path, "r");
-		state = f ? fgets(line, sizeof(line), f) : NULL;
+		state = f && fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
 		if (f)
 			fclose(f);
-	} while (state && !strstr(line, "futex"));
+	} while (state && state[2] != 'S');
 }
 
 static void serve(const char *pool, const char *exports, const char *service)
