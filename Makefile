@@ -127,6 +127,8 @@ $(B)/stress-pool: $(call obj,test/stress/pool.c test/lib/stress.c test/lib/pool.
 $(B)/test/transport/%: $(B)/obj/test/transport/%.o $(test_lib) $(lib_transport) $(lib_proto)
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcriterion
+# What libfabric and /dev/shm say when there is no room.
+$(B)/test/transport/test_shm_room: private LDFLAGS += $(foreach f,fi_getinfo posix_fallocate statvfs,-Wl,--wrap=$f)
 # A test's own .x file: header, XDR and client stubs, as its author's users would make them.
 $(B)/gen/test/%.h: test/%.x
 	$(call say,RPC)

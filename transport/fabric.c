@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <rdma/fi_errno.h>
 #include <stdarg.h>
@@ -20,12 +21,15 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define CQ_SIZE     8192
 #define SHM_PREFIX  "fi_shm://"
 #define MR_MODES    (FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY)
 #define DEF_SERVICE "20049"
+#define SHM_DIR     "/dev/shm"
+#define SHM_ROOM    (32u << 20) /* bytes that an endpoint of shm takes there, and what the provider wants to see besides */
 #define KEY_TRIES   16
 
 int fab_error(struct tp_error *why, const struct tp_fabric_opts *opts, const char *what, int err)
@@ -74,10 +78,42 @@ static void shm_new_name(char *name, size_t len, enum fab_role role)
 	         (long)getpid(), r);
 }
 
+/* The provider maps its region without room being there for all of it: when SHM_DIR ran full later, whoever came to a page
+ * first, here or in a peer, would die of SIGBUS, most likely with the lock of the region. */
+static int shm_take_room(const char *name)
+{
+	char path[128];
+	struct stat st;
+	int fd, err;
+
+	snprintf(path, sizeof(path), SHM_DIR "/%.100s", name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	err = fstat(fd, &st) ? errno : EINTR;
+	while (err == EINTR)
+		err = posix_fallocate(fd, 0, st.st_size);
+	close(fd);
+	return -err;
+}
+
+/* What an error of shm comes from, as often as not: 64 MiB is all that containers get there unless told otherwise. */
+static const char *shm_lacks(char *buf, size_t len)
+{
+	struct statvfs v;
+	uint64_t room = statvfs(SHM_DIR, &v) ? UINT64_MAX : (uint64_t)v.f_bavail * v.f_frsize;
+
+	if (room >= SHM_ROOM)
+		return NULL;
+	snprintf(buf, len, SHM_DIR " has only %.1f MiB free: an endpoint of shm takes 16 there and wants %u; make room, or give it "
+		 "more (mount -o remount,size=, docker run --shm-size=)", (double)room / (1 << 20), SHM_ROOM >> 20);
+	return buf;
+}
+
 /* Files of ours whose process is dead: 16 MiB each, and nobody else removes them. */
 static void shm_sweep(void)
 {
-	DIR *dir = opendir("/dev/shm");
+	DIR *dir = opendir(SHM_DIR);
 	unsigned long space;
 	struct dirent *d;
 	long pid;
@@ -213,6 +249,8 @@ static int ask_types(const struct tp_fabric_opts *opts, enum fab_role role, cons
 int fab_getinfo(const struct tp_fabric_opts *opts, enum fab_role role, struct fi_info **out,
                 struct tp_error *why)
 {
+	const char *lacks;
+	char text[300];
 	int err;
 
 	if (opts->ep_type && strcmp(opts->ep_type, "FI_EP_MSG") &&
@@ -225,12 +263,13 @@ int fab_getinfo(const struct tp_fabric_opts *opts, enum fab_role role, struct fi
 		if (err)
 			err = ask_types(opts, role, "tcp", out);
 	}
-	if (err)
-		return fab_error(why, opts,
-		                 "the provider offers nothing usable for these settings (see berth "
-		                 "probe)",
-		                 err == -FI_ENODATA ? -ENODEV : err);
-	return 0;
+	if (!err)
+		return 0;
+	lacks = is_shm(opts->provider) ? shm_lacks(text, sizeof(text)) : NULL;
+	if (lacks)
+		return fab_error(why, opts, lacks, -ENOSPC);
+	return fab_error(why, opts, "the provider offers nothing usable for these settings (see berth probe)",
+	                 err == -FI_ENODATA ? -ENODEV : err);
 }
 
 /* --- opening --- */
@@ -340,6 +379,17 @@ static int open_rdm(struct fab *f)
 	return err;
 }
 
+static int open_endpoint(struct fab *f, const struct tp_fabric_opts *opts, struct tp_error *why)
+{
+	char text[300];
+	int err = f->rdm ? open_rdm(f) : open_eq(f);
+
+	if (err)
+		return fab_error(why, opts, f->rdm ? "endpoint" : "event queue", err);
+	err = f->shm_name[0] ? shm_take_room(f->shm_name) : 0;
+	return err ? fab_error(why, opts, shm_lacks(text, sizeof(text)) ? text : "room in " SHM_DIR, err) : 0;
+}
+
 static int open_all(struct fab *f, const struct tp_fabric_opts *opts, enum fab_role role,
                     struct tp_error *why)
 {
@@ -357,10 +407,7 @@ static int open_all(struct fab *f, const struct tp_fabric_opts *opts, enum fab_r
 	err = open_cq(f, CQ_SIZE);
 	if (err)
 		return fab_error(why, opts, "completion queue", err);
-	err = f->rdm ? open_rdm(f) : open_eq(f);
-	if (err)
-		return fab_error(why, opts, f->rdm ? "endpoint" : "event queue", err);
-	return 0;
+	return open_endpoint(f, opts, why);
 }
 
 int fab_open(const struct tp_fabric_opts *opts, enum fab_role role, struct fab **out,
@@ -423,7 +470,7 @@ void fab_unlink_shm(const char *name)
 	char path[128];
 
 	if (!strncmp(name, "berth-", 6) && !strchr(name, '/')) {
-		snprintf(path, sizeof(path), "/dev/shm/%.100s", name);
+		snprintf(path, sizeof(path), SHM_DIR "/%.100s", name);
 		unlink(path);
 	}
 }
