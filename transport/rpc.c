@@ -874,6 +874,43 @@ void rpc_copy_in(const struct tp_service *svc, const struct iovec *iov, unsigned
 	}
 }
 
+/* --- turns --- */
+
+static void turn_pending(struct ev_loop *loop, ev_prepare *w, int events)
+{
+	struct tp_service *svc = container_of(w, struct tp_service, turn);
+
+	(void)loop;
+	(void)events;
+	svc->held = 0;
+	svc->o.turn_end(svc->o.worker);
+}
+
+void tp_want_turn_end(struct tp_service *svc, uint32_t bytes)
+{
+	svc->held += bytes + RPC_HELD_CALL;
+	if (!ev_is_pending(&svc->turn))
+		ev_feed_event(svc->loop, &svc->turn, EV_CUSTOM);
+}
+
+void rpc_turn_end(struct tp_service *svc)
+{
+	if (!ev_is_pending(&svc->turn))
+		return;
+	ev_clear_pending(svc->loop, &svc->turn);
+	turn_pending(svc->loop, &svc->turn, EV_CUSTOM);
+}
+
+bool rpc_turn_over(struct tp_service *svc)
+{
+	if (!ev_is_pending(&svc->turn))
+		return false;
+	if (svc->held < RPC_HELD_MAX && ev_pending_count(svc->loop) > 1) /* itself is one */
+		return true;
+	rpc_turn_end(svc);
+	return false;
+}
+
 /* --- services --- */
 
 static void copy_plain(void *dst, const void *src, size_t len)
@@ -923,6 +960,8 @@ int tp_service_new(struct ev_loop *loop, const struct tp_service_opts *opts,
 	LIST_INIT(&svc->listeners);
 	LIST_INIT(&svc->conns);
 	ev_init(&svc->silence, look_for_silence);
+	ev_prepare_init(&svc->turn, turn_pending);
+	ev_set_priority(&svc->turn, RPC_TURN_PRI);
 	for (const struct tp_program *const *p = opts->programs; *p; p++) {
 		svc->nprocs += (*p)->nprocs;
 		svc->ctx_size = (*p)->ctx_size > svc->ctx_size ? (*p)->ctx_size : svc->ctx_size;
@@ -984,6 +1023,7 @@ void tp_service_free(struct tp_service *svc)
 	while (!LIST_EMPTY(&svc->listeners))
 		tp_listener_close(LIST_FIRST(&svc->listeners));
 	ev_timer_stop(svc->loop, &svc->silence);
+	ev_clear_pending(svc->loop, &svc->turn);
 	assert(!svc->ncalls); /* or a program would end a call of freed memory */
 	service_release(svc);
 }

@@ -140,6 +140,8 @@ struct tp_service {
 	unsigned nconns, ncalls;
 	bool stopped;
 	ev_timer silence; /* while there are connections that fall silent without a sign of death */
+	ev_prepare turn;  /* pending, never started: turn_end() is wanted */
+	uint64_t held;    /* of how much: bytes of payload, and RPC_HELD_CALL for each time */
 	struct tp_stats stats;
 	/* rpc.c's own */
 	double log_since; /* lines of the present minute, and those that were too many for it */
@@ -183,6 +185,19 @@ struct rpc_call *rpc_call_get(struct tp_conn *conn);
 int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payload_have);
 void rpc_placed(struct rpc_call *c, int err);
 void rpc_call_done(struct rpc_call *c, int err);
+
+/* --- turns --- */
+
+enum {
+	RPC_TURN_PRI = -1, /* behind what the loop has found ready, before replies leave (EV_MINPRI) */
+	RPC_HELD_CALL = 4096,
+	RPC_HELD_MAX = 256 << 10, /* or the first of many would wait too long for the last */
+};
+
+/* The calls that were ready are taken: end the turn now, if the program wants to know. */
+void rpc_turn_end(struct tp_service *svc);
+/* Likewise, but where others are ready as well in this round of the loop it ends behind them. True: it will. */
+bool rpc_turn_over(struct tp_service *svc);
 
 /* --- connections --- */
 

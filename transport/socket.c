@@ -129,7 +129,7 @@ static void op_reply_end(struct rpc_call *c)
 	p->left = len + 4;
 	sc->unsent_bytes += p->left;
 	/* Replies that follow within this turn join the first one. */
-	if (STAILQ_EMPTY(&sc->unsent) && !sc->reading)
+	if (STAILQ_EMPTY(&sc->unsent) && !sc->turning)
 		ev_feed_event(sc->conn.svc->loop, &sc->wr, EV_WRITE);
 	STAILQ_INSERT_TAIL(&sc->unsent, p, link);
 }
@@ -222,6 +222,7 @@ static void conn_writable(struct ev_loop *loop, ev_io *w, int revents)
 	(void)revents;
 	rpc_conn_get(&sc->conn);
 	sock_send(sc);
+	sock_take(sc);
 	sock_update(sc);
 	rpc_conn_put(&sc->conn);
 }
@@ -360,6 +361,7 @@ int sock_conn_new(struct tp_service *svc, int fd, const struct sockaddr_storage 
 	STAILQ_INIT(&sc->unsent);
 	ev_io_init(&sc->rd, sock_readable, fd, EV_READ);
 	ev_io_init(&sc->wr, conn_writable, fd, EV_WRITE);
+	ev_set_priority(&sc->wr, EV_MINPRI); /* behind the end of the turn */
 	ev_timer_init(&sc->timer, conn_timeout, 0., 0.);
 	ev_timer_init(&sc->again, sock_again, 0., 0.);
 	ev_io_start(svc->loop, &sc->rd);

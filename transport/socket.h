@@ -35,6 +35,7 @@ struct sock_conn {
 	ev_timer timer;
 	ev_timer again; /* its turn was over before its work was */
 	bool reading;   /* inside conn_read(): it looks at the state after every step by itself */
+	bool turning;   /* inside conn_turn(): replies leave at its end, or behind it */
 	bool dry;       /* in this turn: the socket had less than was asked for */
 	bool eof;       /* the peer sends no more */
 	bool stopping;  /* nor do we listen any more */
@@ -94,6 +95,7 @@ void sock_readable(struct ev_loop *loop, ev_io *w, int revents); /* sock_conn.rd
 void sock_again(struct ev_loop *loop, ev_timer *w, int revents); /* sock_conn.again */
 bool sock_may_read(const struct sock_conn *sc); /* another call, or enough of them are under way */
 void sock_place(struct rpc_call *c);            /* tp_conn_ops.place */
+void sock_take(struct sock_conn *sc);           /* calls that were answered: from the socket, behind the replies */
 void sock_forget(struct rpc_call *c); /* its payload, pending or refused, is not wanted: goes nowhere */
 
 #endif

@@ -553,23 +553,44 @@ static bool conn_read(struct sock_conn *sc)
 	return false;
 }
 
+void sock_take(struct sock_conn *sc)
+{
+	if (sc->rx == RX_HEAD && sc->owed && !sc->conn.dead)
+		owed_take(sc);
+}
+
+/* What was read in this turn may share its end with what others read in this round of the loop. */
+static void turn_send(struct sock_conn *sc)
+{
+	bool later = rpc_turn_over(sc->conn.svc);
+
+	sc->turning = false;
+	if (later) {
+		if (!STAILQ_EMPTY(&sc->unsent))
+			ev_feed_event(sc->conn.svc->loop, &sc->wr, EV_WRITE);
+		return;
+	}
+	if (!ev_is_active(&sc->wr)) /* else it is full, and the loop tells when it is not */
+		sock_send(sc);
+	sock_take(sc);
+}
+
 static void conn_turn(struct sock_conn *sc)
 {
 	bool over;
 
 	rpc_conn_get(&sc->conn);
-	sc->reading = true;
+	sock_take(sc); /* another turn, and the replies of the last one are still to leave */
+	sc->reading = sc->turning = true;
 	over = !conn_read(sc);
 	sc->reading = false;
-	if (!ev_is_active(&sc->wr)) /* else it is full, and the loop tells when it is not */
-		sock_send(sc);
-	if (sc->rx == RX_HEAD && sc->owed && !sc->conn.dead)
-		owed_take(sc);
+	turn_send(sc);
 	if (over && !sc->conn.dead && !ev_is_active(&sc->again)) {
 		ev_timer_set(&sc->again, 0., 0.);
 		ev_timer_start(sc->conn.svc->loop, &sc->again);
 	}
-	sock_update(sc);
+	if (!ev_is_pending(&sc->wr)) /* else behind its replies */
+		sock_update(sc);
 	rpc_conn_put(&sc->conn);
 }
 

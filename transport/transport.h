@@ -18,6 +18,9 @@
  * Every call gets exactly one of these endings, also when its connection is long gone (the transport then
  * throws the reply away). After the ending the call belongs to the transport again.
  *
+ * Turns. What a transport finds ready it takes in one turn, and sends the replies to it at the end. A program may hold back
+ * what is cheaper done once for several calls, asks for the end of the turn (tp_want_turn_end()), and does it when it is told.
+ *
  * Threads: a service's listeners, connections and calls live on the thread of the event loop they were made
  * with; every function on a call or listener is called on that thread. Nothing here blocks.
  *
@@ -129,6 +132,9 @@ struct tp_service_opts {
 				   * lives connects again with its next call */
 	void (*log)(void *arg, int priority, const char *text);
 	void *log_arg;
+	/* Called with @worker once after tp_want_turn_end(): when no more is ready, or enough was held back; always before the
+	 * loop sleeps. Replies made in it leave with those of the turn. */
+	void (*turn_end)(void *worker);
 	void *worker;
 };
 int tp_service_new(struct ev_loop *loop, const struct tp_service_opts *opts, struct tp_service **out);
@@ -138,6 +144,8 @@ void tp_service_stop(struct tp_service *svc); /* accept and read nothing more; c
 /* For after that: close the connections, whatever is under way. Calls end as when their peers die, some of them in later turns
  * of the loop; those that are with the program when it ends them. */
 void tp_service_hangup(struct tp_service *svc);
+/* Something is held back, which the end of this turn is for: for @bytes of payload, or 0. The service has a turn_end. */
+void tp_want_turn_end(struct tp_service *svc, uint32_t bytes);
 unsigned tp_service_calls(const struct tp_service *svc); /* calls that the program has not ended yet, replies unsent */
 void tp_service_free(struct tp_service *svc);
 const struct tp_stats *tp_service_stats(const struct tp_service *svc);

@@ -163,6 +163,8 @@ static void run_hold(struct tp_call *call)
 
 	f->runs++;
 	f->held[f->nheld++] = call;
+	if (f->hold_turn)
+		tp_want_turn_end(f->svc, f->hold_bytes);
 }
 
 static const struct tp_proc procs[FIX_PROCS] = {

@@ -28,6 +28,8 @@ struct fix {
 	unsigned runs, placed, sent; /* calls of the program's callbacks */
 	int place_err, sent_err;     /* the last non-zero ones */
 	uint32_t seg;                /* bytes of a segment; 0: 4093 */
+	bool hold_turn;              /* HOLD waits for the end of the turn, on behalf of so many bytes: */
+	uint32_t hold_bytes;
 };
 
 extern const struct tp_program *const fix_programs[];
