@@ -351,8 +351,8 @@ static void map_zero(struct nfs3_ctx *cx, int err)
 
 	if (!err && lx->l->rw)
 		err = pm_lease_zero(lx->l->lease, LAYOUT_ZERO_STEP);
-	if (err == -EAGAIN) /* others first */
-		nfs3_wait(cx, map_zero)->done(&cx->wait, 0);
+	if (err == -EAGAIN)
+		nfs3_yield(cx, map_zero);
 	else if (err)
 		map_drop(lx, err);
 	else

@@ -60,7 +60,7 @@ static void pool_done(struct pm_wait *w, int err) /* any thread */
 	struct nfs3_ctx *cx = container_of(w, struct nfs3_ctx, wait);
 
 	cx->err = err;
-	worker_post(cx->call->worker, &cx->mail);
+	worker_resume(cx->call->worker, &cx->mail);
 }
 
 struct pm_wait *nfs3_wait(struct nfs3_ctx *cx, void (*resume)(struct nfs3_ctx *cx, int err))
@@ -69,6 +69,14 @@ struct pm_wait *nfs3_wait(struct nfs3_ctx *cx, void (*resume)(struct nfs3_ctx *c
 	cx->mail.deliver = mail_arrived;
 	cx->wait.done = pool_done;
 	return &cx->wait;
+}
+
+void nfs3_yield(struct nfs3_ctx *cx, void (*resume)(struct nfs3_ctx *cx, int err))
+{
+	cx->err = 0;
+	cx->resume = resume;
+	cx->mail.deliver = mail_arrived;
+	worker_post(cx->call->worker, &cx->mail);
 }
 
 void nfs3_when_durable(struct nfs3_ctx *cx, pm_lsn lsn,

@@ -103,6 +103,8 @@ nfsstat3 nfs3_handle2(struct nfs3_ctx *cx, const nfs_fh3 *wire, struct pm_attr *
 
 /* For the call that may be in progress: @resume is called on the worker's thread. */
 struct pm_wait *nfs3_wait(struct nfs3_ctx *cx, void (*resume)(struct nfs3_ctx *cx, int err));
+/* Others first; then @resume, with 0. */
+void nfs3_yield(struct nfs3_ctx *cx, void (*resume)(struct nfs3_ctx *cx, int err));
 void nfs3_when_durable(struct nfs3_ctx *cx, pm_lsn lsn,
                        void (*resume)(struct nfs3_ctx *cx, int err));
 

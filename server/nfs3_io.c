@@ -2,10 +2,10 @@
 /*
  * nfs3_io.c - READ, WRITE, COMMIT, READLINK: where a payload goes to its berth
  *
- *   WRITE  nfs3_write --> write_map --> tp_place --> write_placed --> pm_commit --> write_committed
- *                          ^     |                                       |               ^
- *                          +-mail+ another write fills the same block    +----- mail ----+
- *                                                                          flush on slow media
+ *   WRITE  nfs3_write --> write_map --> tp_place --> write_placed --> pm_batch_commit --> write_committed
+ *                          ^     |                                           |               ^
+ *                          +-mail+ another write fills the same block        +-- turn's end -+
+ *                                                                              or mail: flush on slow media
  *
  *   READ   nfs3_read --> pm_map_read --> tp_reply_end_payload ..... read_sent --> pm_unpin
  *
@@ -120,6 +120,7 @@ static void write_committed(struct nfs3_ctx *cx, int err)
 static void write_placed(struct tp_call *call, int err)
 {
 	struct nfs3_ctx *cx = call->ctx;
+	struct worker *w = call->worker;
 	bool honor = cx->srv->conf.stability == STABILITY_HONOR;
 
 	if (err) { /* nothing of it is published */
@@ -131,9 +132,11 @@ static void write_placed(struct tp_call *call, int err)
 			tp_drop(call);
 		return;
 	}
-	err = pm_commit(&cx->io.map, cx->io.count, cx->io.stable, honor, &cx->io.done,
-	                nfs3_wait(cx, write_committed));
-	if (err != -EINPROGRESS)
+	err = pm_batch_commit(w->batch, &cx->io.map, cx->io.count, cx->io.stable, honor, &cx->io.done,
+	                      nfs3_wait(cx, write_committed));
+	if (err == -EINPROGRESS)
+		worker_hold(w, cx->io.count);
+	else
 		write_committed(cx, err);
 }
 

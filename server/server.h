@@ -114,6 +114,7 @@ struct worker {
 	struct server *srv;
 	struct ev_loop *loop;
 	struct tp_service *svc;
+	struct pm_batch *batch;        /* commits of calls that were ready together */
 	const struct exports *exports; /* this worker's view; replaced by mail */
 	unsigned index;
 	struct layout_client *layout_clients; /* a uthash */
@@ -124,6 +125,11 @@ struct worker {
 };
 /* Any thread. deliver() runs soon, in order. */
 void worker_post(struct worker *w, struct mail *m);
+/* What a call has waited for is over. Any thread; as worker_post(), but at once behind commits of the worker's own batch,
+ * so that the reply leaves with those of the turn. */
+void worker_resume(struct worker *w, struct mail *m);
+/* A commit for @bytes of payload has joined the batch: it ends with this turn. On the worker's thread. */
+void worker_hold(struct worker *w, uint32_t bytes);
 
 struct mount_list; /* mount3.c */
 

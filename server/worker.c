@@ -4,7 +4,13 @@
  *
  * A worker owns its loop, its service, its listeners and their connections. Other threads reach it
  * by mail only. The loop sleeps without a timeout: an idle worker makes no wake-ups.
+ *
+ * Commits of calls that were ready together are held in the worker's batch until the turn ends; then they become durable
+ * together, and what waited for that goes on at once:
+ *
+ *   write_placed --> pm_batch_commit, worker_hold .... turn_end --> pm_batch_end --> worker_resume --> reply
  */
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -37,6 +43,12 @@ struct worker_rt {
 	struct mail stop_mail;
 	atomic_bool stop_asked;
 	bool stopping;
+
+	/* its thread's own */
+	pthread_t self;
+	bool held;        /* the batch is not empty */
+	bool ending_turn;
+	STAILQ_HEAD(, mail) resumed; /* while it ends one */
 };
 
 /* --- mail --------------------------------------------------------------------------------------- */
@@ -69,6 +81,44 @@ static void on_mail(struct ev_loop *loop, ev_async *a, int events)
 		STAILQ_REMOVE_HEAD(&got, link);
 		m->deliver(rt->w, m);
 	}
+}
+
+/* --- the end of a turn --------------------------------------------------------------------------- */
+
+void worker_hold(struct worker *w, uint32_t bytes)
+{
+	w->rt->held = true;
+	if (!w->rt->ending_turn)
+		tp_want_turn_end(w->svc, bytes);
+}
+
+void worker_resume(struct worker *w, struct mail *m)
+{
+	struct worker_rt *rt = w->rt;
+
+	if (pthread_equal(rt->self, pthread_self()) && rt->ending_turn)
+		STAILQ_INSERT_TAIL(&rt->resumed, m, link);
+	else
+		worker_post(w, m);
+}
+
+/* A call that goes on may join the batch again, with a commit that had to wait for one of these. */
+static void turn_end(void *arg)
+{
+	struct worker *w = arg;
+	struct worker_rt *rt = w->rt;
+	struct mail *m;
+
+	rt->ending_turn = true;
+	while (rt->held) {
+		rt->held = false;
+		pm_batch_end(w->batch);
+		while ((m = STAILQ_FIRST(&rt->resumed))) {
+			STAILQ_REMOVE_HEAD(&rt->resumed, link);
+			m->deliver(w, m);
+		}
+	}
+	rt->ending_turn = false;
 }
 
 /* --- stopping --------------------------------------------------------------------------------------- */
@@ -124,6 +174,7 @@ static void on_before_sleep(struct ev_loop *loop, ev_prepare *p, int events)
 	struct worker_rt *rt = container_of(p, struct worker_rt, before_sleep);
 
 	(void)events;
+	assert(!rt->held); /* or nobody would answer before the next event */
 	if (rt->stopping && tp_service_calls(rt->w->svc) == 0)
 		ev_break(loop, EVBREAK_ALL);
 	if (rt->w->srv->hb)
@@ -163,6 +214,7 @@ int worker_init(struct worker *w, struct server *srv, unsigned index, const stru
 	rt->up = 1;
 	STAILQ_INIT(&rt->listeners);
 	STAILQ_INIT(&rt->mail);
+	STAILQ_INIT(&rt->resumed);
 	pthread_mutex_init(&rt->lock, NULL);
 	pthread_cond_init(&rt->up_cond, NULL);
 	ev_async_init(&rt->wake, on_mail);
@@ -213,6 +265,7 @@ static int make_service(struct worker *w)
 							 .idle_timeout = conf->idle_timeout,
 							 .client_timeout = conf->client_timeout,
 							 .log = log_text,
+							 .turn_end = turn_end,
 							 .worker = w },
 			      &w->svc);
 }
@@ -221,8 +274,11 @@ int worker_setup(struct worker *w, struct tp_error *why)
 {
 	struct worker_plan *plan = &w->rt->plan;
 	struct tp_listener *l;
-	int err = make_service(w);
+	int err = pm_batch_make(w->srv->store, &w->batch);
 
+	w->rt->self = pthread_self();
+	if (!err)
+		err = make_service(w);
 	strcpy(why->text, "out of memory");
 	for (unsigned i = 0; !err && i < plan->nfds; i++) {
 		err = tp_listen_socket(w->svc, plan->fds[i], &l);
@@ -247,10 +303,13 @@ static void teardown(struct worker *w)
 		tp_listener_close(ref->l);
 		free(ref);
 	}
+	turn_end(w); /* closing a fabric takes what is ready there */
 	layouts_let_go(w);
 	if (w->svc && tp_service_calls(w->svc) == 0)
 		tp_service_free(w->svc); /* else its calls still lie with the pool: left to exit */
 	w->svc = NULL;
+	pm_batch_free(w->batch);
+	w->batch = NULL;
 }
 
 void worker_main(struct worker *w)
