@@ -227,10 +227,21 @@ bool sum_arrived(struct pm_store *st, const struct pm_rec *rec);
 
 /* --- fault.c --------------------------------------------------------------------------------- */
 
+struct pm_faults {
+	uint64_t *bad; /* bit per block */
+	uint64_t n;    /* bits set; atomic, as are the words */
+	bool shrunk;   /* atomic, too */
+};
 int faults_open(struct pm_store *st);
 void faults_close(struct pm_store *st);
-/* Is a page in these bytes of the pool known to be bad? */
-bool faults_in(struct pm_store *st, uint64_t at, uint64_t len);
+bool faults_among(const struct pm_faults *f, uint64_t at, uint64_t len);
+/* Is a page in these bytes of the pool known to be bad? Asked at every step, and nearly always there is none at all. */
+static inline bool faults_in(const struct pm_store *st, uint64_t at, uint64_t len)
+{
+	const struct pm_faults *f = st->faults;
+
+	return f && __atomic_load_n(&f->n, __ATOMIC_ACQUIRE) && faults_among(f, at, len);
+}
 /* Find out, if there is reason to or @always: 0, -EIO. */
 int faults_probe(struct pm_store *st, const struct iovec *seg, unsigned n, bool always);
 

@@ -29,12 +29,6 @@
 #include "pmemio/core.h"
 #include "pmemio/file.h"
 
-struct pm_faults {
-	uint64_t *bad; /* bit per block */
-	uint64_t n;    /* bits set; atomic, as are the words */
-	bool shrunk; /* atomic, too */
-};
-
 int faults_open(struct pm_store *st)
 {
 	struct pm_faults *f = calloc(1, sizeof(*f));
@@ -129,13 +123,9 @@ static bool is_bad(const struct pm_faults *f, uint64_t blk)
 	return __atomic_load_n(&f->bad[blk / 64], __ATOMIC_ACQUIRE) >> (blk % 64) & 1;
 }
 
-bool faults_in(struct pm_store *st, uint64_t at, uint64_t len)
+bool faults_among(const struct pm_faults *f, uint64_t at, uint64_t len)
 {
-	const struct pm_faults *f = st->faults;
-
-	if (!f || !len || !__atomic_load_n(&f->n, __ATOMIC_ACQUIRE))
-		return false;
-	for (uint64_t b = at / PM_BLOCK; b <= (at + len - 1) / PM_BLOCK; b++)
+	for (uint64_t b = at / PM_BLOCK; len && b <= (at + len - 1) / PM_BLOCK; b++)
 		if (is_bad(f, b))
 			return true;
 	return false;
