@@ -331,9 +331,10 @@ static void finish(struct rpc_call *c, bool reply, bool success)
 
 	assert(c->stage == RPC_RUN || c->stage == RPC_BEGUN);
 	if (c->stat) {
-		uint64_t ns = now_ns() - c->begun_ns;
+		uint64_t now = now_ns(), ns = now - c->begun_ns;
 		unsigned bucket = 63 - (unsigned)__builtin_clzll(ns | 1);
 
+		conn->svc->ended_ns = now;
 		rpc_count(&c->stat->calls, 1);
 		rpc_count(&c->stat->errors, success ? 0 : 1);
 		rpc_count(&c->stat->nsec, ns);
@@ -481,7 +482,7 @@ int rpc_call_run(struct rpc_call *c, const uint8_t *msg, size_t len, size_t payl
 		tp_drop(&c->pub);
 		return -EBADMSG;
 	}
-	c->begun_ns = now_ns();
+	c->begun_ns = c->begun_ns ? c->begun_ns : now_ns();
 	c->pub.xid = h.xid;
 	if (h.rpcvers != RPC_MSG_VERSION) {
 		rpc_count(&svc->stats.bad_headers, 1);

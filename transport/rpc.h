@@ -62,7 +62,7 @@ struct rpc_call {
 	XDR out;
 	const struct tp_proc *proc;
 	struct tp_proc_stats *stat;
-	uint64_t begun_ns;
+	uint64_t begun_ns; /* 0: when it is run */
 	void (*placed)(struct tp_call *call, int err);
 	void (*sent)(void *arg, int err);
 	void *sent_arg;
@@ -151,6 +151,7 @@ struct tp_service {
 	/* socket_recv.c's: one scratch area for all sockets, as nothing stays in it between two wake-ups
 	 */
 	uint8_t *scratch;
+	uint64_t ended_ns; /* when the call that was run last ended; 0, once set so: it has not */
 };
 
 /* --- heads of calls --- */

@@ -320,15 +320,21 @@ void sock_forget(struct rpc_call *c)
 
 /* --- heads --- */
 
-/* Run a call whose message up to the payload is msg[0..len). False: the connection is gone. */
-static bool run_plain(struct sock_conn *sc, const uint8_t *msg, size_t len)
+/* Run a call whose message up to the payload is msg[0..len). False: the connection is gone. *@since: when that in front of
+ * it ended, and this one begins; then the same for the next; 0: it has not ended yet. */
+static bool run_plain(struct sock_conn *sc, const uint8_t *msg, size_t len, uint64_t *since)
 {
+	struct tp_service *svc = sc->conn.svc;
 	struct rpc_call *c = rpc_call_get(&sc->conn);
 
+	svc->ended_ns = 0;
+	if (c)
+		c->begun_ns = *since;
 	if (!c || rpc_call_run(c, msg, len, 0)) {
-		sock_fail(sc, &sc->conn.svc->stats.bad_records);
+		sock_fail(sc, &svc->stats.bad_records);
 		return false;
 	}
+	*since = svc->ended_ns;
 	return !sc->conn.dead;
 }
 
@@ -377,6 +383,7 @@ static enum step gather_run(struct sock_conn *sc, bool payload)
 {
 	uint8_t *head = sc->head;
 	size_t len = sc->head_len;
+	uint64_t now = 0;
 
 	sc->head = NULL;
 	sc->head_len = sc->head_cap = 0;
@@ -384,7 +391,7 @@ static enum step gather_run(struct sock_conn *sc, bool payload)
 		run_payload(sc, head, len, NULL, 0);
 	} else {
 		record_end(sc);
-		run_plain(sc, head, len);
+		run_plain(sc, head, len, &now);
 	}
 	free(head);
 	return sc->conn.dead ? STEP_WAIT : STEP_ON;
@@ -474,6 +481,7 @@ static enum step step_peek(struct sock_conn *sc, unsigned *ncalls)
 	struct tp_service *svc = sc->conn.svc;
 	size_t at = 0, room = sc->after_bulk ? PEEK_AFTER_BULK : SOCK_SCRATCH;
 	size_t mark = sc->in_record ? 0 : sizeof(sc->mark); /* of this record, not yet taken */
+	uint64_t since = 0;
 	ssize_t got;
 
 	if (sc->dry)
@@ -514,7 +522,7 @@ static enum step step_peek(struct sock_conn *sc, unsigned *ncalls)
 		sc->frag_left = 0;
 		record_end(sc);
 		++*ncalls;
-		if (!run_plain(sc, msg, have))
+		if (!run_plain(sc, msg, have, &since))
 			return STEP_WAIT;
 	}
 	return peek_end(sc, at, (size_t)got, room);

@@ -270,6 +270,38 @@ Test(socket, pipelined_calls_are_all_answered)
 	close(fd);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* The times of calls that are run one behind the other are one behind the other, too. */
+Test(socket, no_time_is_two_calls_time)
+{
+	enum { N = 40 };
+	const struct tp_stats *st = tp_service_stats(f.svc);
+	const struct tp_proc_stats *null = &st->proc[TP_TCP][tp_stats_index(f.svc, FIX_PROG, FIX_VERS, 0)];
+	struct wire w = { 0 };
+	int fd = peer_connect(&f);
+	uint64_t start, ended;
+
+	for (uint32_t i = 0; i < N; i++)
+		null_call(&w, i);
+	start = now_ns();
+	peer_send(&f, fd, w.b, w.len);
+	ended = now_ns();
+	for (uint32_t i = 0; i < N; i++)
+		expect_stat(fd, i, SUCCESS);
+	cr_assert_eq(null->calls, N);
+	cr_assert_gt(null->nsec, 0);
+	cr_assert_leq(null->nsec, ended - start);
+	wire_free(&w);
+	close(fd);
+}
+
 /* Segments that @fd has got with nothing in them. */
 static unsigned bare_acks(int fd)
 {
