@@ -22,7 +22,7 @@ CC      ?= gcc
 DEPS      := pkg-config libfabric-dev libpmem2-dev libtirpc-dev libev-dev libinih-dev libisal-dev \
              libsodium-dev libsystemd-dev libjansson-dev uthash-dev rpcsvc-proto
 DEPS_TEST := libcriterion-dev libnfs-dev libnfs-utils rpcbind nfs-common clang libclang-rt-dev \
-             procps iproute2 python3 valgrind
+             procps iproute2 python3 valgrind systemd
 # What the virtual machine is made of, and what runs in it.
 DEPS_VM   := qemu-system-x86 linux-image-amd64 busybox-static cpio kmod rdma-core ibverbs-providers rdmacm-utils \
              ndctl xfsprogs e2fsprogs iproute2 rpcbind nfs-common fio sqlite3 git tar linux-libc-dev
