@@ -54,6 +54,16 @@ struct set { /* one size */
 	uint64_t size;     /* of it */
 	unsigned zero;     /* always: makes one read wait for the other */
 	uint64_t used;     /* blocks, by files without data or by extents as metadata */
+	struct pm_batch *batch; /* of the operations under way */
+	struct joined *joined;
+};
+
+struct joined { /* a commit in a batch */
+	struct pm_wait w; /* first */
+	struct pm_map m;
+	struct pm_committed out;
+	struct joined *next;
+	int err;
 };
 
 /* What one operation is told. All of a turn are made before the clock starts, side by side: the
@@ -64,6 +74,7 @@ struct call {
 	struct pm_id dir, id;
 	uint64_t random;
 	char name[24], to[24];
+	struct joined joined;
 };
 struct op {
 	const char *name;
@@ -71,6 +82,7 @@ struct op {
 	unsigned (*pick)(const struct set *s, unsigned i,
 	                 uint64_t random); /* for the i-th operation */
 	int (*run)(struct set *s, struct call *c);
+	int (*end)(struct set *s); /* of BATCH of them; may be NULL */
 	void (*after)(struct set *s, const struct call *c); /* the bench's own notes */
 };
 
@@ -243,6 +255,48 @@ static int write_block(struct pm_store *st, struct pm_id id, uint64_t off)
 	return err;
 }
 
+static void joined_done(struct pm_wait *w, int err)
+{
+	struct joined *j = (struct joined *)w;
+
+	j->err = err;
+	pm_unpin(&j->m);
+}
+
+static int join_block(struct set *s, struct call *c, struct pm_id id, uint64_t off)
+{
+	struct joined *j = &c->joined;
+	int err = s->joined ? 0 : pm_batch_make(s->st, &s->batch);
+
+	if (!err)
+		err = pm_map_write(s->st, id, off, PM_BLOCK, &j->m, &j->w);
+	if (err)
+		return err;
+	j->w.done = joined_done;
+	j->next = s->joined;
+	s->joined = j;
+	err = pm_batch_commit(s->batch, &j->m, PM_BLOCK, PM_FILE_SYNC, false, &j->out, &j->w);
+	if (err != -EINPROGRESS)
+		joined_done(&j->w, err);
+	return 0;
+}
+
+static int end_joined(struct set *s)
+{
+	int err = 0;
+
+	pm_batch_end(s->batch);
+	for (; s->joined; s->joined = s->joined->next)
+		err = err ? err : s->joined->err;
+	pm_batch_free(s->batch);
+	return err;
+}
+
+static int op_join(struct set *s, struct call *c)
+{
+	return join_block(s, c, c->id, 0);
+}
+
 static int op_map(struct set *s, struct call *c)
 {
 	return read_block(s->st, c->id, 0);
@@ -276,6 +330,11 @@ static int op_overwrite(struct set *s, struct call *c)
 	return write_extent(s, c->who);
 }
 
+static int op_overjoin(struct set *s, struct call *c)
+{
+	return join_block(s, c, s->file, (uint64_t)c->who * 2 * PM_BLOCK);
+}
+
 static int op_append(struct set *s, struct call *c)
 {
 	int err = write_block(s->st, s->file, s->size);
@@ -286,17 +345,19 @@ static int op_append(struct set *s, struct call *c)
 }
 
 static const struct op op_table[] = {
-	{ "floor: one line", false, pick_any, op_line, NULL },
-	{ "lookup", false, pick_any, op_lookup, NULL },
-	{ "remove", false, pick_change, op_remove, NULL },
-	{ "map", false, pick_data, op_map, NULL },
-	{ "readdir, 100 entries", false, pick_any, op_readdir, NULL },
-	{ "create", false, pick_change, op_create, after_create },
-	{ "commit", false, pick_data, op_commit, NULL },
-	{ "rename", false, pick_change, op_rename, after_rename },
-	{ "random map", true, pick_any, op_xmap, NULL },
-	{ "overwrite", true, pick_sample, op_overwrite, NULL },
-	{ "append", true, pick_any, op_append, NULL },
+	{ "floor: one line", false, pick_any, op_line, NULL, NULL },
+	{ "lookup", false, pick_any, op_lookup, NULL, NULL },
+	{ "remove", false, pick_change, op_remove, NULL, NULL },
+	{ "map", false, pick_data, op_map, NULL, NULL },
+	{ "readdir, 100 entries", false, pick_any, op_readdir, NULL, NULL },
+	{ "create", false, pick_change, op_create, NULL, after_create },
+	{ "commit", false, pick_data, op_commit, NULL, NULL },
+	{ "commit, batches of 16", false, pick_data, op_join, end_joined, NULL },
+	{ "rename", false, pick_change, op_rename, NULL, after_rename },
+	{ "random map", true, pick_any, op_xmap, NULL, NULL },
+	{ "overwrite", true, pick_sample, op_overwrite, NULL, NULL },
+	{ "overwrite, batches of 16", true, pick_sample, op_overjoin, end_joined, NULL },
+	{ "append", true, pick_any, op_append, NULL, NULL },
 };
 #define OPS (sizeof(op_table) / sizeof(*op_table))
 
@@ -465,6 +526,8 @@ static int run_turn(const struct op *op, struct set *s, unsigned round, struct r
 
 		for (unsigned k = 0; k < BATCH && !err; k++)
 			err = op->run(s, &call[i + k]);
+		if (op->end && !err)
+			err = op->end(s);
 		r->ns[r->n++] = (double)(bench_now() - start) / BATCH;
 		for (unsigned k = 0; k < BATCH && op->after; k++)
 			op->after(s, &call[i + k]);

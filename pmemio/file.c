@@ -180,6 +180,13 @@ static void flush_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
 	med_flush_as(to->st, to->count, (uint64_t)(place - to->st->media.base), len);
 }
 
+int commit_flush(struct pm_pin *p, const struct pm_inode *in, struct pm_worker *w)
+{
+	struct flushing to = { p->st, stats_of(p->st, w) };
+
+	return each_flush(p, in, flush_place, &to);
+}
+
 static void job_place(void *arg, uint64_t at, uint8_t *place, uint64_t len)
 {
 	struct pm_job *job = arg;
@@ -230,11 +237,6 @@ static struct pm_tx *data_tx(struct pm_store *st, const struct pub *p)
 	else if (st->media.method != PM_MSYNC)
 		tx_after_data(tx);
 	return tx;
-}
-
-static bool earlier(struct pm_time a, struct pm_time b)
-{
-	return a.sec < b.sec || (a.sec == b.sec && a.nsec < b.nsec);
 }
 
 /* Entry @i shall have no more than @n blocks. */
@@ -364,7 +366,7 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 	sh = ino_edit(tx, in);
 	sh->size = max64(sh->size, p->size);
 	sh->mtime = p->mtime;
-	if (earlier(sh->ctime, p->ctime))
+	if (time_before(sh->ctime, p->ctime))
 		sh->ctime = p->ctime;
 	err = data_end(tx, err, f, charged, lsn);
 	sum_published(st, &old, err, *lsn);
@@ -409,7 +411,7 @@ static void fill_out(struct pm_pin *p, const struct pm_inode *in, enum pm_stable
 }
 
 /* The file has been removed: the write came before that. */
-static int commit_gone(struct pm_pin *p, int err)
+int commit_gone(struct pm_pin *p, int err)
 {
 	if (err != -ESTALE)
 		return err;
@@ -517,7 +519,7 @@ static int pin_unstable(struct pm_pin *p, const struct pm_inode *in)
 	return 0;
 }
 
-static void pin_wake(struct pm_pin *p, struct pm_wait **waiters)
+void pin_wake(struct pm_pin *p, struct pm_wait **waiters)
 {
 	*waiters = p->waiters;
 	p->waiters = NULL;
@@ -598,7 +600,6 @@ static int commit_later(struct pm_pin *p, const struct pm_inode *in)
 static int commit_locked(struct pm_pin *p, struct pm_worker *who)
 {
 	struct pm_store *st = p->st;
-	struct flushing to = { st, stats_of(st, who) };
 	bool slow = st->media.method == PM_MSYNC;
 	const struct pm_inode *in;
 	pm_lsn lsn;
@@ -620,29 +621,11 @@ static int commit_locked(struct pm_pin *p, struct pm_worker *who)
 	if (slow && (!p->unstable || !(__atomic_load_n(&st->super.state, __ATOMIC_ACQUIRE) & PM_STATE_UNSTABLE)))
 		return commit_later(p, in);
 	if (!p->unstable && st->media.method != PM_VOLATILE) {
-		err = each_flush(p, in, flush_place, &to);
+		err = commit_flush(p, in, who);
 		if (err)
 			return err;
 	}
 	return commit_finish(p, &lsn);
-}
-
-int commit_ask(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor, struct pm_committed *out,
-               struct pm_wait *w)
-{
-	struct pm_pin *p = m->pin;
-	struct pm_store *st;
-
-	if (!p || !p->write || p->committed)
-		return -EINVAL;
-	st = p->st;
-	p->map = m;
-	p->prefix = prefix;
-	p->out = out;
-	p->w = w;
-	p->unstable = stable == PM_UNSTABLE && !sum_on(st) &&
-	              (media_slow(st) || (honor && st->media.method != PM_VOLATILE));
-	return 0;
 }
 
 int commit_now(struct pm_pin *p)

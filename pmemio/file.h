@@ -48,10 +48,11 @@ struct fresh {
 	struct pm_pin *pin; /* FILLING: who fills it */
 	uint32_t epoch;     /* DIRTY: file.epoch when it became so */
 	uint8_t state;
-	bool settled; /* ZEROED: the zeros are durable, and so is what else a commit has put there */
-	bool owned; /* the file has it on media, as unwritten */
-	bool cow;   /* sum_moves(): readers see a written block of the media, which this one will
-	             * replace */
+	bool settled : 1; /* ZEROED: the zeros are durable, and so is what else a commit has put there */
+	bool owned : 1; /* the file has it on media, as unwritten */
+	bool cow : 1;   /* sum_moves(): readers see a written block of the media, which this one will
+	                 * replace */
+	bool put : 1;   /* batch.c: is in the transaction under way */
 };
 
 struct limbo { /* blocks that the file lost while pins covered them */
@@ -123,7 +124,9 @@ struct pm_pin {
 	struct pm_committed *out;
 	struct pm_wait *w;
 	bool unstable;
+	uint8_t lot; /* batch.c */
 	int res;
+	struct pm_pin *more; /* batch.c: of the same file */
 };
 
 static inline uint64_t blk_up(uint64_t bytes)
@@ -221,10 +224,34 @@ void each_place(const struct pm_pin *p, uint64_t a, uint64_t b,
                 void (*fn)(void *arg, uint64_t at, uint8_t *place, uint64_t len), void *arg);
 
 /* What pm_commit was asked, noted in the pin; -EINVAL. */
-int commit_ask(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor, struct pm_committed *out,
-               struct pm_wait *w);
+static inline int commit_ask(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor, struct pm_committed *out,
+                             struct pm_wait *w)
+{
+	struct pm_pin *p = m->pin;
+	enum pm_method how;
+
+	if (!p || !p->write || p->committed)
+		return -EINVAL;
+	how = p->st->media.method;
+	p->map = m;
+	p->prefix = prefix;
+	p->out = out;
+	p->w = w;
+	p->unstable = stable == PM_UNSTABLE && !sum_on(p->st) &&
+	              (how == PM_MSYNC || (honor && how != PM_VOLATILE));
+	return 0;
+}
 /* Then: as pm_commit. No lock held. */
 int commit_now(struct pm_pin *p);
+/* Flush what must be durable before all of the pin is published; the next drain makes it so. Not with PM_MSYNC. */
+int commit_flush(struct pm_pin *p, const struct pm_inode *in, struct pm_worker *w);
+/* file_inode() found none, for the reason @err: -ESTALE is the end of the commit, 0. */
+int commit_gone(struct pm_pin *p, int err);
+void pin_wake(struct pm_pin *p, struct pm_wait **waiters); /* take those that wait for its end */
+static inline bool time_before(struct pm_time a, struct pm_time b)
+{
+	return a.sec < b.sec || (a.sec == b.sec && a.nsec < b.nsec);
+}
 
 /* --- promise.c: lock held --- */
 

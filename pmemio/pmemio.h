@@ -14,7 +14,7 @@
  *
  * Threads: every function may be called from any thread unless it says otherwise. Some go on side by side if
  * they are about different inodes: getattr, lookup, readlink, readdir without attributes, map for reading, unpin;
- * and, but with PM_MSYNC or checksums of data, map for writing, stable commits, setattr, and changes of names in different
+ * and, but with PM_MSYNC or checksums of data, map for writing, stable commits and batches of them, setattr, and changes of names in different
  * directories. The others go one at a time. None blocks for I/O except open, close, mkfs and check: on media whose flush
  * is slow (method msync) a flusher thread does the waiting, and the caller learns the end of it through
  * a struct pm_wait.
@@ -375,8 +375,9 @@ struct pm_committed {
 int pm_commit(struct pm_map *m, uint64_t prefix, enum pm_stable stable, bool honor,
 	      struct pm_committed *out, struct pm_wait *w);
 
-/* Commits that are ready together share their drains: what would be two for each is two for all. A batch belongs to one
- * thread at a time, and to one store. */
+/* Commits that are ready together share their drains (batch.c): what would be two for each is two for 64, whichever files
+ * they are of. The answers are as if they had come one after the other. A batch belongs to one store, and to one thread at a
+ * time. */
 struct pm_batch;
 int pm_batch_make(struct pm_store *st, struct pm_batch **out); /* 0, -ENOMEM */
 void pm_batch_free(struct pm_batch *b);                        /* empty; NULL allowed */

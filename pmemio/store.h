@@ -7,7 +7,7 @@
  *   tx.c       transactions over shadow copies         alloc.c    free space in memory
  *   inode.c    the inode table                         store.c    open, close, recovery, statistics
  *   btree.c    B+tree of variable-size values          dir.c      names: lookup, create, rename, readdir
- *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr
+ *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr; batch.c
  *   reply.c    the ring of reply records               quota.c    usage and limits of owners
  *   check.c    every invariant, offline                repair*.c  put right what has one right answer
  *   fault.c    pages that answer with SIGBUS           sum.c      checksums of file data

@@ -15,7 +15,7 @@
  * Before the record is durable no byte that
  * anything durable leads to has changed; after it recovery makes the rest of the changes. With
  * PM_MSYNC new blocks travel in the record too, the changes go to the private view, and the flusher
- * does the rest.
+ * does the rest. Several commits in one transaction (batch.c) have its two drains together.
  *
  * Memory of a transaction (shadows, lists) is kept from one to the next.
  */

@@ -10,7 +10,8 @@
  * L3  Whoever is inside and finds that this is not enough has changed nothing that counts, returns NEEDS_ALL
  *     through its callers, and does the whole again alone.
  * L4  Order: inode, then space, slots, or journal and then replies. One inode is waited for; those that a change of
- *     names needs besides (inode_also) are tried, and NEEDS_ALL is the answer if somebody keeps them. Nobody waits
+ *     names or a batch needs besides (inode_also) are tried; if somebody keeps them NEEDS_ALL is the answer, or a batch goes
+ *     on without. Nobody waits
  *     for the store while inside.
  * L5  A thread comes to be one of those that may be inside only when nobody is: who is inside and the only one of them
  *     has every inode.
@@ -27,7 +28,7 @@
 #define WORKERS   32u    /* threads inside at most; more of them take turns, alone */
 #define INO_SLOTS 512u   /* inodes that share one stand in each other's way, no more */
 #define INO_SEEN  4u     /* inodes that a thread remembers to have verified */
-#define ALSO      3u     /* inodes that a thread inside may hold besides the first: rename over a name */
+#define ALSO      63u    /* inodes that a thread inside may hold besides the first: a batch */
 #define NEEDS_ALL (-EDEADLK)
 
 struct pm_lock { /* 0 free, 1 held, 2 held and somebody sleeps */

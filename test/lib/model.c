@@ -877,6 +877,99 @@ static bool both_step(struct world *w, const struct op *op)
 	return settle(w, op, 0);
 }
 
+/* --- a batch --------------------------------------------------------------------------------- */
+
+struct batched {
+	struct pm_wait w; /* first */
+	struct batch_run *run;
+	struct wpin *p;
+	struct pm_committed out;
+	int err;
+};
+struct batch_run {
+	struct world *w;
+	unsigned n, from, done; /* commits, the state in front, those answered */
+	struct batched b[W_PINS], *order[W_PINS];
+};
+
+/* What has been answered is there from now on. */
+static void batched_done(struct pm_wait *pw, int err)
+{
+	struct batched *b = (struct batched *)pw;
+	struct batch_run *r = b->run;
+
+	b->err = err;
+	r->order[r->done++] = b;
+	medium_window(r->w->d, r->from + r->done, r->from + r->n);
+	pm_unpin(&b->p->m);
+}
+
+static bool run_batch(struct batch_run *r, const struct op *op)
+{
+	struct pm_batch *batch;
+	struct pm_stats was, is;
+
+	if (pm_batch_make(r->w->st, &batch))
+		abort();
+	pm_get_stats(r->w->st, &was);
+	for (unsigned i = 0; i < r->n; i++) {
+		struct batched *b = &r->b[i];
+		int err;
+
+		*b = (struct batched){ .w.done = batched_done, .run = r, .p = &r->w->pin[op->pin + i] };
+		err = pm_batch_commit(batch, &b->p->m, b->p->len, PM_FILE_SYNC, false, &b->out, &b->w);
+		if (err != -EINPROGRESS)
+			batched_done(&b->w, err);
+	}
+	pm_batch_end(batch);
+	pm_batch_free(batch);
+	pm_get_stats(r->w->st, &is);
+	if (r->n > is.transactions - was.transactions)
+		r->w->shared += r->n - (unsigned)(is.transactions - was.transactions);
+	return r->done == r->n;
+}
+
+/* As @b was answered. */
+static bool batched_model(struct world *w, struct state *s, const struct batched *b)
+{
+	struct wobj *o = &s->obj[b->p->obj];
+
+	commit_bytes(w, o, b->p);
+	b->p->placed = b->p->used = false;
+	all_alts(w, s);
+	if (!o->live)
+		return !b->err;
+	if (b->err || b->out.attr.size != o->attr.size) {
+		SAY(w, "step %u: a commit of a batch: %s, size %llu, the model says %llu", w->n, strerror(-b->err),
+		    (unsigned long long)b->out.attr.size, (unsigned long long)o->attr.size);
+		return false;
+	}
+	o->attr = b->out.attr;
+	return true;
+}
+
+/* A state more for each, in the order of the answers. */
+static bool batch_step(struct world *w, const struct op *op)
+{
+	struct batch_run r = { .w = w, .n = (unsigned)op->len, .from = w->n };
+
+	for (unsigned i = 0; i < r.n; i++)
+		next_state(w);
+	medium_window(w->d, w->answered, w->n);
+	if (!run_batch(&r, op)) {
+		SAY(w, "step %u: only %u commits of a batch were answered", w->n, r.done);
+		return false;
+	}
+	for (unsigned i = 0; i < r.n; i++) {
+		struct state *s = w->state[r.from + 1 + i];
+
+		*s = *w->state[r.from + i];
+		if (!batched_model(w, s, r.order[i]))
+			return false;
+	}
+	return learn_attrs(w, w->state[w->n]) && settle(w, op, 0);
+}
+
 /* Unstable: readable at once; on the media any mixture until a sync. */
 static bool unstable_step(struct world *w, const struct op *op)
 {
@@ -908,6 +1001,8 @@ bool world_do(struct world *w, const struct op *op)
 		return unstable_step(w, op);
 	if (op->kind == OP_BOTH)
 		return both_step(w, op);
+	if (op->kind == OP_BATCH)
+		return batch_step(w, op);
 	if (op->kind != OP_WRITE)
 		return one_step(w, op);
 	part.kind = OP_MAP;

@@ -18,7 +18,7 @@
 #define W_OBJ   280
 #define W_ENT   280
 #define W_BLK   48u
-#define W_PINS  4
+#define W_PINS  6
 #define W_STEPS 512
 
 enum op_kind {
@@ -47,6 +47,7 @@ enum op_kind {
 	OP_LPUT,    /* pin: bytes placed through it */
 	OP_LCOMMIT, /* what was put as pin; len: everything put so far, in one call */
 	OP_LDONE,   /* close it; what was not committed is lost or in doubt */
+	OP_BATCH,   /* pins [pin, pin + len) are committed in a batch */
 	OP_CHECKPOINT,
 	OP_REOPEN,
 	OP_BOTH, /* two: by two threads; NULL: they commit pins 0 and 1, of two files; off: seed */
@@ -109,6 +110,7 @@ struct world {
 	unsigned switches; /* from thread to thread, in all OP_BOTH */
 	unsigned blocks;   /* likewise: one met a lock of the other's */
 	unsigned refused; /* steps, for lack of space */
+	unsigned shared;  /* commits that were in one transaction with another one */
 	int err;
 	void **garbage;
 	size_t ngarbage, capgarbage;

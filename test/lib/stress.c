@@ -38,6 +38,7 @@ struct actor {
 	bool away[NAMES];         /* in the common directory */
 	unsigned mine;            /* names in the common directory */
 	uint64_t seen[SHARED];    /* sizes: they only grow */
+	struct pm_batch *batch;
 	char why[300];
 };
 
@@ -615,13 +616,99 @@ static int shared_read(struct actor *a, unsigned k)
 	return err;
 }
 
+/* --- commits that end together --- */
+
+#define JOINED 8u
+
+struct joined {
+	struct pm_wait w; /* first */
+	struct pm_map m;
+	struct pm_committed out;
+	uint64_t size; /* of the file when it is over; 0: shared */
+	int err;
+	bool over;
+};
+
+static void joined_done(struct pm_wait *w, int err)
+{
+	struct joined *j = (struct joined *)w;
+
+	j->err = err;
+	j->over = true;
+	pm_unpin(&j->m);
+}
+
+/* Who waits ends the batch first: what has joined may be what others wait for, or this one. */
+static int map_and_end(struct actor *a, struct pm_id id, uint64_t off, uint32_t len, struct pm_map *m)
+{
+	struct test_waiter w;
+	int err;
+
+	for (;;) {
+		waiter_init(&w);
+		err = pm_map_write(a->st, id, off, len, m, &w.w);
+		if (err == -EINPROGRESS)
+			pm_batch_end(a->batch);
+		waiter_result(&w, err);
+		if (err != -EINPROGRESS)
+			return err;
+	}
+}
+
+static int join_one(struct actor *a, struct joined *j)
+{
+	struct copy *c = roll(a, 4) ? &a->file[roll(a, 2)] : NULL;
+	uint64_t off = roll(a, 2 * FILE_BLOCKS - 4) * PM_BLOCK / 2;
+	uint32_t len = roll(a, 2) ? PM_BLOCK : 1 + (uint32_t)roll(a, 2 * PM_BLOCK);
+	int byte = (int)(1 + roll(a, 255));
+	int err = map_and_end(a, c ? c->id : a->shared[roll(a, SHARED)], off, len, &j->m);
+
+	if (err)
+		return complain(a, "map for a batch: %s", strerror(-err));
+	for (unsigned i = 0; c && i < j->m.nseg; i++)
+		memset(j->m.seg[i].iov_base, byte, j->m.seg[i].iov_len);
+	if (c && off > c->size)
+		memset(c->bytes + c->size, 0, off - c->size);
+	if (c)
+		memset(c->bytes + off, byte, len);
+	if (c && off + len > c->size)
+		c->size = off + len;
+	j->w.done = joined_done;
+	j->size = c ? c->size : 0;
+	j->over = false;
+	err = pm_batch_commit(a->batch, &j->m, len, PM_FILE_SYNC, false, &j->out, &j->w);
+	if (err != -EINPROGRESS)
+		joined_done(&j->w, err);
+	return 0;
+}
+
+static int files_batch(struct actor *a)
+{
+	struct joined j[JOINED];
+	unsigned n = 0, most = 1 + (unsigned)roll(a, JOINED);
+	int err = 0;
+
+	while (n < most && !err)
+		err = join_one(a, &j[n++]);
+	n -= err != 0;
+	pm_batch_end(a->batch);
+	for (unsigned i = 0; i < n && !err; i++) {
+		if (!j[i].over || j[i].err)
+			err = complain(a, "commit in a batch: %s", j[i].over ? strerror(-j[i].err) : "not over");
+		else if (j[i].size && j[i].out.attr.size != j[i].size)
+			err = complain(a, "size %llu after a batch, not %llu", (unsigned long long)j[i].out.attr.size,
+			               (unsigned long long)j[i].size);
+	}
+	return err;
+}
+
 /* --- acting --- */
 
 static int act(struct actor *a)
 {
 	struct copy *c = &a->file[roll(a, FILES)];
 
-	switch (roll(a, 36)) {
+	switch (roll(a, 40)) {
 	case 0:
 		return file_cut(a, c);
 	case 1:
@@ -676,6 +763,11 @@ static int act(struct actor *a)
 		return file_lease(a, c->id, c);
 	case 31:
 		return file_lease(a, a->shared[roll(a, SHARED)], NULL);
+	case 32:
+	case 33:
+	case 34:
+	case 35:
+		return files_batch(a);
 	default:
 		return file_write(a, c);
 	}
@@ -685,9 +777,12 @@ static void *actor_main(void *arg)
 {
 	struct actor *a = arg;
 
+	if (pm_batch_make(a->st, &a->batch))
+		abort();
 	for (unsigned i = 0; i < a->s->steps; i++)
 		if (act(a))
 			break;
+	pm_batch_free(a->batch);
 	return NULL;
 }
 

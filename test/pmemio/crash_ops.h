@@ -27,6 +27,10 @@
 	{                                                                                          \
 		.kind = OP_COMMIT, .pin = k                                                        \
 	}
+#define BATCH(n) /* pins 0 .. n - 1 */                                                              \
+	{                                                                                          \
+		.kind = OP_BATCH, .len = n                                                         \
+	}
 #define GIVEUP(k)                                                                                  \
 	{                                                                                          \
 		.kind = OP_GIVEUP, .pin = k                                                        \

@@ -37,6 +37,7 @@ struct campaign {
 	bool kill;    /* between @before and @ops instead of a clean close */
 	bool lost;    /* then nothing of it is in place, all hangs from its records */
 	bool old;     /* and of format version 1 */
+	bool shared;  /* commits must have shared a transaction */
 	bool both;    /* two threads must have taken turns, and never waited for what the other holds */
 	unsigned *met; /* counts how often one waited */
 };
@@ -95,6 +96,8 @@ static void one_plan(const struct campaign *c, const struct plan *p, struct expl
 	cr_assert(world_run(w, p->ops), "%s: %s", p->name, w->why);
 	cr_assert_eq(c->refused, w->refused > 0, "%s: %u steps found no space", p->name,
 	             w->refused);
+	if (c->shared)
+		cr_assert_gt(w->shared, 0, "%s: each commit had a transaction of its own", p->name);
 	if (c->both)
 		cr_assert_gt(w->switches, 1, "%s: no thread got between the other's steps", p->name);
 	if (c->met)
@@ -337,6 +340,55 @@ Test(crash, bytes_with_msync)
 	struct campaign c = { "bytes, msync", &wide, PM_MSYNC, RULES_PAGES, .share = .07 };
 
 	run(&c, byte_plans, NBYTES);
+}
+
+/* --- commits that end together --------------------------------------------------------------- */
+
+static const struct op three[] = { NEW("x"), W("x", 0, 6000), NEW("y"), W("y", 0, 2 * B), NEW("z"), { .kind = OP_END } };
+
+static const struct plan batch_plans[] = {
+	{ "batch, one file grows", file,
+	  OPS(MAP(0, "x", 6000, 5000), MAP(1, "x", 11000, 100), MAP(2, "x", 11100, 9000), BATCH(3), W("y", 0, B)) },
+	{ "batch, three files", three,
+	  OPS(MAP(0, "x", 100, 200), MAP(1, "y", 2 * B, B + 10), MAP(2, "z", 0, 3000), BATCH(3), W("z", 3000, 10)) },
+	{ "batch, overwritten in place", three,
+	  OPS(MAP(0, "x", 100, 200), MAP(1, "y", 1000, B), MAP(2, "x", 4200, 100), BATCH(3)) },
+	{ "batch, parts of a new block", file,
+	  OPS(MAP(0, "y", 0, 300), MAP(1, "y", 300, 300), MAP(2, "y", 2000, 5000), BATCH(3), SIZE("y", 9000)) },
+	{ "batch, holes", holes,
+	  OPS(MAP(0, "x", 0, B), MAP(1, "x", 3 * B + 10, 500), MAP(2, "x", 8 * B + 100, 100), MAP(3, "y", 0, 10), BATCH(4)) },
+	{ "batch, reserved blocks", reserved,
+	  OPS(MAP(0, "x", 3 * B, 2 * B), MAP(1, "x", B + 10, 10), MAP(2, "y", 0, B), BATCH(3), SIZE("x", 6 * B)) },
+	{ "batch, a tree of extents", scattered,
+	  OPS(MAP(0, "x", 16 * B, B), MAP(1, "x", 20 * B, 100), MAP(2, "y", 0, B), MAP(3, "x", B, B), BATCH(4)) },
+	{ "batch, cut before its end", three,
+	  OPS(MAP(0, "x", 1000, 9000), MAP(1, "y", 2 * B, B), MAP(2, "x", 2 * B + 3000, 100), SIZE("x", 3000), BATCH(3),
+	      SIZE("x", 9000)) },
+	{ "batch, removed before its end", three,
+	  OPS(MAP(0, "x", 1000, 9000), MAP(1, "y", 0, B), MAP(2, "z", 0, 100), RM("x"), NEW("x"), BATCH(3), W("x", 0, 4 * B)) },
+	{ "batch, given up beside it", file,
+	  OPS(MAP(0, "y", 0, 100), MAP(1, "x", 6000, B), MAP(2, "y", 200, B), GIVEUP(2), BATCH(2), SIZE("y", 2 * B)) },
+	{ "batch after batch", three,
+	  OPS(MAP(0, "x", 6000, B), MAP(1, "y", 2 * B, 10), BATCH(2), MAP(0, "x", 12000, B), MAP(1, "y", 2 * B + 10, B), BATCH(2),
+	      RM("x"), W("z", 0, 4 * B)) },
+	{ "batch, checkpoints", three,
+	  OPS(MAP(0, "x", 0, 10), MAP(1, "z", 0, B), BATCH(2), { .kind = OP_CHECKPOINT }, MAP(0, "x", 10, 10),
+	      MAP(1, "y", 100, 10), BATCH(2), { .kind = OP_CHECKPOINT }) },
+};
+#define NBATCH (sizeof(batch_plans) / sizeof(batch_plans[0]))
+
+Test(crash, batches)
+{
+	struct campaign c = { "batches, clwb", &small, PM_CLWB, RULES_ADR, .share = .08, .shared = true };
+
+	run(&c, batch_plans, NBATCH);
+}
+
+Test(crash, batches_with_caches_in_the_domain)
+{
+	struct campaign c = { "batches, fence", &small, PM_FENCE, RULES_EADR, .share = .03, .shared = true };
+
+	run(&c, batch_plans, NBATCH);
 }
 
 /* --- two threads at once --------------------------------------------------------------------- */

@@ -85,6 +85,8 @@ static const struct op together[] = { MAP(0, "x", 100, 200),
 	                              { .kind = OP_BOTH, .off = 5 },
 	                              { .kind = OP_END } };
 
+static const struct op batch[] = { MAP(0, "x", 6000, 5000), MAP(1, "y", 9000, 300), MAP(2, "x", 100, 200), BATCH(3), { .kind = OP_END } };
+
 #define FAULT(n, c, b, o, r, geo)                                                                  \
 	.name = n, .change = c, .before = b, .ops = o, .rules = r, .g = &geo
 static const struct fault faults[] = {
@@ -137,6 +139,13 @@ static const struct fault faults[] = {
 	{ FAULT("two threads: applied before what has the lower seq", fault_no_turn, dirs, both_made, RULES_ADR, wide) },
 	{ FAULT("two threads: changes in place are not flushed", fault_no_in_place_flush, dirs, both_gone, RULES_ADR,
 	        wide) },
+	{ FAULT("a batch: no fence between payload and record", fault_no_fence_before_record, two_files, batch, RULES_ADR,
+	        wide) },
+	{ FAULT("a batch: payload is not flushed", fault_no_payload_flush, two_files, batch, RULES_ADR, wide) },
+	{ FAULT("a batch: answered before its record is durable", fault_no_record_fence, two_files, batch, RULES_ADR, wide) },
+	{ FAULT("a batch: changes in place before its record", fault_early_in_place, two_files, batch, RULES_ADR, wide) },
+	{ FAULT("eADR: a batch: no fence between payload and record", fault_no_fence_before_record, two_files, batch,
+	        RULES_EADR, wide) },
 	{ FAULT("eADR: no fence behind a record", fault_no_record_fence, file, two, RULES_EADR, small) },
 	{ FAULT("eADR: no fence between payload and record", fault_no_fence_before_record, file, append,
 	        RULES_EADR, small) },
