@@ -8,6 +8,7 @@
  */
 #include "server/config.h"
 #include "proto/layout.h"
+#include "transport/own.h"
 
 #include <errno.h>
 #include <ini.h>
@@ -208,8 +209,6 @@ static struct fabric_conf *fabric_get(struct config *c, const char *name)
 	f->recall_ms = 200;
 	f->layout_count = 256;
 	f->layout_mib = 1024;
-	f->layout_domains = 1024;
-	f->layout_domains_client = 128;
 	f->opts.name = strdup(name);
 	if (!f->opts.name) {
 		free(f);
@@ -431,7 +430,9 @@ static int finish_layout_domain(struct fabric_conf *f, char *why, size_t why_len
 {
 	bool rdm = f->opts.ep_type && !strcmp(f->opts.ep_type, "FI_EP_RDM");
 	bool own = f->layout_domain == LAYOUT_DOMAIN_CLIENT;
+	struct tp_own_advice advice;
 
+	tp_own_advise(f->opts.provider, f->opts.ep_type, &advice);
 	if (own && !strcmp(f->opts.provider, "shm")) {
 		snprintf(why, why_len, "[fabric %s] layout_domain = client: the shm provider looks at no key, in whatever "
 				       "domain; leave it away, or use tcp or verbs", f->opts.name);
@@ -443,11 +444,12 @@ static int finish_layout_domain(struct fabric_conf *f, char *why, size_t why_len
 		return -EINVAL;
 	}
 	if (f->layout_domain == LAYOUT_DOMAIN_AUTO)
-		own = !rdm && !strcmp(f->opts.provider, "verbs");
+		own = advice.better;
 	if (own && f->layouts)
 		f->opts.own = (struct tp_own){ .prog = LAYOUT_PROGRAM,
-			                       .most = f->layout_domains,
-			                       .most_of_one = f->layout_domains_client };
+			                       .most = f->layout_domains ? f->layout_domains : advice.most,
+			                       .most_of_one = f->layout_domains_client ? f->layout_domains_client :
+			                                                                 advice.most_of_one };
 	return 0;
 }
 

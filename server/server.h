@@ -69,7 +69,7 @@ struct fabric_conf {
 	struct tp_fabric_opts opts;
 	bool layouts, layout_exclusive;
 	enum layout_domain layout_domain; /* config_finish() makes opts.own of it, and of these: */
-	unsigned layout_domains, layout_domains_client;
+	unsigned layout_domains, layout_domains_client; /* 0: not set */
 	unsigned lease, recall_ms; /* of layouts: seconds; milliseconds */
 	unsigned layout_count, layout_mib; /* most of one connection */
 	enum pm_method method; /* layouts: what the administrator insists on */

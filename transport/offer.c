@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "transport/fabric.h"
+#include "transport/own.h"
 
 #define TEST_BYTES 256u
 
@@ -300,6 +301,29 @@ static void commit_test(struct fab *f, const struct tp_fabric_opts *opts, unsign
 	out->commit_err = err;
 	pair_close(p);
 	free(p);
+}
+
+/* --- domains of their own --------------------------------------------------------------------- */
+
+void tp_own_advise(const char *provider, const char *ep_type, struct tp_own_advice *out)
+{
+	bool shm = !strcmp(provider, "shm"), verbs = !strcmp(provider, "verbs"), tcp = !strcmp(provider, "tcp");
+
+	*out = (struct tp_own_advice){ .why = "nothing looks at keys" };
+	if (shm)
+		return;
+	out->why = "endpoints of FI_EP_RDM share one domain";
+	if (ep_type && !strcmp(ep_type, "FI_EP_RDM"))
+		return;
+	*out = (struct tp_own_advice){ .possible = true,
+		                       .better = verbs,
+		                       .why = verbs ? "keys are short and the provider's, so that another's could be guessed" :
+		                              tcp   ? "keys are 64 random bits" :
+		                                      "keys are taken for hard to guess",
+		                       .most = verbs ? 1024 : 128,
+		                       .most_of_one = verbs ? 128 : 16,
+		                       .kib = verbs ? 118 : tcp ? 527 : 0,
+		                       .descriptors = verbs ? 3 : tcp ? 5 : 0 };
 }
 
 /* --- trying a provider ------------------------------------------------------------------------ */

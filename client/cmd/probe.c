@@ -22,6 +22,7 @@
 #include "client/cmd/cmd.h"
 #include "pmemio/pmemio.h"
 #include "transport/transport.h"
+#include "transport/own.h"
 
 #define SELFTEST_MS 3000
 #define MAX_ASKED   40
@@ -162,11 +163,25 @@ static void add_facts(const struct tp_provider_facts *t, json_t *o)
 	json_object_set_new(o, "numa_node", node_json(device_node(t->domain)));
 }
 
+static json_t *count_json(unsigned n)
+{
+	return n ? json_integer(n) : json_null();
+}
+
+/* Whose keys are good on which connection, by the default of layout_domain. */
+static json_t *domains_json(const struct tp_own_advice *own)
+{
+	return json_pack("{s:s, s:b, s:s, s:o, s:o, s:o, s:o}", "default", own->better ? "client" : "shared", "client_possible",
+	                 own->possible, "reason", own->why, "kib_each", count_json(own->kib), "descriptors_each",
+	                 count_json(own->descriptors), "layout_domains", count_json(own->most), "layout_domains_client",
+	                 count_json(own->most_of_one));
+}
+
 /* What to put into berth.conf. */
-static json_t *section(const struct tp_offer *of)
+static json_t *section(const struct tp_offer *of, const struct tp_own_advice *own)
 {
 	bool shm = !strcmp(of->provider, "shm"), tcp = !strcmp(of->provider, "tcp");
-	char buf[600], name[64], domain[80] = "", node[80] = "";
+	char buf[600], name[64], domain[80] = "", node[80] = "", keys[40] = "";
 	size_t n = 0;
 
 	for (const char *s = tcp || shm ? of->provider : of->domain; *s && n + 1 < sizeof(name); s++)
@@ -176,8 +191,10 @@ static json_t *section(const struct tp_offer *of)
 		snprintf(domain, sizeof(domain), "domain = %s\n", of->domain);
 	if (of->address[0])
 		snprintf(node, sizeof(node), "node = %s\n", of->address);
-	snprintf(buf, sizeof(buf), "[fabric %s]\nprovider = %s\n%s%sservice = %s\n", name, of->provider, domain, node,
-	         shm ? "berth" : "20049");
+	if (own->possible)
+		snprintf(keys, sizeof(keys), "layout_domain = %s\n", own->better ? "client" : "shared");
+	snprintf(buf, sizeof(buf), "[fabric %s]\nprovider = %s\n%s%sservice = %s\n%s", name, of->provider, domain, node,
+	         shm ? "berth" : "20049", keys);
 	return json_string(buf);
 }
 
@@ -196,6 +213,7 @@ static void judge(struct probe *p, const struct tp_offer *of, json_t *o)
 		                       .node = of->address[0] ? of->address : NULL };
 	struct tp_region mem = { .base = p->look.base, .len = PM_BLOCK };
 	struct tp_provider_facts t;
+	struct tp_own_advice own;
 	struct tp_error why = { "" };
 	int err;
 
@@ -215,7 +233,9 @@ static void judge(struct probe *p, const struct tp_offer *of, json_t *o)
 	add_facts(&t, o);
 	if (p->pool)
 		add_persistence(p, &t, o);
-	json_object_set_new(o, "config", section(of));
+	tp_own_advise(of->provider, of->ep_type, &own);
+	json_object_set_new(o, "layout_domain", domains_json(&own));
+	json_object_set_new(o, "config", section(of, &own));
 }
 
 static bool same(json_t *o, const char *key, const char *value)
@@ -448,6 +468,21 @@ static void print_numa(json_t *o)
 	printf("\n");
 }
 
+static void print_domains(json_t *d)
+{
+	bool client = !strcmp(str(d, "default"), "client");
+	json_t *kib = json_object_get(d, "kib_each");
+
+	printf("    %-12s layout_domain = %s%s: %s", "layout keys", str(d, "default"),
+	       json_is_true(json_object_get(d, "client_possible")) ? " by default" : ", no other", str(d, "reason"));
+	if (json_is_integer(kib))
+		printf("; %s %lld KiB and %lld descriptors of the server for each client, for %lld clients at most",
+		       client ? "it takes" : "client would take", (long long)json_integer_value(kib),
+		       (long long)json_integer_value(json_object_get(d, "descriptors_each")),
+		       (long long)json_integer_value(json_object_get(d, "layout_domains")));
+	printf("\n");
+}
+
 static void print_usable(json_t *o, bool pool)
 {
 	const char *at = first_address(o);
@@ -461,6 +496,7 @@ static void print_usable(json_t *o, bool pool)
 	       pmem ? ", FI_RMA_PMEM, self-test " : "", pmem ? str(o, "commit_test") : "", err ? " (" : "", err ? err : "",
 	       err ? ")" : "");
 	print_numa(o);
+	print_domains(json_object_get(o, "layout_domain"));
 	if (pool) {
 		printf("    %-12s %s\n", "placement", str(o, "placement"));
 		print_verdict("server", json_object_get(o, "persistence"));

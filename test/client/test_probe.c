@@ -111,6 +111,33 @@ Test(probe, memory_is_committed_by_tcp_and_by_the_server_over_shm, .init = setup
 	json_decref(o);
 }
 
+static const char *domains(json_t *o, const char *provider, const char *ep_type, bool *possible)
+{
+	json_t *d = json_object_get(offer(o, provider, ep_type), "layout_domain");
+
+	*possible = json_is_true(json_object_get(d, "client_possible"));
+	return text(d, "default");
+}
+
+Test(probe, where_each_client_has_keys_of_its_own, .init = setup, .fini = teardown)
+{
+	json_t *o = probe("", ""), *d = json_object_get(offer(o, "tcp", "FI_EP_MSG"), "layout_domain");
+	bool possible;
+
+	cr_expect_str_eq(domains(o, "tcp", "FI_EP_MSG", &possible), "shared");
+	cr_expect(possible);
+	cr_expect_eq(json_integer_value(json_object_get(d, "kib_each")), 527);
+	cr_expect_eq(json_integer_value(json_object_get(d, "layout_domains")), 128);
+	cr_expect(strstr(text(offer(o, "tcp", "FI_EP_MSG"), "config"), "\nlayout_domain = shared\n"));
+	cr_expect_str_eq(domains(o, "shm", "FI_EP_RDM", &possible), "shared");
+	cr_expect_not(possible);
+	cr_expect_null(strstr(text(offer(o, "shm", "FI_EP_RDM"), "config"), "layout_domain"));
+	json_decref(o);
+	cr_expect_eq(shell("%s probe --provider tcp >%s/out && grep -q 'layout_domain = shared by default: keys are 64 random bits; "
+	                   "client would take 527 KiB' %s/out",
+	                   built("berth", path), dir, dir), 0);
+}
+
 /* berthd takes the section as it is printed. */
 Test(probe, the_section_is_one_that_berthd_takes, .init = setup, .fini = teardown)
 {

@@ -19,7 +19,8 @@
 #define BLOCK 4096u
 #define LEN   (8 * BLOCK)
 
-static const char *const own[] = { "fabric tcp.layouts=on", "fabric tcp.layout_domain=client", NULL };
+static const char *const own[] = { "fabric tcp.layouts=on", "fabric tcp.layout_domain=client",
+	                           "fabric tcp.layout_domains_client=128", NULL }; /* of those killed some may be there yet */
 static const char *const shared[] = { "fabric tcp.layouts=on", "fabric tcp.layout_domain=shared", NULL };
 static const char *const only_one[] = { "fabric tcp.layouts=on", "fabric tcp.layout_domain=client",
 	                                "fabric tcp.layout_domains_client=1", NULL };

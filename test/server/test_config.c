@@ -105,6 +105,8 @@ Test(config, a_domain_for_each_client_where_keys_are_short_or_it_is_wanted)
 	cr_assert_eq(own_of("provider = verbs\nlayouts = on\nlayout_domain = shared\n").prog, 0);
 	cr_assert_eq(own_of("provider = verbs\nlayouts = on\nep_type = FI_EP_RDM\n").prog, 0);
 	cr_assert_eq(own_of("provider = tcp\nlayouts = on\n").prog, 0);
+	own = own_of("provider = tcp\nlayouts = on\nlayout_domain = client\n");
+	cr_assert(own.prog && own.most == 128 && own.most_of_one == 16, "they take half a MiB each");
 	own = own_of("provider = tcp\nlayouts = on\nlayout_domain = client\nlayout_domains = 5\nlayout_domains_client = 2\n");
 	cr_assert(own.prog && own.most == 5 && own.most_of_one == 2);
 	cr_assert_eq(own_of("provider = shm\nlayouts = on\n").prog, 0);

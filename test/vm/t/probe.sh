@@ -20,6 +20,7 @@ else
 	# The administrator's word, where lines written back would have been needed.
 	probe "e['layout_persistence']['method'] == 'read-after-write'" --ddio off
 fi
+probe "e['layout_domain']['default'] == 'client' and e['layout_domain']['kib_each'] and '\\nlayout_domain = client\\n' in e['config']"
 berthd -o "fabric rdma.layouts=on"
 cat /run/berthd.log
 if [ $3 = none ]; then
