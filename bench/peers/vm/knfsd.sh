@@ -68,13 +68,14 @@ spans() {
 	tail -1 $OUT/figures
 }
 
-# Probes want the program on a local file system. Its text is where its headers say, at the same place as in the file.
+# Probes want the program on a local file system. Its text is where its headers say, at the same place as in the file. These
+# functions begin with a push, which the kernel does itself; any other instruction it has run alone, by a second trap.
 probes() {
 	local at
 	mkdir -p /dev/shm/b
 	cp "$B/berthd" "$B/berth" /dev/shm/b/
 	B=/dev/shm/b
-	for p in p:placed=rpc_placed p:send=fab_send r:sent=fab_send; do
+	for p in p:placed=write_placed p:send=fab_send r:sent=fab_send; do
 		at=$(nm $B/berthd | awk -v f=${p#*=} '$3 == f {print $1}')
 		echo "${p%%=*} $B/berthd:0x$at" >> /sys/kernel/debug/tracing/uprobe_events
 	done
