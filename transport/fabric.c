@@ -311,6 +311,7 @@ static void read_attributes(struct fab *f)
 	f->saw = (order & FI_ORDER_SAW) && !f->shm;
 	f->deliver = !f->saw && !f->shm;
 	f->iov_max = at_least_one(iov, FAB_MAX_IOV);
+	f->tcp = !strcmp(i->fabric_attr->prov_name, "tcp");
 	f->msg_max = at_least_one(i->ep_attr->max_msg_size, SIZE_MAX);
 	f->raw = (order & FI_ORDER_RAW) && i->ep_attr->max_order_raw_size >= f->msg_max && !f->shm;
 	f->tx_size = at_least_one(i->tx_attr->size, SIZE_MAX);

@@ -68,7 +68,7 @@ struct fab {
 	struct fid_ep *ep; /* RDM only: enabled, bound */
 	int cq_fd, eq_fd;  /* -1: none (shm) */
 	bool eq_ready;     /* events may be there: fab_before_sleep() found some, or the caller's poll did */
-	bool rdm, shm;
+	bool rdm, shm, tcp;
 	bool beside; /* fabric, eq and info are another's */
 	bool mr_local; /* local buffers want a registration and its descriptor */
 	bool mr_virt;  /* remote addresses are virtual ones, else offsets from the region's start */
