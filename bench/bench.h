@@ -27,7 +27,7 @@ void bench_on_signal(void (*stop)(void *arg, int sig), void *arg);
 double bench_median(double *v, unsigned n); /* sorts @v */
 int bench_pool(int argc, char **argv);
 /* @each: operations of a thread in a turn; 0: 20000 */
-int bench_workers(const char *dir, unsigned threads, unsigned rounds, unsigned each);
+int bench_workers(const char *dir, unsigned threads, unsigned rounds, unsigned each, bool checksums);
 int bench_load(int argc, char **argv);
 int bench_report(int argc, char **argv);
 int bench_onesided(int argc, char **argv);

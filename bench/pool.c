@@ -809,7 +809,7 @@ static int measure(struct set *set, unsigned nsets, const char *dir, unsigned ro
 static int usage(FILE *f)
 {
 	fprintf(f, "usage: berth-bench pool [-d DIR] [-r ROUNDS] [-n MOST] [-k one|many|extents] [--json]\n"
-		   "       berth-bench pool --threads N [-d DIR] [-r ROUNDS] [-n OPS]\n"
+		   "       berth-bench pool --threads N [--checksum] [-d DIR] [-r ROUNDS] [-n OPS]\n"
 		   "ROUNDS: 1 to %u; MOST: files or extents, 1000 to 1000000; N: at most 16; OPS: of a thread in a round\n",
 		MAX_ROUNDS);
 	return f == stdout ? 0 : 2;
@@ -824,20 +824,22 @@ static int refuse(const char *what, const char *value)
 struct pool_opts {
 	const char *dir, *only;
 	unsigned rounds, most, threads;
-	bool json;
+	bool json, checksums;
 };
 
 /* 0; else the exit status, and has said why. */
 static int parse(int argc, char **argv, struct pool_opts *o)
 {
 	static const struct option longs[] = { { "json", no_argument, NULL, 'j' }, { "help", no_argument, NULL, 'h' },
-					       { "threads", required_argument, NULL, 't' }, { 0 } };
+					       { "threads", required_argument, NULL, 't' },
+					       { "checksum", no_argument, NULL, 'c' }, { 0 } };
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "d:r:n:k:t:jh", longs, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "d:r:n:k:t:cjh", longs, NULL)) != -1) {
 		switch (opt) {
 		case 'd': o->dir = optarg; break;
 		case 'j': o->json = true; break;
+		case 'c': o->checksums = true; break;
 		case 'k':
 			o->only = optarg;
 			if (strcmp(optarg, "one") && strcmp(optarg, "many") && strcmp(optarg, "extents"))
@@ -859,6 +861,8 @@ static int parse(int argc, char **argv, struct pool_opts *o)
 		default: return usage(stderr);
 		}
 	}
+	if (o->checksums && !o->threads)
+		return refuse("--checksum", "without --threads");
 	return optind < argc ? refuse("", argv[optind]) : 0;
 }
 
@@ -889,7 +893,7 @@ int bench_pool(int argc, char **argv)
 	setenv("PMEM2_FORCE_GRANULARITY", "CACHE_LINE", 0);
 	bench_on_signal(drop_all, &o);
 	if (o.threads)
-		return bench_workers(o.dir, o.threads, o.rounds, o.most < 1000000 ? o.most : 0) ? 1 : 0;
+		return bench_workers(o.dir, o.threads, o.rounds, o.most < 1000000 ? o.most : 0, o.checksums) ? 1 : 0;
 	plan(set, &nsets, o.dir, o.most, o.only);
 	err = measure(set, nsets, o.dir, o.rounds, o.json);
 	for (unsigned i = 0; i < nsets; i++)
