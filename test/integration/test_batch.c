@@ -28,6 +28,7 @@
 
 enum way { SOCKET, TCP_FABRIC, SHM };
 static enum way ways[] = { SOCKET, TCP_FABRIC, SHM };
+static const char *const way_name[] = { "sockets", "fabric tcp", "shm" };
 
 enum { MANY = 16, BLOCK = 4096, SMALL = 512 };
 
@@ -403,9 +404,99 @@ static uint64_t alone(struct peer *p)
 	return (daemon_counter(&d, "drains") - before) / 4;
 }
 
+/* @npeers clients with @each WRITEs of @len bytes: how many drains? */
+static uint64_t together(struct peer *p, unsigned npeers, unsigned each, uint32_t len, unsigned seed)
+{
+	uint64_t before = daemon_counter(&d, "drains");
+	struct put *q[MANY];
+
+	freeze();
+	for (unsigned i = 0; i < npeers; i++) {
+		q[i] = puts_of(each, (uint64_t)i * each * BLOCK, len, seed);
+		post(&p[i], q[i], each);
+	}
+	thaw();
+	collect_all(p, q, npeers, each);
+	for (unsigned i = 0; i < npeers; i++)
+		must_have(q[i], each);
+	before = daemon_counter(&d, "drains") - before;
+	for (unsigned i = 0; i < npeers; i++) {
+		for (unsigned k = 0; k < each; k++)
+			cr_assert(holds(&q[i][k]));
+		puts_free(q[i], each);
+	}
+	return before;
+}
+
 #define EACH_WAY(name)                                                                             \
 	ParameterizedTestParameters(batch, name) { return cr_make_param_array(enum way, ways, 3); } \
 	ParameterizedTest(enum way *way, batch, name)
+
+/* What one look into a fabric's queue brings shares them; a few looks may be needed for all. */
+static void expect_shared(enum way way, uint64_t drains, uint64_t one)
+{
+	uint64_t most = way == SOCKET ? one : 4 * one;
+
+	cr_assert_leq(drains, most, "%s: %d drains, and %d of one WRITE alone", way_name[way], (int)drains, (int)one);
+}
+
+EACH_WAY(writes_of_one_connection_share_their_drains)
+{
+	struct peer p;
+	uint64_t one;
+
+	start(MANY);
+	p = dial(*way);
+	one = alone(&p);
+	cr_assert_gt(one, 0);
+	for (unsigned i = 0; i < 3; i++) /* and the client learns its credits */
+		together(&p, 1, MANY, SMALL, 20 + i);
+	expect_shared(*way, together(&p, 1, MANY, SMALL, 1), one);
+	if (*way != TCP_FABRIC) /* where whole blocks come when the client's turns give them */
+		expect_shared(*way, together(&p, 1, MANY, BLOCK, 2), one);
+	hang_up(&p);
+	daemon_remove(&d);
+}
+
+EACH_WAY(writes_of_several_clients_share_their_drains)
+{
+	struct peer p[4];
+	uint64_t one;
+
+	start(MANY);
+	for (unsigned i = 0; i < 4; i++)
+		p[i] = dial(*way);
+	one = alone(&p[0]);
+	for (unsigned i = 0; i < 3; i++)
+		together(p, 4, MANY / 4, SMALL, 20 + i);
+	expect_shared(*way, together(p, 4, MANY / 4, SMALL, 1), one);
+	if (*way != TCP_FABRIC)
+		expect_shared(*way, together(p, 4, MANY / 4, BLOCK, 2), one);
+	for (unsigned i = 0; i < 4; i++)
+		hang_up(&p[i]);
+	daemon_remove(&d);
+}
+
+/* Without stopping the server: one segment. */
+Test(batch, writes_in_one_send_share_their_drains)
+{
+	uint64_t one, before;
+	struct put *q;
+	struct peer p;
+
+	start(MANY);
+	p = dial(SOCKET);
+	one = alone(&p);
+	before = daemon_counter(&d, "drains");
+	q = puts_of(MANY, 0, SMALL, 5);
+	post(&p, q, MANY);
+	collect(&p, q, MANY);
+	must_have(q, MANY);
+	cr_assert_leq(daemon_counter(&d, "drains") - before, 2 * one); /* half of them may be there when it looks */
+	puts_free(q, MANY);
+	hang_up(&p);
+	daemon_remove(&d);
+}
 
 static bool same_time(nfstime3 a, nfstime3 b)
 {
