@@ -5,6 +5,7 @@
  *   fabric_client.c  connects, makes progress, sleeps, notices the server's end, tears down
  *   client_rpc.c     builds calls, chooses inline or chunks, spends credits, reads replies
  *   client_mr.c      registrations: the caller's, the cache's, and whose turn it is to leave
+ *   client_share.c   small payloads through memory that both have mapped (shm)
  *   client_rma.c     the caller's own reads and writes of memory of the server's
  *
  * A request's life. Its memory is offered to the server's RMA from transmit to reply, so it is
@@ -65,6 +66,7 @@ struct client_req {
 	struct tp_mr **mrs, *few_mrs[4]; /* used by this request's payload segments */
 	unsigned nmrs;
 	unsigned nin; /* segments of the write chunk */
+	uint8_t *place; /* in shared memory: its payload, instead of segments; NULL: none */
 	struct fab_mr
 		call_mr; /* call longer than a message: buf itself is the position-zero chunk */
 	struct client_reply *reply;
@@ -81,6 +83,12 @@ struct tp_client_rma { /* one operation of the caller's, a piece of at most msg_
 	size_t done, piece; /* bytes completed; bytes of the piece that is posted */
 };
 TAILQ_HEAD(client_rmas, tp_client_rma);
+
+struct client_share { /* places in shared memory that no request has */
+	uint8_t **place;
+	unsigned nfree;
+	uint32_t size; /* bytes of a place; 0: there is no such memory */
+};
 
 struct tp_client {
 	struct fab *f;
@@ -113,6 +121,7 @@ struct tp_client {
 	uint8_t *slab;
 	struct fab_mr slab_mr;
 	struct client_slots idle, repost;
+	struct client_share share;
 
 	/* shm: a server killed inside the provider leaves a lock taken, for which we would spin for
 	 * ever */
@@ -145,6 +154,15 @@ void client_mr_put(struct tp_client *c, struct tp_mr *mr);
 struct client_reply *client_reply_get(struct tp_client *c, size_t size);
 void client_reply_put(struct tp_client *c, struct client_reply *r);
 void client_mr_free_all(struct tp_client *c); /* endpoint closed */
+
+/* --- client_share.c --- */
+int client_share_open(struct tp_client *c); /* the hello brought the memory, or none */
+void client_share_close(struct tp_client *c);
+/* A place for @len bytes of payload, said as @seg; false: it is too much, there is none, or the request has one. */
+bool client_share_take(struct client_req *q, size_t len, struct rr_seg *seg);
+void client_share_put(struct client_req *q); /* none: nothing */
+void client_share_in(const struct client_req *q, const struct iovec *iov, unsigned n);
+void client_share_out(const struct client_req *q, const struct iovec *iov, unsigned n, size_t len); /* the first @len bytes */
 
 /* --- client_rpc.c --- */
 /* As tp_req_begin, credential and verifier by @put. */

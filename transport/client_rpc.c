@@ -6,10 +6,13 @@
  * recv_max). On a connection with a domain of its own there are no chunks: all is inline, or -EMSGSIZE, and
  * an answer that would not fit is the server's to avoid.
  *
- *   payload argument   inline behind the arguments, else a read chunk at the position where it
- * belongs payload result     always a write chunk: only so its length is known without knowing the
- * results arguments          inline, else RDMA_NOMSG: the call itself is a read chunk at position
- * zero results            inline, or a reply chunk beside it if max_results might not fit
+ *   payload argument   inline behind the arguments, else a read chunk at the position where it belongs
+ *   payload result     always a write chunk: only so its length is known without knowing the results
+ *   arguments          inline, else RDMA_NOMSG: the call itself is a read chunk at position zero
+ *   results            inline, or a reply chunk beside it if max_results might not fit
+ *
+ * A chunk of a payload is in memory that the server has mapped too, where there is such memory and room in it
+ * (client_share.c); else it is the caller's memory, for the server's RMA.
  *
  * Credits: one call until the first reply tells what the server grants; then as many as the last
  * reply said, never more than were asked for, never less than one. A server that is wrong about its
@@ -57,15 +60,24 @@ static void put_mrs(struct client_req *q)
 static void withdraw(struct client_req *q)
 {
 	put_mrs(q);
+	client_share_put(q);
 	if (q->call_mr.mr && !q->c->hung)
 		fab_mr_close(q->c->f, &q->call_mr);
 	q->call_mr.mr = NULL;
 }
 
-static int offer(struct client_req *q, struct wire *w, struct rr_chunk *chunk,
-                 const struct iovec *iov, unsigned n, uint64_t access)
+/* @len: of all @iov. */
+static int offer(struct client_req *q, struct wire *w, struct rr_chunk *chunk, const struct iovec *iov, unsigned n, size_t len,
+                 uint64_t access)
 {
 	*chunk = (struct rr_chunk){ .first = (uint16_t)w->n };
+	if (w->n < RR_MAX_SEGS && client_share_take(q, len, &w->segs[w->n])) {
+		w->n++;
+		chunk->n = 1;
+		if (access == FI_REMOTE_READ)
+			client_share_in(q, iov, n);
+		return 0;
+	}
 	for (unsigned i = 0; i < n; i++) {
 		struct tp_mr *mr;
 		int err;
@@ -112,11 +124,11 @@ static int offer_results(struct client_req *q, struct wire *w)
 {
 	struct tp_client *c = q->c;
 	struct tp_req *req = q->req;
-	size_t room;
+	size_t room, in = iov_sum(req->in, req->nin);
 	int err;
 
-	if (iov_sum(req->in, req->nin)) {
-		err = offer(q, w, &w->h.write[0], req->in, req->nin, FI_REMOTE_WRITE);
+	if (in) {
+		err = offer(q, w, &w->h.write[0], req->in, req->nin, in, FI_REMOTE_WRITE);
 		if (err)
 			return err;
 		w->h.nwrites = 1;
@@ -163,7 +175,7 @@ static int build(struct client_req *q, struct wire *w, bool *payload_inline)
 	if (q->c->opts.own.ask && (w->h.nwrites || size > max))
 		return -EMSGSIZE;
 	if (out && !*payload_inline) {
-		err = offer(q, w, &w->h.read[0], req->out, req->nout, FI_REMOTE_READ);
+		err = offer(q, w, &w->h.read[0], req->out, req->nout, out, FI_REMOTE_READ);
 		if (err)
 			return err;
 		w->h.read[0].position = (uint32_t)q->len;
@@ -320,6 +332,17 @@ static int read_rpc(struct tp_req *req, const uint8_t *msg, size_t len, char *ve
 	return -EACCES;
 }
 
+static int read_shared(struct client_req *q, uint32_t used)
+{
+	struct tp_req *req = q->req;
+
+	if (used > iov_sum(req->in, req->nin))
+		return -EBADMSG;
+	client_share_out(q, req->in, req->nin, used);
+	req->in_len = used;
+	return 0;
+}
+
 /* How much of the write chunk was used: bytes fill it from the front, in no segment more than we
  * gave. */
 static int read_write_list(struct client_req *q, const struct rr_header *h,
@@ -332,6 +355,8 @@ static int read_write_list(struct client_req *q, const struct rr_header *h,
 
 	if (h->nwrites > 1 || (h->nwrites && h->write[0].n != q->nin))
 		return -EBADMSG;
+	if (h->nwrites && q->place)
+		return read_shared(q, segs[h->write[0].first].length);
 	for (unsigned i = 0; h->nwrites && i < req->nin; i++) {
 		uint32_t used;
 

@@ -792,6 +792,8 @@ int fab_mr_open(struct fab *f, void *base, size_t len, uint64_t access, struct f
 		/* Not to be guessed, where the choice is ours. */
 		if (getrandom(&key, sizeof(key), 0) != sizeof(key))
 			return -EIO;
+		if (key == RDV_SHARED)
+			continue;
 		a.requested_key = key;
 		fab_enter(f);
 		err = fi_mr_regattr(f->domain, &a, 0, &mr.mr);

@@ -197,6 +197,10 @@ static inline uint64_t fab_mr_addr(const struct fab *f, const struct fab_mr *mr,
  * hello, the server answers; from then on end-of-file means that the peer is dead, and a byte means
  * "look at your completion queue".
  *
+ * Over shm the server's answer also brings memory that both have mapped (rdv.shared), if the client has asked for it: a chunk
+ * of one segment whose handle is RDV_SHARED lies there, at an offset, and is copied by either end. One process reading
+ * another's memory is a system call that costs more than copying a small payload twice.
+ *
  * Sleeping (providers without a wait descriptor): a page that both map (sent with the server's
  * answer, Unix sockets only) holds one flag per side. Sleep:  rdv_arm(); look at the CQ once more;
  * poll(); rdv_disarm().  Send: post, then rdv_ring(). Without a page rdv_ring() always writes its
@@ -210,8 +214,11 @@ struct rdv_hello {
 	uint64_t nonce;       /* which instance of the endpoint this is */
 	uint8_t instance[16]; /* client: see struct tp_fabric_opts */
 	bool ring;            /* its sender has no wait descriptor */
+	bool share;           /* client: it makes use of shared memory */
 	uint32_t slot;        /* server's answer: the client's flag in the page */
 };
+
+#define RDV_SHARED 0x42534852u /* handle of what lies in shared memory; no registration has it for its key */
 
 struct rdv_page; /* server: the flags of one listener */
 
@@ -220,12 +227,18 @@ struct rdv {
 	size_t have; /* bytes of the peer's hello that came */
 	uint8_t buf[512];
 	int page_fd;             /* came with the answer, -1 */
+	int shared_fd;           /* likewise; server: until it has answered */
+	uint8_t *shared;         /* NULL: there is none */
+	size_t shared_len;
 	void *map;               /* client: the page mapped */
+	size_t map_len;
 	_Atomic uint32_t *mine;  /* set: this side sleeps; NULL: no page */
 	_Atomic uint32_t *their; /* set: the peer sleeps */
 	bool ring;               /* no page: ring always */
 	pid_t pid;               /* server, shm: of the client's process; 0: not known */
 };
+
+#define RDV_NONE (struct rdv){ .fd = -1, .page_fd = -1, .shared_fd = -1 }
 
 /* Client: start connecting (name resolution may block). The socket is non-blocking; wait for
  * POLLOUT, then rdv_dialed(). */
@@ -255,6 +268,8 @@ int rdv_accept(const struct fab *f, int listen_fd,
 int rdv_page_new(struct rdv_page **out);
 void rdv_page_free(struct rdv_page *pg);
 _Atomic uint32_t *rdv_page_server(struct rdv_page *pg); /* the server's flag, for rdv_arm */
+/* Before the answer: @len bytes of shared memory, which go with it. No error: without memory or descriptors there is none. */
+void rdv_share(struct rdv *r, size_t len);
 /* Give @r a slot and send the answer with the page. -ENOSPC: no slot. */
 int rdv_answer(struct rdv *r, struct rdv_page *pg, struct rdv_hello *h);
 void rdv_page_put(struct rdv_page *pg, struct rdv *r); /* the connection ended: its slot is free */

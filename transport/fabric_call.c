@@ -12,6 +12,7 @@
  *   RDMA_NOMSG, chunk at 0       its first PEEK bytes are pulled; they tell where the arguments end.
  *                                A payload behind them, or in a second chunk, is pulled into the
  *                                segments
+ *   chunks in shared memory      (shm) are copied, not pulled: their bytes are there at once
  *
  * and of a reply: a payload goes to the first write chunk, or travels with the message; the message
  * goes inline if the requester's receives hold it, else into its reply chunk. What fits nowhere is
@@ -286,10 +287,10 @@ static void pull_head(struct rpc_call *c, size_t want)
 	}
 	fc->pulling = true;
 	fc->head_iov = (struct iovec){ fc->head->p + fc->head_len, want - fc->head_len };
-	fc->x[0].write = fc->x[0].counted = false;
-	fxfer_start(c, &fc->x[0], &fc->h.read[0], fc->head_len, &fc->head_iov, 1,
-	           want - fc->head_len, pull_next);
 	fc->head_len = want;
+	fc->x[0].write = fc->x[0].counted = false;
+	fxfer_start(c, &fc->x[0], &fc->h.read[0], want - fc->head_iov.iov_len, &fc->head_iov, 1,
+	           fc->head_iov.iov_len, pull_next);
 }
 
 /* All of a long call that is not payload is here. */
@@ -572,6 +573,8 @@ static void reply_write(struct rpc_call *c, struct fxfer *x, const struct rr_chu
 {
 	x->write = true;
 	x->counted = counted;
+	if (fxfer_shared(c, x, ch, 0, iov, niov, len))
+		return; /* there before the reply is */
 	fcall_of(c)->pending++;
 	fxfer_start(c, x, ch, 0, iov, niov, len, reply_written);
 }
@@ -669,7 +672,7 @@ static void reply_end(struct rpc_call *c)
 			err = reply_inline(c, along);
 		else
 			err = reply_chunk(c, along);
-		if (err && chunked) {
+		if (err && fc->pending) {
 			STAILQ_REMOVE(&conn->writeq, &fc->x[0], fxfer, next);
 			fc->pending = 0;
 		}

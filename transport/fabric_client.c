@@ -325,6 +325,7 @@ static int say_hello(struct tp_client *c)
 		.inline_size = c->buf_size,
 		.credits = c->want,
 		.ring = c->f->cq_fd < 0,
+		.share = c->f->shm,
 	};
 	int err;
 
@@ -357,7 +358,7 @@ static int hear_answer(struct tp_client *c)
 		return n < 0 ? (int)n : -EADDRNOTAVAIL;
 	c->dial = DIAL_DONE;
 	up(c, h.inline_size, h.inline_size, h.credits);
-	return 0;
+	return client_share_open(c);
 }
 
 static void dial(struct tp_client *c)
@@ -468,6 +469,7 @@ static void client_free(struct tp_client *c)
 	if (c->has_timer)
 		timer_delete(c->timer);
 	client_mr_free_all(c);
+	client_share_close(c);
 	if (c->hung) { /* the message buffers may be in the provider's hands for ever */
 		fab_abandon(c->f);
 		close(c->epfd);
@@ -726,7 +728,8 @@ TP_API int tp_client_open(const struct tp_fabric_opts *opts, struct tp_client **
 
 	if (!c)
 		return fab_error(why, opts, "client", -ENOMEM);
-	c->epfd = c->rdv.fd = -1;
+	c->epfd = -1;
+	c->rdv = RDV_NONE;
 	c->peer = FI_ADDR_UNSPEC;
 	c->state = TP_CLIENT_CONNECTING;
 	c->opts = *opts;

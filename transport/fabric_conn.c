@@ -201,7 +201,7 @@ static int conn_new(struct flistener *l, enum tp_kind kind, struct fconn **out)
 	conn->pool = l->pool;
 	conn->pool->refs++;
 	conn->addr = kind == TP_FABRIC_RDM ? FI_ADDR_NOTAVAIL : FI_ADDR_UNSPEC;
-	conn->rdv = (struct rdv){ .fd = -1, .page_fd = -1 };
+	conn->rdv = RDV_NONE;
 	conn->most = l->opts.credits;
 	conn->granted = FIRST_CREDITS < conn->most ? FIRST_CREDITS : conn->most;
 	conn->peer_max = RR_DEF_INLINE;
@@ -625,6 +625,8 @@ static int rdm_hello(struct flistener *l, struct fconn *conn)
 	 * mostly refused until the client has answered in turn. */
 	if (l->fab->shm)
 		shm_touch(l, conn->addr);
+	if (h.share && l->page)
+		rdv_share(&conn->rdv, l->pool->cap * (h.credits < conn->most ? h.credits : conn->most));
 	mine.credits = conn->granted;
 	memcpy(mine.addr, l->fab->addr, l->fab->addr_len);
 	return rdv_answer(&conn->rdv, l->page, &mine);

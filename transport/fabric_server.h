@@ -130,10 +130,14 @@ struct frma {
 LIST_HEAD(frma_list, frma);
 
 /* @len bytes between the segments of @ch from @skip on and @iov; x->write and ->counted are set. len > 0, and the chunk
- * holds them. */
+ * holds them. @done may be called before this returns. A chunk that says it is in shared memory and is not, or only in
+ * part, ends the connection. */
 void fxfer_start(struct rpc_call *c, struct fxfer *x, const struct rr_chunk *ch, uint64_t skip,
                  const struct iovec *iov, unsigned niov, uint64_t len,
                  void (*done)(struct fxfer *));
+/* The same, all of it now, if the chunk is in memory that is shared with the peer. Else false: nothing was done. */
+bool fxfer_shared(struct rpc_call *c, const struct fxfer *x, const struct rr_chunk *ch, uint64_t skip,
+                  const struct iovec *iov, unsigned niov, uint64_t len);
 /* Post what is queued on @q (fconn.readq or, @write, .writeq). -EAGAIN: the provider takes no more now. Other errors: the
  * connection is to end. */
 int fxfers_post(struct fconn *conn, struct fxfer_queue *q, bool write);

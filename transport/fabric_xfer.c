@@ -4,6 +4,7 @@
  *
  * A transfer is cut where either side has a seam, and where the provider takes no more at once. What is not registered is
  * staged. How many operations are out at a time is bound: reads by what the peer has said, writes by MAX_WRITES.
+ * A chunk in memory that is shared with the peer (rdv.shared) needs none of that: its bytes are copied at once.
  */
 #include "transport/fabric_server.h"
 
@@ -241,6 +242,50 @@ static int xfer_post(struct fconn *conn, struct fxfer *x)
 	return 0;
 }
 
+/* Where the chunk's byte @skip is, if all @len from there on are in shared memory; else NULL. */
+static uint8_t *shared_at(const struct fconn *conn, const struct rr_seg *seg, unsigned n, uint64_t skip, uint64_t len)
+{
+	const struct rdv *r = &conn->rdv;
+
+	if (n != 1 || seg->handle != RDV_SHARED || !r->shared || seg->offset > r->shared_len)
+		return NULL;
+	if (skip > r->shared_len - seg->offset || len > r->shared_len - seg->offset - skip)
+		return NULL;
+	return r->shared + seg->offset + skip;
+}
+
+bool fxfer_shared(struct rpc_call *c, const struct fxfer *x, const struct rr_chunk *ch, uint64_t skip,
+                  const struct iovec *iov, unsigned niov, uint64_t len)
+{
+	struct fconn *conn = fcall_conn(c);
+	uint8_t *at = shared_at(conn, fcall_of(c)->segs + ch->first, ch->n, skip, len);
+
+	if (!at)
+		return false;
+	if (x->counted)
+		rpc_count(&conn->base.svc->stats.payload_inline_bytes, len);
+	if (!x->write) {
+		rpc_copy_in(conn->base.svc, iov, niov, 0, at, (size_t)len);
+		return true;
+	}
+	for (unsigned i = 0; i < niov && len; i++) {
+		size_t k = iov[i].iov_len < len ? iov[i].iov_len : (size_t)len;
+
+		memcpy(at, iov[i].iov_base, k);
+		at += k;
+		len -= k;
+	}
+	return true;
+}
+
+static bool says_shared(const struct fconn *conn, const struct rr_seg *seg, unsigned n)
+{
+	for (unsigned i = 0; conn->rdv.shared && i < n; i++)
+		if (seg[i].handle == RDV_SHARED)
+			return true;
+	return false;
+}
+
 /* @len bytes between the chunk's segments from @skip on and @iov. len > 0, and the chunk holds
  * them. */
 void fxfer_start(struct rpc_call *c, struct fxfer *x, const struct rr_chunk *ch,
@@ -250,6 +295,14 @@ void fxfer_start(struct rpc_call *c, struct fxfer *x, const struct rr_chunk *ch,
 	struct fconn *conn = fcall_conn(c);
 	bool write = x->write, counted = x->counted;
 
+	x->call = c;
+	if (says_shared(conn, fcall_of(c)->segs + ch->first, ch->n)) {
+		if (fxfer_shared(c, x, ch, skip, iov, niov, len))
+			done(x);
+		else
+			fconn_kill(conn);
+		return;
+	}
 	*x = (struct fxfer){ .call = c,
 		             .seg = fcall_of(c)->segs + ch->first,
 		             .nseg = ch->n,

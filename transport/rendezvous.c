@@ -4,14 +4,15 @@
  *
  * The hello is one fixed block of big-endian words and an address, the same both ways:
  *
- *   0  magic "BRDV"    4  version 2     8  flags: 1 = ring me, I cannot sleep on my queue
+ *   0  magic "BRDV"    4  version 2     8  flags: 1 = ring me, I cannot sleep on my queue; 2 = share memory with me
  *  12  inline size    16  credits      20  slot in the page (server)
  *  24  nonce (8)      32  address length, then 256 bytes of address
  * 292  which client this is (16): the same after it has met the server anew
  *
  * It is smaller than any socket buffer, so a fresh connection takes it whole. The page goes along
  * with the server's answer as a sealed memory file: a peer may lie in its flags, and cost itself or
- * others a wake-up, but cannot cut the file from under a mapping.
+ * others a wake-up, but cannot cut the file from under a mapping. So does, as a second one, the memory that this
+ * client and the server share.
  *
  * The flag of a side that sleeps is taken down by whoever rings it, so that many messages cost one
  * byte. Both sides order "post, fence, look at the flag" against "set the flag, fence, look at the
@@ -34,12 +35,14 @@
 #define HELLO_MAGIC   0x42524456u
 #define HELLO_VERSION 2
 #define HELLO_RING    1u
+#define HELLO_SHARE   2u
 #define HELLO_SIZE    (36 + FAB_ADDR_MAX + 16)
 #define SLOT_SIZE     64 /* a cache line each */
 #define SLOTS         1024
 #define PAGE_LEN      ((size_t)SLOT_SIZE * (SLOTS + 1))
 #define DEF_SERVICE   "20049"
 #define DEF_SHM       "berth"
+#define FDS           2 /* that come with an answer: the page, then shared memory */
 
 struct rdv_page {
 	int fd;
@@ -67,7 +70,7 @@ static void hello_encode(const struct rdv_hello *h, uint8_t *b)
 	memset(b, 0, HELLO_SIZE);
 	put32(b, HELLO_MAGIC);
 	put32(b + 4, HELLO_VERSION);
-	put32(b + 8, h->ring ? HELLO_RING : 0);
+	put32(b + 8, (h->ring ? HELLO_RING : 0) | (h->share ? HELLO_SHARE : 0));
 	put32(b + 12, h->inline_size);
 	put32(b + 16, h->credits);
 	put32(b + 20, h->slot);
@@ -81,6 +84,7 @@ static void hello_encode(const struct rdv_hello *h, uint8_t *b)
 static int hello_decode(const uint8_t *b, struct rdv_hello *out)
 {
 	struct rdv_hello h = { .ring = get32(b + 8) & HELLO_RING,
+		               .share = get32(b + 8) & HELLO_SHARE,
 		               .inline_size = get32(b + 12),
 		               .credits = get32(b + 16),
 		               .slot = get32(b + 20),
@@ -97,29 +101,29 @@ static int hello_decode(const uint8_t *b, struct rdv_hello *out)
 	return 0;
 }
 
-static int send_block(struct rdv *r, const struct rdv_hello *h, int fd)
+static int send_block(struct rdv *r, const struct rdv_hello *h, const int *fd, unsigned nfds)
 {
 	uint8_t b[HELLO_SIZE];
 	struct iovec iov = { .iov_base = b, .iov_len = sizeof(b) };
 	union {
 		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
+		char room[CMSG_SPACE(FDS * sizeof(int))];
 	} ctl;
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t n;
 
 	hello_encode(h, b);
-	if (fd >= 0) {
+	if (nfds) {
 		struct cmsghdr *c;
 
 		memset(&ctl, 0, sizeof(ctl));
 		m.msg_control = &ctl;
-		m.msg_controllen = sizeof(ctl.room);
+		m.msg_controllen = CMSG_SPACE(nfds * sizeof(int));
 		c = CMSG_FIRSTHDR(&m);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+		c->cmsg_len = CMSG_LEN(nfds * sizeof(int));
+		memcpy(CMSG_DATA(c), fd, nfds * sizeof(int));
 	}
 	n = sendmsg(r->fd, &m, MSG_NOSIGNAL);
 	if (n < 0)
@@ -129,7 +133,7 @@ static int send_block(struct rdv *r, const struct rdv_hello *h, int fd)
 
 int rdv_send_hello(struct rdv *r, const struct rdv_hello *h)
 {
-	return send_block(r, h, -1);
+	return send_block(r, h, NULL, 0);
 }
 
 static void take_fds(struct rdv *r, struct msghdr *m)
@@ -146,6 +150,8 @@ static void take_fds(struct rdv *r, struct msghdr *m)
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
 			if (r->page_fd < 0)
 				r->page_fd = fd;
+			else if (r->shared_fd < 0)
+				r->shared_fd = fd;
 			else
 				close(fd);
 		}
@@ -157,7 +163,7 @@ static ssize_t receive_some(struct rdv *r)
 	struct iovec iov = { .iov_base = r->buf + r->have, .iov_len = HELLO_SIZE - r->have };
 	union {
 		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int))];
+		char room[CMSG_SPACE(FDS * sizeof(int))];
 	} ctl;
 	struct msghdr m = { .msg_iov = &iov,
 		            .msg_iovlen = 1,
@@ -170,19 +176,50 @@ static ssize_t receive_some(struct rdv *r)
 	return n;
 }
 
-/* The client's half: only a file that nobody can cut is mapped. */
+/* The client's half: only a file that nobody can cut is mapped. @len: how long it must be, then how long it is. */
+static int map_sealed(int fd, size_t *len, void **map)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	off_t size = lseek(fd, 0, SEEK_END);
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || size < (off_t)*len)
+		return -EPROTO;
+	*len = (size_t)size;
+	*map = mmap(NULL, *len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return *map == MAP_FAILED ? -errno : 0;
+}
+
+static void close_shared(struct rdv *r)
+{
+	if (r->shared_fd >= 0)
+		close(r->shared_fd);
+	r->shared_fd = -1;
+}
+
+static int map_shared(struct rdv *r)
+{
+	size_t len = 1;
+	void *map;
+	int err = map_sealed(r->shared_fd, &len, &map);
+
+	close_shared(r);
+	if (err)
+		return err;
+	r->shared = map;
+	r->shared_len = len;
+	return 0;
+}
+
 static int map_page(struct rdv *r, uint32_t slot)
 {
-	int seals = fcntl(r->page_fd, F_GET_SEALS);
+	size_t len = PAGE_LEN;
 	void *map;
+	int err = map_sealed(r->page_fd, &len, &map);
 
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) ||
-	    lseek(r->page_fd, 0, SEEK_END) < (off_t)PAGE_LEN)
-		return -EPROTO;
-	map = mmap(NULL, PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, r->page_fd, 0);
-	if (map == MAP_FAILED)
-		return -errno;
+	if (err)
+		return err;
 	r->map = map;
+	r->map_len = len;
 	r->their = map;
 	r->mine = (_Atomic uint32_t *)(void *)((uint8_t *)map + (size_t)SLOT_SIZE * slot);
 	return 0;
@@ -207,6 +244,8 @@ int rdv_recv_hello(struct rdv *r, struct rdv_hello *h)
 	err = hello_decode(r->buf, &got);
 	if (!err && r->page_fd >= 0 && got.slot)
 		err = map_page(r, got.slot);
+	if (!err && r->shared_fd >= 0)
+		err = map_shared(r);
 	if (err)
 		return err;
 	r->ring = got.ring && !r->their;
@@ -272,9 +311,12 @@ void rdv_close(struct rdv *r)
 		close(r->fd);
 	if (r->page_fd >= 0)
 		close(r->page_fd);
+	close_shared(r);
 	if (r->map)
-		munmap(r->map, PAGE_LEN);
-	*r = (struct rdv){ .fd = -1, .page_fd = -1 };
+		munmap(r->map, r->map_len);
+	if (r->shared)
+		munmap(r->shared, r->shared_len);
+	*r = RDV_NONE;
 }
 
 /* --- sockets --- */
@@ -335,7 +377,8 @@ int rdv_dial(const struct fab *f, const struct tp_fabric_opts *opts, struct rdv 
 			close(fd);
 		return fab_error(why, opts, "the server cannot be reached", err);
 	}
-	*r = (struct rdv){ .fd = fd, .page_fd = -1 };
+	*r = RDV_NONE;
+	r->fd = fd;
 	return 0;
 }
 
@@ -406,39 +449,63 @@ int rdv_accept(const struct fab *f, int listen_fd, struct rdv *r)
 	} else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) || peer.uid != geteuid()) {
 		goto refuse;
 	}
-	*r = (struct rdv){ .fd = fd, .page_fd = -1, .pid = peer.pid };
+	*r = RDV_NONE;
+	r->fd = fd;
+	r->pid = peer.pid;
 	return 0;
 refuse:
 	close(fd);
 	return -EACCES;
 }
 
-/* --- the page of flags --- */
+/* --- the page of flags, and shared memory --- */
+
+/* The descriptor of a memory file of @len bytes for ever, mapped; or -errno. */
+static int sealed_new(const char *name, size_t len, void **map)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
+
+	if (fd < 0)
+		return -errno;
+	if (!ftruncate(fd, (off_t)len) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+		*map = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (*map != MAP_FAILED)
+			return fd;
+	}
+	err = -errno;
+	close(fd);
+	return err;
+}
 
 int rdv_page_new(struct rdv_page **out)
 {
 	struct rdv_page *pg = calloc(1, sizeof(*pg));
 	void *map;
-	int err;
 
 	if (!pg)
 		return -ENOMEM;
-	pg->fd = memfd_create("berth-bells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (pg->fd < 0 || ftruncate(pg->fd, (off_t)PAGE_LEN) ||
-	    fcntl(pg->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-		goto fail;
-	map = mmap(NULL, PAGE_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, pg->fd, 0);
-	if (map == MAP_FAILED)
-		goto fail;
+	pg->fd = sealed_new("berth-bells", PAGE_LEN, &map);
+	if (pg->fd < 0) {
+		int err = pg->fd;
+
+		free(pg);
+		return err;
+	}
 	pg->map = map;
 	*out = pg;
 	return 0;
-fail:
-	err = -errno;
-	if (pg->fd >= 0)
-		close(pg->fd);
-	free(pg);
-	return err;
+}
+
+void rdv_share(struct rdv *r, size_t len)
+{
+	void *map;
+	int fd = sealed_new("berth-shared", len, &map);
+
+	if (fd < 0)
+		return;
+	r->shared_fd = fd;
+	r->shared = map;
+	r->shared_len = len;
 }
 
 void rdv_page_free(struct rdv_page *pg)
@@ -455,10 +522,12 @@ _Atomic uint32_t *rdv_page_server(struct rdv_page *pg)
 
 int rdv_answer(struct rdv *r, struct rdv_page *pg, struct rdv_hello *h)
 {
+	const int fd[FDS] = { pg ? pg->fd : -1, r->shared_fd };
 	uint32_t slot = 0;
+	int err;
 
 	if (!pg)
-		return send_block(r, h, -1);
+		return send_block(r, h, NULL, 0);
 	while (slot < SLOTS && pg->used[slot])
 		slot++;
 	if (slot == SLOTS)
@@ -468,7 +537,9 @@ int rdv_answer(struct rdv *r, struct rdv_page *pg, struct rdv_hello *h)
 	r->their = (_Atomic uint32_t *)(void *)(pg->map + (size_t)SLOT_SIZE * h->slot);
 	r->ring = false;
 	atomic_store(r->their, 0);
-	return send_block(r, h, pg->fd);
+	err = send_block(r, h, fd, r->shared_fd < 0 ? 1 : 2);
+	close_shared(r);
+	return err;
 }
 
 void rdv_page_put(struct rdv_page *pg, struct rdv *r)

@@ -101,7 +101,8 @@ struct tp_stats {
 	uint64_t conns, conns_total, credits, calls_now;
 	uint64_t displaced; /* connections closed for others, see max_conns */
 	uint64_t payload_placed_bytes; /* by readv, writev, fi_read, fi_write: directly */
-	uint64_t payload_inline_bytes; /* at most the inline threshold: stored once out of the message */
+	uint64_t payload_inline_bytes; /* at most the inline threshold: stored once, out of the message or (shm) out of
+					* memory shared with the client; or copied once into them */
 	uint64_t payload_staged_bytes; /* through a staging buffer because memory could not be registered */
 	uint64_t payload_copied_bytes; /* above the inline threshold and yet copied by the CPU: stays 0 */
 	uint64_t bad_records, bad_headers, bad_chunks, bad_versions, auth_errors, timeouts, resets,

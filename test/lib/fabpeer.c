@@ -90,7 +90,7 @@ bool fpeer_is_sent(struct fpeer *p)
 
 static int peer_meet_rdm(struct fpeer *p, const struct tp_fabric_opts *o)
 {
-	struct rdv_hello h = { .inline_size = 4096, .credits = 32, .ring = true };
+	struct rdv_hello h = { .inline_size = 4096, .credits = 32, .ring = true, .share = true };
 	struct tp_error why;
 	int err = rdv_dial(p->f, o, &p->rdv, &why);
 

@@ -415,6 +415,52 @@ TestSuite(pair_shm, .timeout = 120);
 	}                                                                                          \
 	static void name(const char *fabric)
 
+/* @n calls of a length at once, each storing at its own place, then @n that fetch it. */
+static void store_and_fetch(struct server *s, uint32_t len, unsigned n)
+{
+	struct run r = { .c = dial(s), .live = n, .lanes = calloc(n, sizeof(*r.lanes)) };
+
+	for (unsigned k = 0; k < 2; k++) {
+		r.live = n;
+		for (unsigned i = 0; i < n; i++) {
+			struct lane *l = &r.lanes[i];
+
+			l->run = &r;
+			l->left = 0;
+			l->req = (struct tp_req){ .done = stepped };
+			l->base = i % LANES * LANE;
+			l->len = len;
+			l->off = i / LANES * 8192;
+			l->fetching = k;
+			(k ? step_fetch : step_store)(l);
+			cr_assert_eq(tp_req_send(r.c, &l->req), 0);
+		}
+		while (r.live)
+			cr_assert_geq(tp_client_wait(r.c, 10000), 1);
+	}
+	run_end(&r);
+}
+
+/* More calls than there are credits, then one byte more than a message has. */
+Test(pair_shm, small_payloads_need_no_rma)
+{
+	struct server *s = start("shm");
+	const struct tp_stats *st = tp_service_stats(s->svc);
+	uint64_t placed;
+
+	store_and_fetch(s, 4096, 1);
+	cr_assert_eq(st->payload_placed_bytes, 0);
+	cr_assert_eq(st->payload_inline_bytes, 2 * 4096);
+	store_and_fetch(s, 1, 1);
+	cr_assert_eq(st->payload_placed_bytes, 0);
+	store_and_fetch(s, 4000, 3 * LANES);
+	cr_assert_eq(st->payload_placed_bytes, 0);
+	store_and_fetch(s, 4097, 1);
+	placed = st->payload_placed_bytes;
+	stop(s);
+	cr_assert_eq(placed, 2 * 4097);
+}
+
 ON_BOTH(what_was_stored_is_fetched_by_many_calls_at_once)
 {
 	struct server *s = start(fabric);
