@@ -228,13 +228,14 @@ bench-knfsd: deps deps-knfsd
 check-asan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) check-run B=$(B)/asan SAN=address,undefined OPT='-O1 -g' CC='$(CC)'
 # Criterion itself cannot run under ThreadSanitizer: programs are built with it, and plain tests put them to work.
+TSAN_TESTS := test_workers test_batch test_stop # whole programs whose threads meet
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/tsan/stress-pool B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
 	@for seed in 1 2 3 4; do TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
 		$(B)/tsan/stress-pool 4 2000 $$seed || exit 1; done
 	$(Q)$(MAKE) --no-print-directory $(jobs) tests
 	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
-		test/run $(if $(T),-k $(T)) ./$(B)/test/integration/test_workers
+		test/run $(if $(T),-k $(T)) $(TSAN_TESTS:%=./$(B)/test/integration/%)
 
 install: all $(B)/berth-bench
 	install -D -m755 $(B)/berthd $(DESTDIR)$(PREFIX)/bin/berthd

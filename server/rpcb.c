@@ -27,6 +27,10 @@ struct registration {
 	bool v6, rdma;
 	uint16_t port;
 };
+struct registrations {
+	unsigned n;
+	struct registration r[MAX_REGISTRATIONS];
+};
 
 static bool rpcbind_there(void)
 {
@@ -45,26 +49,27 @@ static bool rpcbind_there(void)
 	return there;
 }
 
-static unsigned list_registrations(const struct config *conf, struct registration *r)
+static struct registrations list_registrations(const struct config *conf)
 {
+	struct registrations all = { .n = 0 };
+	struct registration *r = all.r;
 	struct fabric_conf *f;
-	unsigned n = 0;
 
 	for (int v6 = 0; v6 < 2 && conf->port; v6++) {
-		r[n++] = (struct registration){ NFS3_PROGRAM, v6, false, (uint16_t)conf->port };
-		r[n++] = (struct registration){ MOUNT3_PROGRAM, v6, false,
-						(uint16_t)(conf->mount_port ? conf->mount_port : conf->port) };
+		r[all.n++] = (struct registration){ NFS3_PROGRAM, v6, false, (uint16_t)conf->port };
+		r[all.n++] = (struct registration){ MOUNT3_PROGRAM, v6, false,
+						    (uint16_t)(conf->mount_port ? conf->mount_port : conf->port) };
 	}
 	STAILQ_FOREACH (f, &conf->fabrics, link) {
 		unsigned long port = f->opts.service ? strtoul(f->opts.service, NULL, 10) : 20049;
 
 		if (strcmp(f->opts.provider, "verbs") || !port || port > 65535)
 			continue; /* netid rdma means verbs to every client */
-		r[n++] = (struct registration){ NFS3_PROGRAM, false, true, (uint16_t)port };
-		r[n++] = (struct registration){ NFS3_PROGRAM, true, true, (uint16_t)port };
+		r[all.n++] = (struct registration){ NFS3_PROGRAM, false, true, (uint16_t)port };
+		r[all.n++] = (struct registration){ NFS3_PROGRAM, true, true, (uint16_t)port };
 		break;
 	}
-	return n;
+	return all;
 }
 
 /* rpcb_set wants a netconfig entry; /etc/netconfig has none for rdma. libtirpc looks addresses up by
@@ -112,38 +117,43 @@ static void unset_one(const struct registration *r)
 	rpcb_unset(r->prog, 3, &nc);
 }
 
-static void all(const struct server *srv, bool set)
+static void *set_all(void *arg)
 {
-	struct registration r[MAX_REGISTRATIONS];
-	unsigned n;
+	struct registrations *all = arg;
 
-	if (!srv->conf.rpcbind_auto || !rpcbind_there())
-		return;
-	n = list_registrations(&srv->conf, r);
-	for (unsigned i = 0; i < n; i++) {
-		if (set)
-			set_one(&r[i]);
-		else
-			unset_one(&r[i]);
+	if (rpcbind_there()) {
+		for (unsigned i = 0; i < all->n; i++)
+			set_one(&all->r[i]);
 	}
-}
-
-static void *register_all(void *srv)
-{
-	all(srv, true);
+	free(all);
 	return NULL;
 }
 
-/* rpcbind answers when it likes: not on a loop. */
+/* rpcbind answers when it likes: not on a loop, and with what the thread has to itself, for the server may end before. */
 void rpcb_register(const struct server *srv)
 {
+	struct registrations *all;
 	pthread_t t;
 
-	if (!pthread_create(&t, NULL, register_all, (void *)(uintptr_t)srv))
+	if (!srv->conf.rpcbind_auto)
+		return;
+	all = malloc(sizeof(*all));
+	if (!all)
+		return;
+	*all = list_registrations(&srv->conf);
+	if (pthread_create(&t, NULL, set_all, all))
+		free(all);
+	else
 		pthread_detach(t);
 }
 
 void rpcb_unregister(const struct server *srv)
 {
-	all(srv, false);
+	struct registrations all;
+
+	if (!srv->conf.rpcbind_auto || !rpcbind_there())
+		return;
+	all = list_registrations(&srv->conf);
+	for (unsigned i = 0; i < all.n; i++)
+		unset_one(&all.r[i]);
 }
