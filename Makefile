@@ -232,7 +232,8 @@ TSAN_TESTS := test_workers test_batch test_stop # whole programs whose threads m
 check-tsan: deps
 	$(Q)$(MAKE) --no-print-directory $(jobs) all $(B)/tsan/stress-pool B=$(B)/tsan SAN=thread OPT='-O1 -g' CC=clang
 	@for seed in 1 2 3 4; do TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
-		$(B)/tsan/stress-pool 4 2000 $$seed || exit 1; done
+		$(B)/tsan/stress-pool 4 2000 $$seed && \
+		$(B)/tsan/stress-pool $$((seed % 2 * 2 + 2)) 2000 $$seed sums || exit 1; done
 	$(Q)$(MAKE) --no-print-directory $(jobs) tests
 	@BERTH_PROGRAMS=$(abspath $(B))/tsan TSAN_OPTIONS="suppressions=$(CURDIR)/test/tsan.supp second_deadlock_stack=1" \
 		test/run $(if $(T),-k $(T)) $(TSAN_TESTS:%=./$(B)/test/integration/%)

@@ -278,6 +278,8 @@ static int publish_in_place(struct pm_tx **tx, const struct pm_inode *in, const 
 	uint64_t lblk = p->lblk;
 	int err = sum_stays(st) ? sum_overwritten(*tx, in, &lblk, p->end) : 0;
 
+	if (err == -EAGAIN && worker_here(st)) /* the rest might be refused */
+		err = NEEDS_ALL;
 	while (err == -EAGAIN) {
 		err = tx_commit(*tx, lsn);
 		if (err)
@@ -319,8 +321,9 @@ int file_publish(struct pm_store *st, struct file *f, const struct pm_inode *in,
 		if (!pub_has(p, &x))
 			continue;
 		if (puts == TX_EXTENTS || sums >= SUM_BLOCKS || (puts && tx_large(tx))) {
-			if (p->judged && worker_here(st)) { /* beside others the rest might be refused */
+			if ((p->judged || sum_on(st)) && worker_here(st)) { /* beside others the rest might be refused */
 				tx_abort(tx);
+				sum_published(st, &old, NEEDS_ALL, 0);
 				return NEEDS_ALL;
 			}
 			if (sum_on(st)) { /* entries are for a file that ends there */
@@ -597,6 +600,12 @@ static int commit_later(struct pm_pin *p, const struct pm_inode *in)
 	return -EINPROGRESS;
 }
 
+/* With checksums: what is not published has to be summed anew, in transactions that might be refused beside others. */
+static bool leaves_to_seal(const struct pm_pin *p)
+{
+	return sum_on(p->st) && (p->prefix < p->len || p->cut < p->off + p->len);
+}
+
 static int commit_locked(struct pm_pin *p, struct pm_worker *who)
 {
 	struct pm_store *st = p->st;
@@ -605,6 +614,8 @@ static int commit_locked(struct pm_pin *p, struct pm_worker *who)
 	pm_lsn lsn;
 	int err;
 
+	if (who && leaves_to_seal(p))
+		return NEEDS_ALL;
 	files_sweep(st);
 	in = file_inode(st, p->f->id, &err);
 	if (!in)
@@ -687,12 +698,12 @@ static void last_unpin(struct pm_store *st, struct file *f)
 		file_orphan(st, id);
 }
 
-/* Nothing but the file itself is concerned: no blocks that it has lost, no removal. */
+/* Nothing but the file itself is concerned: no blocks that it has lost, no removal, nothing left half done. */
 static bool unpin_is_plain(const struct pm_pin *p)
 {
 	const struct pm_inode *in = ino_at(p->st, p->f->id.ino);
 
-	return (!p->write || p->committed || p->st->workers->writes) && LIST_EMPTY(&p->f->limbo) && in && in->type &&
+	return (!p->write || p->committed || (p->st->workers->writes && !sum_on(p->st))) && LIST_EMPTY(&p->f->limbo) && in && in->type &&
 	       in->gen == p->f->id.gen && in->nlink;
 }
 

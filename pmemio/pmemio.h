@@ -14,7 +14,7 @@
  *
  * Threads: every function may be called from any thread unless it says otherwise. Some go on side by side if
  * they are about different inodes: getattr, lookup, readlink, readdir without attributes, map for reading, unpin;
- * and, but with PM_MSYNC or checksums of data, map for writing, stable commits and batches of them, setattr, and changes of names in different
+ * and, but with PM_MSYNC, map for writing, stable commits and batches of them, setattr, and changes of names in different
  * directories. The others go one at a time. None blocks for I/O except open, close, mkfs and check: on media whose flush
  * is slow (method msync) a flusher thread does the waiting, and the caller learns the end of it through
  * a struct pm_wait.

@@ -21,6 +21,7 @@
 #include <sodium.h>
 
 #include "pmemio/core.h"
+#include "pmemio/words.h"
 
 #define ZERO_LEN (1u << 20)
 
@@ -305,6 +306,7 @@ static void store_free(struct pm_store *st)
 	tx_destroy(st->tx);
 	workers_close(st);
 	faults_close(st);
+	words_close(st);
 	reply_close(st);
 	quota_close(st);
 	table_close(st);
@@ -357,7 +359,11 @@ static int recover(struct pm_store *st, struct pm_error *why)
 		return err;
 	st->info.version = st->super.version;
 	st->tx = tx_alloc(st);
-	err = st->tx ? find_space(st, &old, &g, why) : -ENOMEM;
+	err = st->tx ? 0 : -ENOMEM;
+	if (!err && sum_on(st))
+		err = words_open(st);
+	if (!err)
+		err = find_space(st, &old, &g, why);
 	if (!err && !st->read_only && !st->repair)
 		err = reply_make(st);
 	if (!err)
@@ -412,7 +418,7 @@ static int open_media(struct pm_media *m, const struct pm_open_opts *o, bool rep
 		store_free(st);
 		return err;
 	}
-	st->workers->writes = !media_slow(st) && !sum_on(st) && !st->repair && !st->doubt;
+	st->workers->writes = !media_slow(st) && !st->repair && !st->doubt;
 	st->info.open_usec = now_usec() - t0;
 	*out = st;
 	return 0;

@@ -10,7 +10,7 @@
  *   extent.c   a file's extents, inline or in a tree   file.c     map, commit, unpin, truncate, setattr; batch.c
  *   reply.c    the ring of reply records               quota.c    usage and limits of owners
  *   check.c    every invariant, offline                repair*.c  put right what has one right answer
- *   fault.c    pages that answer with SIGBUS           sum.c      checksums of file data
+ *   fault.c    pages that answer with SIGBUS           sum.c      checksums of file data; words.c: what they share
  *
  * Metadata is read through the view and changed through transactions only:
  *
@@ -95,6 +95,7 @@ struct pm_files;   /* file.c: what is pinned, fresh or dirty now */
 struct pm_replies; /* reply.c */
 struct pm_quotas;  /* quota.c */
 struct pm_workers; /* worker.c */
+struct word_lock;  /* words.c */
 
 struct pm_lost { /* records of the journal that were durable and are not there */
 	uint64_t n;
@@ -123,6 +124,7 @@ struct pm_store {
 	struct pm_faults *faults;
 	struct pm_replies *replies; /* NULL: the pool has no room for them */
 	struct pm_quotas *quotas;
+	struct word_lock *words; /* NULL: no checksums of data */
 	struct pm_tx *tx; /* of whoever is alone, reused */
 	struct pm_region zero;
 	struct pm_info info;
@@ -150,13 +152,17 @@ static inline void *data_ptr(struct pm_store *st, uint64_t blk) /* file data */
 
 /* --- tx.c: alone, or inside with the inodes that are edited (worker.h) ------------------------------------------------------------------------- */
 
-enum tx_kind { TX_RAW, TX_INODE, TX_NODE, TX_SLOT }; /* who gets a CRC at commit */
+enum tx_kind { TX_RAW, TX_INODE, TX_NODE, TX_SLOT, TX_SUMS }; /* who gets a CRC at commit */
 struct pm_tx;
 struct pm_tx *tx_begin(struct pm_store *st);
 struct pm_store *tx_store(const struct pm_tx *tx);
 /* A shadow of the @len (<= 4096) bytes at view pointer @at; the same one for the same @at. Memory is kept in the
  * transaction; running out of it is remembered and fails the commit with -ENOMEM (the shadow is then scratch). */
 void *tx_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind);
+/* The checksum of block @blk becomes @crc: as tx_edit, but nothing beside it belongs to the transaction (words.h). */
+void tx_sum(struct pm_tx *tx, uint64_t blk, uint32_t crc);
+/* Bytes that have no checksum of their own in the record: an inode that whoever has begun @tx has locked. */
+void tx_pad_from(struct pm_tx *tx, const struct pm_inode *in);
 /* The shadow of @at if there is one, else @at. */
 const void *tx_look(struct pm_tx *tx, const void *at);
 /* Shadow of a block that this transaction allocated: starts zeroed; written to the media before the record. */

@@ -34,8 +34,7 @@
 #include "pmemio/core.h"
 #include "pmemio/file.h"
 
-#define LINE     256u /* bytes of the table that are edited as one */
-#define UNPROVEN 0u   /* no checksum */
+#define UNPROVEN 0u /* no checksum */
 
 bool sum_moves(const struct pm_store *st)
 {
@@ -70,21 +69,12 @@ static uint8_t *entry(struct pm_store *st, uint64_t blk)
 	return (uint8_t *)blk_ptr(st, st->super.sum_start) + 4 * blk;
 }
 
-static void put(struct pm_tx *tx, uint64_t blk, uint32_t crc)
-{
-	uint8_t *at = entry(tx_store(tx), blk);
-	size_t in_line = (uintptr_t)at % LINE;
-	uint8_t *shadow = tx_edit(tx, at - in_line, LINE, TX_RAW);
-
-	memcpy(shadow + in_line, &crc, sizeof(crc));
-}
-
 /* Block @blk, @len bytes of which count, is durable with the transaction. */
 static void put_data(struct pm_tx *tx, uint64_t blk, uint64_t len)
 {
 	uint32_t crc = crc_of(data_ptr(tx_store(tx), blk), len);
 
-	put(tx, blk, crc);
+	tx_sum(tx, blk, crc);
 	tx_vouch(tx, blk, len, crc);
 }
 
@@ -132,7 +122,7 @@ int sum_verify(struct pm_store *st, const struct pm_inode *in, uint64_t lblk, ui
 void sum_put_link(struct pm_tx *tx, uint64_t blk, const void *target, size_t len)
 {
 	if (sum_on(tx_store(tx)))
-		put(tx, blk, crc_of(target, len));
+		tx_sum(tx, blk, crc_of(target, len));
 }
 
 /* --- writing to new blocks ------------------------------------------------------------------- */
@@ -240,7 +230,7 @@ int sum_cut(struct pm_store *st, struct pm_tx *tx, const struct pm_inode *in, ui
 		complain(st, in, lblk, blk);
 		crc = ~crc;
 	}
-	put(tx, blk, crc);
+	tx_sum(tx, blk, crc);
 	return 0;
 }
 
@@ -279,7 +269,7 @@ static bool keeps(const struct pm_inode *in, uint64_t lblk, uint64_t off, uint64
 	return off > lblk * PM_BLOCK || end < min64((lblk + 1) * PM_BLOCK, in->size);
 }
 
-/* One transaction of sum_open, from *lblk on. */
+/* One transaction of sum_open, from *lblk on. Beside others it does all or nothing: the rest might be refused. */
 static int open_some(struct pm_store *st, const struct pm_inode *in, uint64_t *lblk, uint64_t end)
 {
 	struct pm_tx *tx = tx_begin(st);
@@ -288,11 +278,14 @@ static int open_some(struct pm_store *st, const struct pm_inode *in, uint64_t *l
 	int err;
 
 	tx_admitted(tx);
+	tx_pad_from(tx, in);
 	while (has_room(tx, n) && next_written(st, NULL, in, lblk, end, &run, &err)) {
 		for (uint64_t i = 0; i < run.len && has_room(tx, n); i++, n++, ++*lblk)
 			if (entry_of(st, run.start + i) != UNPROVEN)
-				put(tx, run.start + i, UNPROVEN);
+				tx_sum(tx, run.start + i, UNPROVEN);
 	}
+	if (!err && *lblk < end && worker_here(st))
+		err = NEEDS_ALL;
 	if (err) {
 		tx_abort(tx);
 		return err;
@@ -314,7 +307,7 @@ int sum_open(struct pm_store *st, struct file *f, const struct pm_inode *in, uin
 		err = sum_keep(st, in, last - 1);
 	while (!err && at < last)
 		err = open_some(st, in, &at, last);
-	if (err)
+	if (err && err != NEEDS_ALL) /* that has changed nothing */
 		sum_seal(st, f, in, NULL, first, at);
 	return err;
 }
@@ -368,7 +361,7 @@ int sum_end(struct pm_tx *tx, const struct file *f, const struct pm_inode *in, b
 	if (done) {
 		put_data(tx, blk, within(tail, size));
 	} else if (size > in->size && (in_flux(f, NULL, tail) || entry_of(st, blk) == UNPROVEN)) {
-		put(tx, blk, UNPROVEN);
+		tx_sum(tx, blk, UNPROVEN);
 		tx_after_data(tx); /* nothing would tell whether the zeros behind the end have arrived */
 	} else if (size > in->size) {
 		tx_vouch(tx, blk, within(tail, size), crc_of(data_ptr(st, blk), within(tail, size)));
@@ -390,7 +383,7 @@ static int seal(struct pm_tx *tx, const struct pm_inode *in, uint64_t lblk, uint
 		med_flush(st, blk * PM_BLOCK, PM_BLOCK);
 		tx_after_data(tx);
 	}
-	put(tx, blk, crc_of(data_ptr(st, blk), within(lblk, in->size)));
+	tx_sum(tx, blk, crc_of(data_ptr(st, blk), within(lblk, in->size)));
 	return 0;
 }
 

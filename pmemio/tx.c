@@ -26,6 +26,7 @@
 #endif
 
 #include "pmemio/core.h"
+#include "pmemio/words.h"
 
 #define CHUNK (256u << 10) /* of shadow memory */
 #define LINE       64u
@@ -39,6 +40,7 @@ struct edit {
 	uint32_t len;
 	uint8_t kind;
 	bool is_new, dead;
+	uint64_t own; /* TX_SUMS: the entries of the line that count; of the others the shadow knows nothing */
 };
 struct given {
 	struct blk_run run;
@@ -65,6 +67,9 @@ struct pm_tx {
 	size_t reply_at;      /* byte in the record */
 	size_t bound;   /* the record will not be longer */
 	unsigned quiet; /* calls of tx_large that need not look */
+	bool sums;          /* some edits are TX_SUMS */
+	struct words words; /* locked for them */
+	const struct pm_inode *pad; /* tx_pad_from; or NULL */
 	int err;
 	struct edit *edit;
 	size_t nedit, cap_edit;
@@ -206,6 +211,8 @@ static void reset(struct pm_tx *tx)
 	tx->open = tx->after_data = tx->grew = tx->replies = tx->rec_full = tx->admitted = tx->padded = false;
 	tx->bound = 0;
 	tx->quiet = 0;
+	tx->sums = false;
+	tx->pad = NULL;
 }
 
 struct pm_tx *tx_alloc(struct pm_store *st)
@@ -315,6 +322,25 @@ void *tx_edit(struct pm_tx *tx, const void *at, size_t len, enum tx_kind kind)
 	}
 	memcpy(e->shadow, at, len);
 	return e->shadow;
+}
+
+void tx_sum(struct pm_tx *tx, uint64_t blk, uint32_t crc)
+{
+	const uint8_t *table = blk_ptr(tx->st, tx->st->super.sum_start), *line = table + 4 * blk / SUM_LINE * SUM_LINE;
+	struct edit *e = find(tx, line);
+
+	if (!e)
+		e = add_edit(tx, line, SUM_LINE, TX_SUMS);
+	if (!e)
+		return;
+	tx->sums = true;
+	e->own |= 1ull << blk % (SUM_LINE / 4);
+	memcpy(e->shadow + 4 * blk % SUM_LINE, &crc, sizeof(crc));
+}
+
+void tx_pad_from(struct pm_tx *tx, const struct pm_inode *in)
+{
+	tx->pad = in;
 }
 
 const void *tx_look(struct pm_tx *tx, const void *at)
@@ -457,7 +483,7 @@ void tx_note_reply(struct pm_tx *tx, const struct pm_slot *s)
 
 static void put_crc(struct edit *e)
 {
-	if (e->kind == TX_RAW || e->dead)
+	if (e->kind == TX_RAW || e->kind == TX_SUMS || e->dead)
 		return;
 	uint32_t crc = pm_crc(e->shadow, e->len, 0);
 
@@ -574,6 +600,48 @@ static size_t diff_size(const struct edit *e)
 	return n;
 }
 
+static void add_sums(struct pm_tx *tx, const struct edit *e)
+{
+	for (unsigned from = 0, to = 0; bits_run(words_of(e->own), &from, &to);)
+		add_range(tx, e, 4 * from, 4 * to);
+}
+
+static size_t sums_size(const struct edit *e)
+{
+	uint64_t words = words_of(e->own);
+
+	return (size_t)(4 * __builtin_popcountll(words)) +
+	       sizeof(struct pm_rec_range) * (size_t)__builtin_popcountll(words & ~(words << 1));
+}
+
+static void drop_words(struct pm_tx *tx)
+{
+	if (tx->sums)
+		words_drop(tx->st, &tx->words);
+}
+
+/* What the record says of entries beside its own is what they are. */
+static void take_words(struct pm_tx *tx)
+{
+	bool beside = worker_beside(tx->st, tx->w);
+
+	for (size_t i = 0; beside && i < tx->nedit; i++)
+		if (tx->edit[i].kind == TX_SUMS)
+			words_note(&tx->words, tx->edit[i].at, tx->edit[i].own);
+	if (beside)
+		words_take(tx->st, &tx->words);
+	for (size_t i = 0; i < tx->nedit; i++) {
+		struct edit *e = &tx->edit[i];
+		uint64_t others = e->kind == TX_SUMS ? words_of(e->own) & ~e->own : 0;
+
+		for (; others; others &= others - 1) {
+			size_t at = 4 * (size_t)__builtin_ctzll(others);
+
+			memcpy(e->shadow + at, e->at + at, 4);
+		}
+	}
+}
+
 #define STEP (32u << 10) /* what one change may add at most: a split on every level */
 
 bool tx_large(struct pm_tx *tx)
@@ -588,7 +656,9 @@ bool tx_large(struct pm_tx *tx)
 	for (size_t i = 0; i < tx->nedit; i++) {
 		const struct edit *e = &tx->edit[i];
 
-		if (!e->dead && !e->is_new)
+		if (e->kind == TX_SUMS)
+			n += sums_size(e);
+		else if (!e->dead && !e->is_new)
 			n += diff_size(e);
 		else if (!e->dead && carries_new(tx))
 			n += sizeof(struct pm_rec_range) + e->len;
@@ -618,6 +688,12 @@ static struct rec_reply *reply_in(struct pm_tx *tx)
 	return tx->replies ? (struct rec_reply *)(void *)(tx->rec + tx->reply_at) : NULL;
 }
 
+static void add_pad(struct pm_tx *tx, const struct edit *e, size_t pad)
+{
+	add_range(tx, e, 0, (uint32_t)(pad - sizeof(struct pm_rec_range)));
+	tx->padded = !tx->rec_full;
+}
+
 /* Side by side with others: end with a cache line, so that nobody stores to one that somebody else is flushing. What fills
  * it up is a range that says what is so already. */
 static void pad_record(struct pm_tx *tx)
@@ -631,11 +707,17 @@ static void pad_record(struct pm_tx *tx)
 	for (size_t i = 0; i < tx->nedit; i++) {
 		const struct edit *e = &tx->edit[i];
 
-		if (e->dead || e->is_new || e->len < pad)
+		if (e->dead || e->is_new || e->len < pad || e->kind == TX_SUMS)
 			continue;
-		add_range(tx, e, 0, (uint32_t)(pad - sizeof(struct pm_rec_range)));
-		tx->padded = !tx->rec_full;
+		add_pad(tx, e, pad);
 		return;
+	}
+	if (tx->pad) {
+		uint8_t is[128];
+		struct edit e = { .at = (const uint8_t *)tx->pad, .shadow = is };
+
+		memcpy(is, tx->pad, sizeof(is));
+		add_pad(tx, &e, pad);
 	}
 }
 
@@ -674,7 +756,9 @@ static size_t build_record(struct pm_tx *tx)
 		if (e->dead)
 			continue;
 		put_crc(e);
-		if (!e->is_new)
+		if (e->kind == TX_SUMS)
+			add_sums(tx, e);
+		else if (!e->is_new)
 			add_diff(tx, e);
 		else if (carries_new(tx))
 			add_range(tx, e, 0, e->len);
@@ -738,10 +822,36 @@ static void add_stored(struct pm_tx *tx, struct stored *s, uint64_t at, uint64_t
 	*s = (struct stored){ at, end };
 }
 
+static inline void apply_at(struct pm_tx *tx, struct stored *s, uint64_t at, const uint8_t *bytes, size_t len)
+{
+	struct pm_store *st = tx->st;
+
+	if (media_slow(st)) {
+		memcpy(st->media.view + at, bytes, len);
+	} else {
+		med_store(st, at, bytes, len);
+		add_stored(tx, s, at, at + len);
+	}
+	if (faults_in(st, at, len))
+		journal_fail(st);
+}
+
+/* Entries of the table of checksums, and no others of their words. */
+static void apply_sums(struct pm_tx *tx, struct stored *s)
+{
+	for (size_t i = 0; i < tx->nedit; i++) {
+		const struct edit *e = &tx->edit[i];
+		uint64_t own = e->kind == TX_SUMS ? e->own : 0;
+
+		for (unsigned from = 0, to = 0; bits_run(own, &from, &to);)
+			apply_at(tx, s, (uint64_t)(e->at - tx->st->media.view) + 4 * from, e->shadow + 4 * from, 4 * (to - from));
+	}
+}
+
 static void apply(struct pm_tx *tx)
 {
 	const struct pm_rec *rec = (const struct pm_rec *)(const void *)tx->rec;
-	struct pm_store *st = tx->st;
+	uint64_t table = tx->sums ? tx->st->super.sum_start * PM_BLOCK : UINT64_MAX; /* to the end of the pool */
 	const uint8_t *p = rec_ranges(rec);
 	struct stored stored = { 0 };
 
@@ -750,18 +860,15 @@ static void apply(struct pm_tx *tx)
 
 		memcpy(&rr, p, sizeof(rr));
 		p += sizeof(rr);
-		if (media_slow(st)) {
-			memcpy(st->media.view + rr.at, p, rr.len);
-		} else {
-			med_store(st, rr.at, p, rr.len);
-			add_stored(tx, &stored, rr.at, rr.at + rr.len);
-		}
-		if (faults_in(st, rr.at, rr.len))
-			journal_fail(st);
+		if (rr.at < table)
+			apply_at(tx, &stored, rr.at, p, rr.len);
 		p += rr.len;
 	}
+	if (tx->sums)
+		apply_sums(tx, &stored);
 	flush_stored(tx, &stored);
 	leave_flushed(tx);
+	drop_words(tx);
 }
 
 static void settle(struct pm_tx *tx, pm_lsn lsn)
@@ -837,6 +944,8 @@ static int prepare(struct pm_tx *tx, size_t *fresh)
 		err = st->read_only ? -EROFS : journal_error(st);
 	if (err)
 		return err;
+	if (tx->sums)
+		take_words(tx);
 	*fresh = build_record(tx);
 	if (tx->rec_full)
 		return -E2BIG;
@@ -889,6 +998,7 @@ int tx_commit(struct pm_tx *tx, pm_lsn *lsn)
 
 void tx_abort(struct pm_tx *tx)
 {
+	drop_words(tx);
 	for (size_t i = 0; i < tx->ntake; i++)
 		blk_give(tx->st, tx->take[i].start, tx->take[i].len);
 	for (size_t i = 0; i < tx->nslot; i++)

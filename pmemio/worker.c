@@ -57,10 +57,10 @@ static void blocked(struct pm_store *st, bool is)
 		st->media.ops->blocked(&st->media, is);
 }
 
-void slot_wait(struct pm_store *st, struct ino_slot *s)
+void lock_wait_told(struct pm_store *st, struct pm_lock *l)
 {
 	blocked(st, true);
-	lock_wait(&s->lock);
+	lock_wait(l);
 	blocked(st, false);
 }
 

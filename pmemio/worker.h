@@ -5,11 +5,12 @@
  * L1  Everything may be read and changed by whoever is *alone* in the store (store_lock).
  * L2  Threads that are not alone are *inside* (inode_lock): each reads and changes what belongs to the inodes
  *     that it has locked: the inode on media, its tree and extents, its struct file. What inodes share has a lock of
- *     its own (alloc.c, journal.c, reply.c, the free slots of inode.c), is atomic, or is read only: the chunks of the
+ *     its own (alloc.c, journal.c, reply.c, the free slots of inode.c, words.h), is atomic, or is read only: the chunks of the
  *     inode table, the accounts of owners (their counters are atomic), the superblock.
  * L3  Whoever is inside and finds that this is not enough has changed nothing that counts, returns NEEDS_ALL
  *     through its callers, and does the whole again alone.
- * L4  Order: inode, then space, slots, or journal and then replies. One inode is waited for; those that a change of
+ * L4  Order: inode, then words of the table of checksums, then space, slots, or journal and then replies. One inode is waited
+ *     for; those that a change of
  *     names or a batch needs besides (inode_also) are tried; if somebody keeps them NEEDS_ALL is the answer, or a batch goes
  *     on without. Nobody waits
  *     for the store while inside.
@@ -124,7 +125,14 @@ static inline void stat_add(uint64_t *at, uint64_t n, bool shared)
 }
 
 struct pm_worker *worker_enter_slow(struct pm_store *st, struct pm_worker *w);
-void slot_wait(struct pm_store *st, struct ino_slot *s);
+void lock_wait_told(struct pm_store *st, struct pm_lock *l); /* a medium of tests hears of it */
+
+/* For locks that are held over drains. */
+static inline void lock_await(struct pm_store *st, struct pm_lock *l)
+{
+	if (!lock_try(l))
+		lock_wait_told(st, l);
+}
 
 static inline struct ino_slot *ino_slot(struct pm_store *st, uint64_t ino)
 {
@@ -134,8 +142,7 @@ static inline struct ino_slot *ino_slot(struct pm_store *st, uint64_t ino)
 static inline void slot_take(struct pm_store *st, struct pm_worker *w, struct ino_slot *s)
 {
 	w->first = s;
-	if (!lock_try(&s->lock))
-		slot_wait(st, s);
+	lock_await(st, &s->lock);
 }
 
 /* Inside with that inode; or NULL: alone, there is no other way. */

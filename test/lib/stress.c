@@ -39,6 +39,7 @@ struct actor {
 	unsigned mine;            /* names in the common directory */
 	uint64_t seen[SHARED];    /* sizes: they only grow */
 	struct pm_batch *batch;
+	struct pm_scrub scrub;
 	char why[300];
 };
 
@@ -570,6 +571,22 @@ static int common_name(struct actor *a)
 	return err ? complain(a, "%s: %s", name, strerror(-err)) : 0;
 }
 
+/* With checksums: some of the pool, beside what others write there. */
+static int scrub_some(struct actor *a)
+{
+	struct pm_scrub *s = &a->scrub;
+	int err = pm_scrub_step(a->st, s, 64);
+
+	if (err && err != -EAGAIN)
+		return complain(a, "scrub: %s", strerror(-err));
+	if (s->bad || s->unreadable || s->unproven)
+		return complain(a, "scrub: %llu bad, %llu unreadable, %llu without a checksum", (unsigned long long)s->bad,
+		                (unsigned long long)s->unreadable, (unsigned long long)s->unproven);
+	if (!err)
+		*s = (struct pm_scrub){ .ino = 0 };
+	return 0;
+}
+
 /* --- what all write to: nobody looks at the bytes --- */
 
 static int shared_write(struct actor *a, unsigned k)
@@ -760,9 +777,9 @@ static int act(struct actor *a)
 		return shared_sync(a, (unsigned)roll(a, SHARED));
 	case 29:
 	case 30:
-		return file_lease(a, c->id, c);
+		return a->s->sums ? file_write(a, c) : file_lease(a, c->id, c);
 	case 31:
-		return file_lease(a, a->shared[roll(a, SHARED)], NULL);
+		return a->s->sums ? scrub_some(a) : file_lease(a, a->shared[roll(a, SHARED)], NULL);
 	case 32:
 	case 33:
 	case 34:
@@ -814,6 +831,34 @@ static int actor_prepare(struct actor *a, struct pm_store *st, const struct acto
 	return err ? complain(a, "making files: %s", strerror(-err)) : 0;
 }
 
+/* A block more at the end of a file. */
+static int grow(struct actor *a, struct copy *c)
+{
+	struct pm_committed out;
+	struct pm_map m;
+	int err = map_write(a->st, c->id, c->size, PM_BLOCK, &m);
+
+	if (err)
+		return complain(a, "map for writing: %s", strerror(-err));
+	memset(c->bytes + c->size, (int)a->no + 1, PM_BLOCK);
+	place(&m, c->bytes + c->size);
+	err = commit(&m, PM_BLOCK, PM_FILE_SYNC, true, &out);
+	pm_unpin(&m);
+	c->size += PM_BLOCK;
+	return err ? complain(a, "commit: %s", strerror(-err)) : 0;
+}
+
+/* Files of all threads, a block of each in turn. */
+static int interleave(struct stress *s, struct actor *a)
+{
+	for (unsigned b = 0; b < FILE_BLOCKS / 2; b++)
+		for (unsigned k = 0; k < FILES; k++)
+			for (unsigned i = 0; i < s->threads; i++)
+				if (grow(&a[i], &a[i].file[k]))
+					return -1;
+	return 0;
+}
+
 /* After it is over, maybe in a store opened anew. */
 static int actor_check(struct actor *a, struct pm_store *st)
 {
@@ -842,6 +887,22 @@ static void problem(void *arg, const char *where, const char *what)
 		snprintf(f->text, sizeof(f->text), "%s: %s", where, what);
 }
 
+/* Every block that was written has its checksum. */
+static bool all_summed(struct stress *s, struct pm_store *st)
+{
+	struct pm_scrub k = { .ino = 0 };
+	int err;
+
+	while ((err = pm_scrub_step(st, &k, 4096)) == -EAGAIN)
+		;
+	if (!err && !k.bad && !k.unreadable && !k.unproven && k.blocks)
+		return true;
+	snprintf(s->why, sizeof(s->why), "scrub of %llu blocks: %s, %llu bad, %llu unreadable, %llu without a checksum",
+	         (unsigned long long)k.blocks, strerror(-err), (unsigned long long)k.bad, (unsigned long long)k.unreadable,
+	         (unsigned long long)k.unproven);
+	return false;
+}
+
 static bool sound(struct stress *s, struct pm_store *st)
 {
 	struct pm_check_report rep;
@@ -851,7 +912,7 @@ static bool sound(struct stress *s, struct pm_store *st)
 		snprintf(s->why, sizeof(s->why), "check: %s", f.text);
 		return false;
 	}
-	return true;
+	return !s->sums || all_summed(s, st);
 }
 
 static bool everybody(struct stress *s, struct actor *a, struct pm_store *st)
@@ -869,7 +930,7 @@ static bool everybody(struct stress *s, struct actor *a, struct pm_store *st)
 
 static struct pm_store *open_again(struct stress *s, struct pm_media *m)
 {
-	struct pm_open_opts o = { .method = m->method };
+	struct pm_open_opts o = { .method = m->method, .verify_reads = s->sums };
 	struct pm_error why = { "" };
 	struct pm_store *st = NULL;
 
@@ -904,6 +965,8 @@ static bool act_all(struct stress *s, struct actor *a, struct pm_store *st)
 		if (actor_prepare(&a[i], st, &a[0]))
 			return everybody(s, a, NULL);
 	}
+	if (s->sums && interleave(s, a))
+		return everybody(s, a, NULL);
 	while (n < s->threads && !pthread_create(&th[n], NULL, actor_main, &a[n]))
 		n++;
 	for (unsigned i = 0; i < n; i++)
@@ -918,7 +981,7 @@ bool stress_run(struct stress *s)
 {
 	size_t len = (size_t)(s->blocks ? s->blocks : 8192) * PM_BLOCK;
 	struct actor *a = calloc(s->threads, sizeof(*a));
-	struct pm_mkfs_opts mo = { .label = "stress" };
+	struct pm_mkfs_opts mo = { .label = "stress", .data_checksum = s->sums };
 	struct pm_media m = { .ops = &plain, .len = len, .method = s->method, .reason = "test", .fd = -1 };
 	struct pm_error why = { "" };
 	struct pm_store *st = NULL;

@@ -17,6 +17,9 @@ struct stress {
 	unsigned threads, steps; /* of a thread */
 	uint64_t seed;
 	unsigned blocks; /* of the pool; 0: 8192 */
+	/* With checksums of data, which reads verify. Blocks of the threads' files alternate: each word of the table belongs to two.
+	 * Scrubs go on meanwhile; there are no leases. */
+	bool sums;
 	char why[400];   /* of a failure */
 };
 /* True: everybody saw what he must. */

@@ -788,6 +788,55 @@ Test(crash, checksums_in_recovery)
 	run(&c, sum_recovery_plans, 3);
 }
 
+/* Blocks of two files that alternate, so that each word of the table of checksums belongs to both. */
+static const struct op sums_of_two[] = { NEW("x"),         NEW("y"),         W("x", 0, B),     W("y", 0, B),
+	                                 W("x", B, B),     W("y", B, B),     W("x", 2 * B, B), W("y", 2 * B, B),
+	                                 W("x", 3 * B, B), W("y", 3 * B, B), { .kind = OP_END } };
+
+static const struct {
+	const char *name;
+	unsigned a_off, a_len, b_off, b_len;
+} summed[] = {
+	{ "overwrite the same word", B, B, B, B },
+	{ "overwrite parts of some words", 100, 2 * B, B + 10, 2 * B },
+	{ "one overwrites, one appends", 2 * B, B + 500, 4 * B, B },
+	{ "both append", 4 * B, 5000, 4 * B, 3000 },
+};
+#define NSUMMED (sizeof(summed) / sizeof(summed[0]))
+
+/* The files are mapped one after the other, which takes back old checksums; the commits meet. */
+static void summed_ops(struct op *o, unsigned i, unsigned seed)
+{
+	const struct op of[] = {
+		MAP(0, "x", summed[i].a_off, summed[i].a_len),
+		MAP(1, "y", summed[i].b_off, summed[i].b_len),
+		{ .kind = OP_BOTH, .off = seed },
+		{ .kind = seed % 3 ? OP_CHMOD : OP_CHECKPOINT, .a = seed % 3 ? "y" : NULL, .off = 0600 },
+		MAP(0, "y", summed[i].b_off, summed[i].b_len),
+		MAP(1, "x", summed[i].a_off, summed[i].a_len),
+		{ .kind = OP_BOTH, .off = seed + 1000 },
+		{ .kind = OP_END },
+	};
+
+	memcpy(o, of, sizeof(of));
+}
+
+Test(crash, checksums_of_two_threads)
+{
+	unsigned met = 0;
+	struct campaign c = { "checksums of two threads, clwb", &wide_sums, PM_CLWB, RULES_ADR, .share = .1, .met = &met };
+	struct plan plan[NSUMMED * SEEDS];
+	struct op ops[NSUMMED * SEEDS][8];
+	uint64_t from = first_seed();
+
+	for (unsigned i = 0; i < NSUMMED * SEEDS; i++) {
+		summed_ops(ops[i], i / SEEDS, (unsigned)(from % 100000) + i);
+		plan[i] = (struct plan){ summed[i / SEEDS].name, sums_of_two, ops[i] };
+	}
+	run(&c, plan, NSUMMED * SEEDS);
+	cr_expect_gt(met, 0, "nobody waited for a word of the table");
+}
+
 /* --- opening, closing, recovering ------------------------------------------------------------ */
 
 static const struct plan open_plans[] = {

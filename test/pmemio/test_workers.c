@@ -33,6 +33,16 @@ Test(workers, stores_in_the_persistence_domain)
 	stress((struct stress){ .method = PM_FENCE, .threads = 3, .steps = 2000, .seed = 2 });
 }
 
+Test(workers, with_checksums_of_data)
+{
+	stress((struct stress){ .method = PM_CLWB, .threads = 2, .steps = 4000, .seed = 3, .sums = true });
+}
+
+Test(workers, with_checksums_more_threads_than_cores)
+{
+	stress((struct stress){ .method = PM_FENCE, .threads = 4, .steps = 1500, .seed = 4, .sums = true });
+}
+
 /* --- a name that comes and goes --------------------------------------------------------------- */
 
 #define TIMES 20000u
