@@ -104,7 +104,8 @@ static bool turn(struct flistener *l)
 		unsigned events = l->fab->eq_ready ? fconn_events(l) : 0;
 		uint64_t posts = l->posts;
 
-		rpc_turn_end(l->base.svc);
+		if (n > 0) /* else no call was taken */
+			rpc_turn_end(l->base.svc);
 		any |= n > 0 || events || !TAILQ_EMPTY(&l->dirty);
 		work(l);
 		fconns_reap(l);
